@@ -1,0 +1,40 @@
+"""Hindsight: hyperparameter tuning that learns from every training run you already have.
+
+    from hpo import HistorySampler, HistoryStorage
+
+    storage = HistoryStorage("sqlite:///hpo.db")
+    study = optuna.create_study(storage=storage, sampler=HistorySampler(storage))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.errors import HpoError as HpoError
+    from hpo.runner import tune as tune
+    from hpo.sampler import HistorySampler as HistorySampler
+    from storage.errors import StorageError as StorageError
+    from storage.optuna_storage import HistoryStorage as HistoryStorage
+
+__all__ = ["HistorySampler", "HistoryStorage", "HpoError", "StorageError", "tune"]
+
+_HOMES = {
+    "HistorySampler": "hpo.sampler",
+    "HistoryStorage": "storage.optuna_storage",
+    "HpoError": "hpo.errors",
+    "StorageError": "storage.errors",
+    "tune": "hpo.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `import hpo` and `hpo --help` are instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hpo' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The history: every study and trial ever run, in one SQL database."""

@@ -1,0 +1,1 @@
+"""How one configuration becomes one trained model: processes, Lightning fits and ready tasks."""

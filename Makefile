@@ -1,0 +1,37 @@
+# Every target makes its own environment first, so each works on a fresh machine with python3 and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(READY)  ## the environment in .venv (the other targets make it themselves)
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)  ## three related tasks, tuned one after the other: cold, and with history
+	$(BIN)/python -m tests.examples.demo
+
+test: $(READY)  ## every test (SQLite, PostgreSQL, MLflow and Lightning for real)
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## formatting, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## the measured figures, side by side with their rivals
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## remove the environment and what the demo left
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,306 @@
+"""What the commands print: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hpo.cli.chart import step_chart
+
+if TYPE_CHECKING:
+    from hpo.statistics.effects import RangeEffect
+    from storage.history import StudySummary, TrialRecord
+    from storage.schema import SchemaState
+    from trainers.recipes import Recipe
+
+MAX_TRIALS_SHOWN = 30
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on standard output; what JSON cannot say (NaN, infinity) is null."""
+    json.dump(_plain(content), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, datetime):
+        return content.isoformat()
+    if isinstance(content, TrialState):
+        return content.name
+    if isinstance(content, Path):
+        return str(content)
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, Iterable) and not isinstance(content, str | bytes):
+        return [_plain(value) for value in content]
+    return content
+
+
+def _console() -> Console:
+    """Wide enough for a table when the output is a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
+    return table
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; `-` for nothing."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """A configuration on one line."""
+    return ", ".join(f"{name}={number(value) if isinstance(value, float) else value}" for name, value in params.items())
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: `4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if seconds >= 3600 else f"{minutes} min {int(seconds % 60):02d} s"
+
+
+# One function per command --------------------------------------------------------------------------------------------
+
+
+def written(path: Path, *, as_json: bool) -> None:
+    """`hpo init`."""
+    if as_json:
+        print_json({"path": path})
+    else:
+        print(f"wrote {path}; edit it, then: hpo tune {path}")
+
+
+def recipes(known: Sequence[Recipe], *, as_json: bool) -> None:
+    """`hpo recipes`."""
+    if as_json:
+        print_json(
+            [
+                {"name": recipe.name, "variants": recipe.variants, "metric": recipe.metric, "summary": recipe.summary}
+                for recipe in known
+            ]
+        )
+        return
+    table = _table("recipe", "what it trains", "tasks")
+    for recipe in known:
+        table.add_row(recipe.name, recipe.summary, ", ".join(f"{recipe.name}/{variant}" for variant in recipe.variants))
+    _console().print(table)
+
+
+def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
+    """`hpo studies`."""
+    if as_json:
+        print_json([_study_fields(summary) for summary in summaries])
+        return
+    table = _table("study", "task", "family", "metric", "trials", "best", "last trial", numbers=("trials", "best"))
+    for summary in summaries:
+        table.add_row(
+            escape(summary.name),
+            escape(summary.task or "-"),
+            escape(summary.family),
+            escape(_metric(summary)),
+            _counts(summary),
+            number(summary.best),
+            summary.finished_at.astimezone().strftime("%Y-%m-%d %H:%M") if summary.finished_at else "-",
+        )
+    _console().print(table)
+
+
+def _study_fields(summary: StudySummary) -> dict[str, Any]:
+    return {
+        "name": summary.name,
+        "task": summary.task,
+        "family": summary.family,
+        "metric": summary.metric,
+        "directions": summary.directions,
+        "source": summary.source,
+        "trials": {state.name.lower(): count for state, count in summary.counts.items() if count},
+        "best_value": summary.best,
+        "created_at": summary.created_at,
+        "finished_at": summary.finished_at,
+    }
+
+
+def _metric(summary: StudySummary) -> str:
+    return f"{summary.metric or 'value'} ({', '.join(summary.directions)})"
+
+
+def _counts(summary: StudySummary) -> str:
+    total = sum(summary.n_by_state.values())
+    rest = [
+        f"{count} {state.name.lower()}"
+        for state, count in summary.counts.items()
+        if count and state != TrialState.COMPLETE
+    ]
+    return f"{summary.trials} ({', '.join(rest)})" if rest else str(summary.trials)
+
+
+def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool) -> None:
+    """`hpo show`."""
+    if as_json:
+        best = best_trial(summary, trials)
+        print_json(
+            _study_fields(summary)
+            | {
+                "best": None if best is None else _trial_fields(best),
+                "incumbent": _incumbents(trials, summary.directions),
+                "all_trials": [_trial_fields(trial) for trial in trials],
+            }
+        )
+        return
+    console = _console()
+    console.print(f"[bold]{escape(summary.name)}[/]  {escape(_metric(summary))}, {_counts(summary)} trials")
+    if summary.task:
+        console.print(f"task {escape(summary.task or '-')}, family {escape(summary.family)}")
+    _print_best(console, summary, trials)
+    incumbents = [value for value in _incumbents(trials, summary.directions) if value is not None]
+    if len(incumbents) > 1:
+        console.print(f"\nincumbent {summary.metric or 'value'} after each finished trial")
+        console.print(step_chart(incumbents), markup=False)
+    console.print(_trial_table(trials[-MAX_TRIALS_SHOWN:]))
+    if len(trials) > MAX_TRIALS_SHOWN:
+        console.print(f"the last {MAX_TRIALS_SHOWN} of {len(trials)} trials; --json prints all")
+
+
+def best_trial(summary: StudySummary, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the study's best value."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    return next((trial for trial in complete if trial.value == summary.best), None) if summary.best is not None else None
+
+
+def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialRecord]) -> None:
+    best = best_trial(summary, trials)
+    if best is None:
+        console.print("no finished trial yet" if not trials else "no trial has succeeded yet")
+        return
+    console.print(f"best: trial {best.number}, {summary.metric or 'value'} = [bold]{number(best.value)}[/]")
+    console.print(f"  {escape(params_text(best.params))}")
+    if best.checkpoint:
+        console.print(f"  checkpoint {escape(best.checkpoint)}", soft_wrap=True)
+
+
+def _trial_table(trials: Sequence[TrialRecord]) -> Table:
+    table = _table("trial", "state", "value", "epochs", "time", "parameters", numbers=("trial", "value", "epochs", "time"))
+    for trial in trials:
+        note = f"  [red]{escape(trial.error.splitlines()[0])}[/]" if trial.error else ""
+        retries = f" (attempt {trial.attempt})" if trial.attempt > 1 else ""
+        table.add_row(
+            str(trial.number),
+            trial.state.name.lower() + retries,
+            number(trial.value),
+            "-" if trial.epochs is None else str(trial.epochs),
+            duration(trial.cost_seconds),
+            escape(params_text(trial.params)) + note,
+        )
+    return table
+
+
+def _trial_fields(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "params": trial.params,
+        "attempt": trial.attempt,
+        "epochs": trial.epochs,
+        "cost_seconds": trial.cost_seconds,
+        "seed": trial.seed,
+        "started_at": trial.started_at,
+        "finished_at": trial.finished_at,
+        "checkpoint": trial.checkpoint,
+        "error": trial.error,
+        "intermediate_values": trial.intermediate_values,
+        "receipt": trial.receipt,
+    }
+
+
+def _incumbents(trials: Sequence[TrialRecord], directions: Sequence[str]) -> list[float | None]:
+    """The best value after each finished trial, in the order of numbers; None before the first success."""
+    if len(directions) != 1:
+        return []
+    better = max if directions[0] == "maximize" else min
+    incumbents: list[float | None] = []
+    best: float | None = None
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.value is not None and math.isfinite(trial.value):
+            best = trial.value if best is None else better(best, trial.value)
+        if trial.state.is_finished():
+            incumbents.append(best)
+    return incumbents
+
+
+def effects(target: str, rows: Sequence[RangeEffect], *, as_json: bool) -> None:
+    """`hpo stats`."""
+    if as_json:
+        print_json({"target": target, "effects": [vars_of(row) for row in rows]})
+        return
+    table = _table(
+        "parameter", "range", "trials", "tasks", "failed", "mean", "sd", "95% interval", "",
+        numbers=("trials", "tasks", "failed", "mean", "sd", "95% interval"),
+    )  # fmt: skip
+    last = None
+    for row in rows:
+        interval = "-" if row.interval is None else f"{row.interval[0]:+.2f} … {row.interval[1]:+.2f}"
+        table.add_row(
+            escape(row.parameter) if row.parameter != last else "",
+            escape(row.label),
+            str(row.n_trials),
+            str(row.n_tasks),
+            str(row.n_failed),
+            "-" if row.mean is None else f"{row.mean:+.2f}",
+            "-" if row.sd is None else f"{row.sd:.2f}",
+            interval,
+            f"over {row.interval_over}" if row.interval is not None else "",
+        )
+        last = row.parameter
+    console = _console()
+    console.print(f"[bold]{escape(target)}[/]: standard deviations above the task's median, higher is better")
+    console.print(table)
+
+
+def vars_of(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name."""
+    import dataclasses
+
+    return dataclasses.asdict(record)
+
+
+def synced(sent: int, waiting: int, *, as_json: bool) -> None:
+    """`hpo sync`."""
+    if as_json:
+        print_json({"sent": sent, "waiting": waiting})
+    elif waiting:
+        print(f"{sent} messages sent to MLflow; {waiting} still wait: MLflow does not take them")
+    else:
+        print(f"{sent} messages sent to MLflow; nothing waits")
+
+
+def schema_state(state: SchemaState, *, as_json: bool) -> None:
+    """`hpo db upgrade` and `hpo db check`."""
+    if as_json:
+        print_json({"current": state.current, "head": state.head, "is_current": state.is_current})
+    elif state.is_current:
+        print(f"the store's schema is {state.current}, as it should be")
+    else:
+        print(f"the store's schema is {state.current or 'missing'}; this version of Hindsight needs {state.head}: hpo db upgrade")

@@ -1,0 +1,119 @@
+"""`hpo tune` as a person sees it: a line of progress, what went wrong, and the result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+
+from hpo.cli import show
+from hpo.errors import StudyFailedError
+from hpo.runner import Progress, StudyRunner, Watcher
+from hpo.settings import resolve_settings
+from hpo.spec import load_spec
+from storage import history
+from storage.schema import open_store
+
+
+def tune_with_progress(
+    study_file: Path,
+    *,
+    trials: int | None,
+    jobs: int,
+    name: str | None,
+    resume: bool,
+    storage: str | None,
+    mlflow: str | None,
+    runs: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the study of a file; progress on standard error, the result on standard output."""
+    spec = load_spec(study_file, trials=trials, study=name)
+    settings = resolve_settings(storage=storage, mlflow=mlflow, runs=runs)
+    console = Console(stderr=True, highlight=False)
+    console.print(f"study [bold]{escape(spec.study)}[/]: {spec.task.direction} {escape(spec.task.metric)} "
+                  f"over {len(spec.space)} hyperparameters")  # fmt: skip
+    resume_command = f"hpo tune {study_file} --resume"
+    try:
+        with _Display(console) as display:
+            watcher = Watcher(progress=display.show, notice=display.say)
+            folder = study_file.resolve().parent
+            StudyRunner(spec, settings=settings, folder=folder, jobs=jobs, watcher=watcher).run(resume=resume)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; nothing is lost. Go on with: {escape(resume_command)}")
+        raise
+    _print_result(settings.storage, spec.study, as_json=as_json)
+
+
+def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
+    store = open_store(storage_url)
+    summary = history.get_study(store, name)
+    trials = history.list_trials(store, summary.study_id)
+    best = show.best_trial(summary, trials)
+    if best is None:
+        raise StudyFailedError(f"study {name!r} has ended without one trial that succeeded")
+    if as_json:
+        show.study(summary, trials, as_json=True)
+        return
+    metric = summary.metric or "value"
+    print(f"best {metric} = {show.number(best.value)} in trial {best.number}: {show.params_text(best.params)}")
+    print(f"more: hpo show {name}   |   hpo ui   |   hpo stats {summary.task or summary.family}")
+
+
+class _Display:
+    """A live bar in a terminal; elsewhere one line per finished trial."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = ProgressBar(
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting the trainer", total=None)
+        self._finished = -1
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Bring the display up to date."""
+        text = _describe(progress)
+        self._bar.update(self._task, total=progress.total, completed=progress.finished, description=escape(text))
+        if progress.finished != self._finished and not self._console.is_terminal:
+            total = "" if progress.total is None else f"/{progress.total}"
+            print(f"{progress.finished}{total} trials, {text}", file=sys.stderr, flush=True)
+        self._finished = progress.finished
+
+    def say(self, message: str) -> None:
+        """A message above the bar."""
+        self._console.print(escape(message), soft_wrap=True)
+
+
+def _describe(progress: Progress) -> str:
+    parts = []
+    if progress.best_value is not None:
+        parts.append(f"best {show.number(progress.best_value)} (trial {progress.best_number})")
+    if progress.pruned:
+        parts.append(f"{progress.pruned} pruned")
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    if progress.running:
+        parts.append(f"{progress.running} running")
+    if progress.seconds_left is not None:
+        parts.append(f"{show.duration(progress.seconds_left)} left")
+    return ", ".join(parts) or "the first trials are training"

@@ -1,0 +1,37 @@
+"""Everything that can go wrong, in one tree.
+
+HpoError
+├── SpecError (ValueError)             the study file is wrong: which key, what is wrong, what would be right
+├── SpaceError (ValueError)            the search space contradicts itself
+├── DirectionError (ValueError)        a metric is minimised where history maximises it, or the reverse
+├── StudyFailedError (RuntimeError)    no trial of a study succeeds
+└── SettingsError (ValueError)         an option or an environment variable is wrong
+
+`storage.errors.StorageError` and `trainers.errors.TrainerError` are the trees of the two layers below.
+"""
+
+from __future__ import annotations
+
+
+class HpoError(Exception):
+    """What Hindsight raises on purpose; its message is meant to be read by a person."""
+
+
+class SpecError(HpoError, ValueError):
+    """A study file that cannot be run."""
+
+
+class SpaceError(HpoError, ValueError):
+    """A search space that contradicts itself."""
+
+
+class DirectionError(HpoError, ValueError):
+    """A direction that contradicts the history of the same task or family."""
+
+
+class StudyFailedError(HpoError, RuntimeError):
+    """A study of which no trial succeeds."""
+
+
+class SettingsError(HpoError, ValueError):
+    """An option or an environment variable that makes no sense."""

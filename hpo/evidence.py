@@ -1,0 +1,133 @@
+"""What do Optuna's trials say? Points, losses and what is still running, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.arrays import Array
+from hpo.encoding import Encoding, comparable
+from hpo.priors.portfolio import PastTask
+from hpo.statistics.loss_scale import LossScale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What a study knows at the moment it is asked for a trial."""
+
+    X: Array  # (n, d) finished trials
+    losses: Array  # (n,) raw losses, finite
+    pending: Array  # (p, d) running trials whose parameters are known
+    tried: Array  # (q, d) every trial with parameters, whatever became of it
+    waiting: int  # running trials with a lower number that have no parameters yet
+
+    @property
+    def position(self) -> int:
+        """How many trials go before the one that is asked for."""
+        return len(self.tried) + self.waiting
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PastStudy:
+    """A finished study of another task, seen from the current space."""
+
+    study_id: int
+    task: PastTask
+    landmarks: Array  # (m, d) some of its configurations, moved to where the current space has them
+
+
+def gather(trials: Iterable[FrozenTrial], direction: StudyDirection, encoding: Encoding, number: int) -> Evidence:
+    """The evidence for trial `number` in the other `trials` of its study."""
+    others = [trial for trial in trials if trial.number != number and trial.state != TrialState.WAITING]
+    begun = [trial for trial in others if trial.params]
+    finished, losses = losses_of(begun, direction)
+    return Evidence(
+        X=encode_trials(finished, encoding),
+        losses=losses,
+        pending=encode_trials([trial for trial in begun if not trial.state.is_finished()], encoding),
+        tried=encode_trials(begun, encoding),
+        waiting=sum(1 for trial in others if not trial.params and not trial.state.is_finished() and trial.number < number),
+    )
+
+
+def look_back(
+    study_id: int,
+    trials: Sequence[FrozenTrial],
+    direction: StudyDirection,
+    encoding: Encoding,
+    *,
+    most_trials: int,
+    most_landmarks: int,
+    rng: np.random.Generator,
+) -> PastStudy | None:
+    """A past study in the current space: the best half of `most_trials` and as many others. None if it says nothing.
+
+    It weighs by the square of the share of current parameters that it knows.
+    """
+    finished, losses = losses_of([trial for trial in trials if trial.params], direction)
+    if not len(losses):
+        return None
+    rows = _best_and_some(losses, most_trials, rng)
+    points = encoding.raw([_comparable_params(finished[row], encoding) for row in rows])
+    known = float(np.mean(~np.isnan(points).all(axis=0)))
+    if known == 0.0:
+        return None
+    y = LossScale.of(losses).standardise(losses)[rows]
+    placed = encoding.project(np.where(np.isnan(points), encoding.moderate(len(points), rng), points))
+    return PastStudy(
+        study_id=study_id,
+        task=PastTask(X=encoding.canonical(points), y=y, weight=known**2),
+        landmarks=placed[_best_and_some(y, most_landmarks, rng)],
+    )
+
+
+def encode_trials(trials: Sequence[FrozenTrial], encoding: Encoding) -> Array:
+    """The trials as canonical points, shape (n, d)."""
+    return encoding.encode([trial.params for trial in trials])
+
+
+def losses_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> tuple[list[FrozenTrial], Array]:
+    """The finished trials that say something, with their losses (n,): here, and only here, the sign turns.
+
+    A pruned trial is no better than its last report and than the median; a failed one is as bad as the worst seen.
+    """
+    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    raw = np.array([sign * _last_value(trial) for trial in finished])
+    completed = np.isfinite(raw) & np.array([trial.state == TrialState.COMPLETE for trial in finished], dtype=bool)
+    pruned = np.isfinite(raw) & np.array([trial.state == TrialState.PRUNED for trial in finished], dtype=bool)
+    if not (completed | pruned).any():
+        return [], np.empty(0)
+    if completed.any():
+        raw[pruned] = np.maximum(raw[pruned], np.median(raw[completed]))
+    losses = np.where(completed | pruned, raw, raw[completed | pruned].max())
+    return finished, losses
+
+
+def _last_value(trial: FrozenTrial) -> float:
+    if trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) == 1:
+        return float(trial.values[0])
+    if trial.state == TrialState.PRUNED and trial.intermediate_values:
+        return float(trial.intermediate_values[max(trial.intermediate_values)])
+    return float("nan")
+
+
+def _comparable_params(trial: FrozenTrial, encoding: Encoding) -> dict[str, Any]:
+    current = encoding.space.distributions
+    return {
+        name: value
+        for name, value in trial.params.items()
+        if name in current and comparable(trial.distributions[name], current[name])
+    }
+
+
+def _best_and_some(losses: Array, most: int, rng: np.random.Generator) -> list[int]:
+    """Rows of the best half of `most`, and as many of the others."""
+    order = np.argsort(losses, kind="stable")
+    best = order[: (most + 1) // 2]
+    return [*map(int, best), *map(int, rng.permutation(order[len(best) :])[: most - len(best)])]

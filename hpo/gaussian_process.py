@@ -1,0 +1,215 @@
+r"""What do a few evaluations say about all the others? A Gaussian process with a Matern-5/2 kernel.
+
+Notation
+    n, m, d     observations, candidates, parameters
+    X           (n, d) points; numbers in units of their range, categories as an index
+    y           (n,) standardised losses (smaller is better), prior mean zero, prior variance one
+    r^2         sum_j (x_j - x'_j)^2 / l_j^2, where a categorical difference counts as 0 (same) or 1 (other)
+    k(x, x')    (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r)
+    l, noise    length scales (d,) and noise variance, found by their maximum a posteriori
+    L, alpha    Cholesky factor of K + noise I, and (K + noise I)^-1 y
+
+Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Press 2006, chapters 2 and 5.
+Priors: log l_j ~ N(sqrt 2 + log(d) / 2, 3), so that distances do not concentrate as d grows
+(Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML 2024); log noise ~ N(-4, 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+
+from hpo.arrays import Array, Mask
+
+Observations: TypeAlias = tuple[Array, Array]  # X (n, d), y (n,)
+
+NOISE_MEAN, NOISE_DEVIATION = -4.0, 1.0  # of the log noise variance, as in BoTorch 0.12
+LENGTHSCALE_DEVIATION = np.sqrt(3.0)  # Hvarfner et al. 2024
+LOG_LENGTHSCALE_BOUNDS = (np.log(0.01), np.log(100.0))  # beyond them the kernel does not change
+LOG_NOISE_BOUNDS = (np.log(1e-6), np.log(1.0))
+JITTERS = (0.0, 1e-8, 1e-6, 1e-4)  # added to the diagonal until the Cholesky factor exists
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kernel:
+    """The hyperparameters of a Gaussian process."""
+
+    lengthscales: Array  # (d,), > 0
+    noise: float  # variance, > 0
+    categorical: Mask  # (d,)
+
+    @classmethod
+    def prior_mode(cls, categorical: Mask) -> Kernel:
+        """What is most likely before any data: where a fit starts, and what it falls back to."""
+        mode = _prior_mode(len(categorical))
+        return cls(lengthscales=np.exp(mode[:-1]), noise=float(np.exp(mode[-1])), categorical=categorical)
+
+    def covariance(self, A: Array, B: Array) -> Array:
+        """Prior covariance between the points A (a, d) and B (b, d): shape (a, b)."""
+        return _matern(self._squared_distances(A, B))
+
+    def _squared_distances(self, A: Array, B: Array) -> Array:
+        numeric = ~self.categorical
+        a, b = A[:, numeric] / self.lengthscales[numeric], B[:, numeric] / self.lengthscales[numeric]
+        squared: Array = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2.0 * a @ b.T
+        for j in np.flatnonzero(self.categorical):
+            squared += (A[:, j, None] != B[None, :, j]) / self.lengthscales[j] ** 2
+        np.maximum(squared, 0.0, out=squared)
+        return squared
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GaussianProcess:
+    """The posterior given observations; an update makes a new one."""
+
+    X: Array  # (n, d)
+    y: Array  # (n,)
+    kernel: Kernel
+
+    def mean(self, points: Array) -> Array:
+        """Posterior mean at points (m, d): shape (m,)."""
+        mean: Array = self.kernel.covariance(points, self.X) @ self._alpha
+        return mean
+
+    def predict(self, points: Array) -> tuple[Array, Array]:
+        """Posterior mean and standard deviation of the noiseless loss at points (m, d): shapes (m,), (m,)."""
+        cross = self.kernel.covariance(points, self.X)
+        half = _solve_lower(self._factor, cross.T)
+        variance = 1.0 - (half**2).sum(0)
+        return cross @ self._alpha, np.sqrt(np.maximum(variance, 1e-10))
+
+    def joint(self, points: Array) -> tuple[Array, Array]:
+        """Posterior mean (m,) and covariance (m, m) of the noiseless losses at points (m, d)."""
+        cross = self.kernel.covariance(points, self.X)
+        half = _solve_lower(self._factor, cross.T)
+        return cross @ self._alpha, self.kernel.covariance(points, points) - half.T @ half
+
+    def believing_its_mean(self, pending: Array) -> GaussianProcess:
+        """As if the evaluations running at `pending` (p, d) had come out as expected: no other is drawn to the same place.
+
+        Ginsbourger et al., Kriging Is Well-Suited to Parallelize Optimization, 2010 (the kriging believer).
+        """
+        if not len(pending):
+            return self
+        return GaussianProcess(
+            X=np.vstack([self.X, pending]), y=np.concatenate([self.y, self.mean(pending)]), kernel=self.kernel
+        )
+
+    @cached_property
+    def _factor(self) -> Array:
+        return cholesky(self.kernel.covariance(self.X, self.X) + self.kernel.noise * np.eye(len(self.X)))
+
+    @cached_property
+    def _alpha(self) -> Array:
+        return _solve_upper(self._factor, _solve_lower(self._factor, self.y))
+
+
+def fit_kernel(tasks: Sequence[Observations], categorical: Mask, rng: np.random.Generator, *, restarts: int = 2) -> Kernel:
+    """The kernel of the largest posterior density, shared by independent `tasks` (one of them for a plain fit).
+
+    L-BFGS on the logarithms from the prior's mode and `restarts` draws around it. Falls back to the mode where no start ends well.
+    """
+    from scipy.optimize import minimize
+
+    observed = [(_parts(X, categorical), y) for X, y in tasks if len(y)]
+    mode = _prior_mode(len(categorical))
+    starts = [mode, *(mode + rng.normal(0.0, 1.0, (restarts, len(mode))))]
+    bounds = [LOG_LENGTHSCALE_BOUNDS] * len(categorical) + [LOG_NOISE_BOUNDS]
+    best, best_loss = mode, np.inf
+    for start in starts:
+        result = minimize(
+            _negative_log_posterior,
+            np.clip(start, *np.transpose(bounds)),
+            args=(observed,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 60},
+        )
+        if np.isfinite(result.fun) and result.fun < best_loss:
+            best, best_loss = result.x, float(result.fun)
+    return Kernel(lengthscales=np.exp(best[:-1]), noise=float(np.exp(best[-1])), categorical=categorical)
+
+
+def cholesky(covariance: Array) -> Array:
+    """The lower Cholesky factor of a covariance (n, n), with the least jitter that makes it exist."""
+    for jitter in JITTERS:
+        try:
+            return np.asarray(np.linalg.cholesky(covariance + jitter * np.eye(len(covariance))), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            continue
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    _, upper = np.linalg.qr((vectors * np.sqrt(np.maximum(eigenvalues, JITTERS[-1]))).T)
+    factor: Array = (upper * np.sign(np.diag(upper))[:, None]).T
+    return factor
+
+
+def _matern(squared: Array) -> Array:
+    root = np.sqrt(5.0 * squared)
+    correlation: Array = (1.0 + root + root**2 / 3.0) * np.exp(-root)
+    return correlation
+
+
+def _parts(X: Array, categorical: Mask) -> Array:
+    """The squared difference of every pair of observations in every parameter: shape (n, n, d)."""
+    difference = X[:, None, :] - X[None, :, :]
+    squared: Array = np.where(categorical, difference != 0.0, difference**2)
+    return squared
+
+
+def _negative_log_posterior(theta: Array, observed: Sequence[Observations]) -> tuple[float, Array]:
+    r"""$-\log p(\theta) - \sum_{tasks} \log p(y | X, \theta)$ and its gradient, $\theta = (\log l_1, \dots, \log l_d, \log noise)$.
+
+    Per task $\log p = -y^T \alpha / 2 - \sum_i \log L_{ii}$, with gradient $tr((\alpha \alpha^T - K^{-1}) \partial K) / 2$
+    and $\partial k / \partial \log l_j = 5/3 (1 + \sqrt 5 r) e^{-\sqrt 5 r} (x_j - x'_j)^2 / l_j^2$.
+    """
+    value, gradient = _negative_log_prior(theta)
+    precisions, noise = np.exp(-2.0 * theta[:-1]), np.exp(theta[-1])
+    for parts, y in observed:
+        root = np.sqrt(5.0 * (parts @ precisions))
+        decay = np.exp(-root)
+        K = (1.0 + root + root**2 / 3.0) * decay
+        K[np.diag_indices_from(K)] += noise
+        L = cholesky(K)
+        inverse_factor = _solve_lower(L, np.eye(len(y)))
+        inverse = inverse_factor.T @ inverse_factor
+        alpha = inverse @ y
+        slack = inverse - np.outer(alpha, alpha)
+        value += 0.5 * float(y @ alpha) + float(np.log(np.diag(L)).sum())
+        weighted = slack * (5.0 / 3.0) * (1.0 + root) * decay
+        gradient[:-1] += 0.5 * (weighted.ravel() @ parts.reshape(-1, parts.shape[-1])) * precisions
+        gradient[-1] += 0.5 * np.trace(slack) * noise
+    return value, gradient
+
+
+def _negative_log_prior(theta: Array) -> tuple[float, Array]:
+    """Of lognormal length scales and noise: the densities are those of the scales, hence the last term of each."""
+    location, deviation = _prior(len(theta) - 1)
+    standard = (theta - location) / deviation
+    return float((standard**2 / 2.0 + theta).sum()), standard / deviation + 1.0
+
+
+def _prior(d: int) -> tuple[Array, Array]:
+    location = np.r_[np.full(d, np.sqrt(2.0) + np.log(max(d, 1)) / 2.0), NOISE_MEAN]
+    return location, np.r_[np.full(d, LENGTHSCALE_DEVIATION), NOISE_DEVIATION]
+
+
+def _prior_mode(d: int) -> Array:
+    location, deviation = _prior(d)
+    return location - deviation**2
+
+
+def _solve_lower(factor: Array, right: Array) -> Array:
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))
+
+
+def _solve_upper(factor: Array, right: Array) -> Array:
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(factor, right, lower=True, trans="T", check_finite=False))

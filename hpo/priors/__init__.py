@@ -1,0 +1,1 @@
+"""What history implies before the first trial: pure functions from past tasks to proposals."""

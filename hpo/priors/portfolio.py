@@ -1,0 +1,107 @@
+"""Which few configurations cover what a new task may be like?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpo.arrays import Array, Mask
+from hpo.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
+
+DRAWS = 64  # imagined tasks, over all past ones
+DEVIATION = 0.25  # prior standard deviation between a past task and the next one like it, in standardised losses
+KERNEL_TASKS, KERNEL_TRIALS = 8, 48  # what the shared kernel is fitted on
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PastTask:
+    """The trials of one finished study, in the points of the current space."""
+
+    X: Array  # (n, d)
+    y: Array  # (n,) standardised losses
+    weight: float  # how much the task counts, > 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pick:
+    """One entry of a portfolio."""
+
+    point: Array  # (d,)
+    credit: Array  # (t,) how much of its gain comes from each past task; sums to 1
+
+
+def portfolio(
+    tasks: Sequence[PastTask], landmarks: Array, categorical: Mask, count: int, rng: np.random.Generator
+) -> list[Pick]:
+    """At most `count` points of the `landmarks` (m, d), best first, such that any task like a past one finds a good one early.
+
+    Each past task is imagined several times (`imagine`), and a greedy cover of all imagined tasks is returned: so even one
+    past task gives several good points that differ.
+    """
+    kernel = fit_shared_kernel(tasks, categorical, rng)
+    repeats = max(1, round(DRAWS / len(tasks)))
+    losses = np.vstack([imagine(task, landmarks, kernel, repeats, rng) for task in tasks])
+    weights = np.repeat([task.weight for task in tasks], repeats)
+    picked, gains = greedy_cover(normalised_regret(losses), weights, count)
+    credits = gains.reshape(len(picked), len(tasks), repeats).sum(axis=2)
+    return [
+        Pick(point=landmarks[index], credit=credit / credit.sum() if credit.sum() > 0 else np.full(len(tasks), 1 / len(tasks)))
+        for index, credit in zip(picked, credits, strict=True)
+    ]
+
+
+def greedy_cover(regret: Array, weights: Array, count: int) -> tuple[list[int], Array]:
+    r"""Pick columns of `regret` (t, m) one by one, each the best addition to those before.
+
+    $c_t = 1$; repeat $x^* = \arg\min_x \sum_t w_t \min(c_t, N[t, x])$, $c_t \leftarrow \min(c_t, N[t, x^*])$.
+    weights: (t,). Returns the picked columns and what each gained in every row, shape (picked, t).
+    At least (1 - 1/e) of what the best set of that size gains (Nemhauser et al. 1978; Wistuba et al.,
+    Sequential Model-Free Hyperparameter Tuning, ICDM 2015).
+    """
+    covered = np.ones(len(regret))
+    picked: list[int] = []
+    gains: list[Array] = []
+    for _ in range(min(count, regret.shape[1])):
+        total = weights @ np.minimum(covered[:, None], regret)
+        total[picked] = np.inf
+        picked.append(int(np.argmin(total)))
+        gains.append(weights * (covered - np.minimum(covered, regret[:, picked[-1]])))
+        covered = np.minimum(covered, regret[:, picked[-1]])
+    return picked, np.array(gains)
+
+
+def normalised_regret(losses: Array) -> Array:
+    """Per row of losses (t, m): 0 for the best column, 1 for the median one and all that are worse."""
+    best = losses.min(axis=1, keepdims=True)
+    span = np.median(losses, axis=1, keepdims=True) - best
+    regret: Array = np.clip((losses - best) / np.maximum(span, 1e-12), 0.0, 1.0)
+    return regret
+
+
+def imagine(task: PastTask, landmarks: Array, kernel: Kernel, repeats: int, rng: np.random.Generator) -> Array:
+    """Losses at the landmarks of `repeats` new tasks like a past one: shape (repeats, m).
+
+    The posterior mean of the past task plus draws of its uncertainty and of a deviation between related tasks. The first
+    imagined task is the past one itself.
+    """
+    mean, covariance = GaussianProcess(X=task.X, y=task.y, kernel=kernel).joint(landmarks)
+    if repeats == 1:
+        return mean[None, :]
+    factor = cholesky(covariance + DEVIATION**2 * kernel.covariance(landmarks, landmarks))
+    noise = rng.standard_normal((repeats, len(landmarks)))
+    noise[0] = 0.0
+    losses: Array = mean + noise @ factor.T
+    return losses
+
+
+def fit_shared_kernel(tasks: Sequence[PastTask], categorical: Mask, rng: np.random.Generator) -> Kernel:
+    """One kernel for all past tasks, from a sample of them and of their trials."""
+    chosen = rng.permutation(len(tasks))[:KERNEL_TASKS]
+    sample = [(task.X[rows], task.y[rows]) for task in (tasks[i] for i in chosen) for rows in [_some(len(task.y), rng)]]
+    return fit_kernel(sample, categorical, rng, restarts=1)
+
+
+def _some(n: int, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    return rng.permutation(n)[:KERNEL_TRIALS]

@@ -1,0 +1,408 @@
+"""Running a study: ask, train, report, prune and record, until the budget is spent."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna import Trial
+from optuna.trial import TrialState
+
+from hpo.delivery import Delivery
+from hpo.errors import DirectionError, SpecError, StudyFailedError
+from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
+from hpo.sampler import HistorySampler
+from hpo.settings import Settings, resolve_settings
+from hpo.spec import Pruner, StudySpec, load_spec, parse_spec
+from storage import history, studies
+from storage.errors import StaleAttemptError, StudyExistsError, StudyNotFoundError
+from storage.optuna_storage import HistoryStorage
+from storage.schema import open_store
+from trainers.executors.local import LocalExecutor
+from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
+from trainers.recipes import find_recipe
+
+LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials
+HEARTBEAT_SECONDS = 15.0
+POLL_SECONDS = 0.2
+MAX_ATTEMPTS = 3  # of a trial whose process was killed
+MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one success stops (heuristic)
+SECONDS_SPENT = "hindsight:seconds_spent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is."""
+
+    study: str
+    total: int | None  # trials in the budget; None where only hours bound it
+    finished: int  # complete, pruned or failed, those of earlier sittings included
+    pruned: int
+    failed: int
+    running: int
+    best_value: float | None
+    best_number: int | None
+    seconds_left: float | None  # estimated; None before the first trial has finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """What wants to know how a study goes on."""
+
+    progress: Callable[[Progress], None] = lambda progress: None
+    notice: Callable[[str], None] = lambda message: None
+
+
+def tune(
+    study: StudySpec | Mapping[str, Any] | str | Path,
+    *,
+    storage: str | None = None,
+    mlflow: str | None = None,
+    runs: str | Path | None = None,
+    trials: int | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> optuna.Study:
+    """Run a study and return it as an Optuna study, whose trials are history for the next.
+
+    study: a study file, or its content as a mapping. storage: SQLAlchemy URL of the history. mlflow: tracking URI, or
+    `none`. runs: folder for checkpoints and outputs. trials: overrides the budget's. jobs: trials side by side.
+    resume: go on with a study of that name.
+    Raises SpecError, StudyExistsError, DirectionError, StudyFailedError, StorageError or TrainerError.
+    """
+    spec, folder = _resolve_study(study, trials)
+    settings = resolve_settings(storage=storage, mlflow=mlflow, runs=runs)
+    runner = StudyRunner(spec, settings=settings, folder=folder, jobs=jobs, watcher=watcher or Watcher())
+    return runner.run(resume=resume)
+
+
+def _resolve_study(study: StudySpec | Mapping[str, Any] | str | Path, trials: int | None) -> tuple[StudySpec, Path]:
+    if isinstance(study, StudySpec):
+        return study, Path.cwd()
+    if isinstance(study, Mapping):
+        return parse_spec(study, trials=trials), Path.cwd()
+    return load_spec(Path(study), trials=trials), Path(study).resolve().parent
+
+
+@dataclass
+class _Running:
+    claim: studies.Claim
+    trial: Trial
+    directory: Path
+
+
+class StudyRunner:
+    """One process's work on one study; several may share a study, each trial is claimed by one of them."""
+
+    def __init__(self, spec: StudySpec, *, settings: Settings, folder: Path, jobs: int, watcher: Watcher) -> None:
+        if jobs < 1:
+            raise SpecError(f"jobs = {jobs} is not at least 1")
+        self._spec, self._settings, self._folder = spec, settings, folder
+        self._jobs, self._watcher = jobs, watcher
+        self._worker = this_worker()
+        self._running: dict[int, _Running] = {}
+        self._last_heartbeat = time.monotonic()
+
+    def run(self, *, resume: bool) -> optuna.Study:
+        """Open or create the study, spend its budget, and see everything delivered."""
+        self._store = open_store(self._settings.storage)
+        self._storage = HistoryStorage(self._store)
+        existing = self._check_against_history(resume=resume)
+        self._executor = LocalExecutor(self._trainer_config(), jobs=self._jobs)
+        self._executor.start(self._spec.space)  # imports the user's classes: a study that cannot train is not created
+        with self._executor:
+            self._study_id = self._create_study() if existing is None else existing
+            self._study = self._load_study()
+            self._code_version = git_commit(self._folder)
+            studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
+            with Delivery(self._store.url, self._settings.mlflow, notice=self._watcher.notice):
+                self._spend_budget()
+        return self._study
+
+    # The study ------------------------------------------------------------------------------------------------------
+
+    def _check_against_history(self, *, resume: bool) -> int | None:
+        """The id of the study to go on with, None for a new one; refuses what contradicts history."""
+        try:
+            existing = history.get_study(self._store, self._spec.study)
+        except StudyNotFoundError:
+            self._check_direction()
+            return None
+        if not resume:
+            raise StudyExistsError(
+                f"study {self._spec.study!r} is there already, with {existing.finished} finished trials; "
+                "go on with it by --resume, or give this one another name (the key `study` of the file, or --study)"
+            )
+        self._check_unchanged(existing.spec)
+        return existing.study_id
+
+    def _check_unchanged(self, before: Mapping[str, Any] | None) -> None:
+        if before is None:
+            return
+        now = self._spec.model_dump(mode="json", exclude_defaults=True)
+        changed = [key for key in ("task", "space") if before.get(key) != now.get(key)]
+        if changed:
+            raise SpecError(
+                f"study {self._spec.study!r} was started with another {' and '.join(changed)}; "
+                "restore the file to resume it, or start a new study under another name: it will learn from this one"
+            )
+
+    def _check_direction(self) -> None:
+        task, opposite = self._spec.task, {"minimize": "maximize", "maximize": "minimize"}[self._spec.task.direction]
+        opposite_family = history.family_of(self._spec.search_space().to_json(), task.metric, [opposite])
+        for past in history.list_studies(self._store):
+            same_task = past.task == task.name and past.metric == task.metric and past.directions == (opposite,)
+            if same_task or past.family == opposite_family:
+                raise DirectionError(
+                    f"task.direction: {task.metric} is to be {task.direction}d here, and study {past.name!r} of the same "
+                    f"{'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the metric differently"
+                )
+
+    def _create_study(self) -> int:
+        task = self._spec.task
+        return studies.create_study(
+            self._store,
+            name=self._spec.study,
+            directions=(task.direction,),
+            task=task.name,
+            metric=task.metric,
+            space=self._spec.search_space().to_json(),
+            spec=self._spec.model_dump(mode="json", exclude_defaults=True),
+            mlflow_uri=self._settings.mlflow,
+            provenance={"code_version": git_commit(self._folder), "hardware": hardware()},
+        )
+
+    def _load_study(self) -> optuna.Study:
+        study = optuna.load_study(
+            study_name=self._spec.study,
+            storage=self._storage,
+            sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner),
+            pruner=_make_pruner(self._spec.pruner),
+        )
+        study.set_metric_names([self._spec.task.metric])
+        return study
+
+    def _trainer_config(self) -> TrainerConfig:
+        trainer, cores = self._spec.trainer, len(os.sched_getaffinity(0))
+        common = {
+            "trainer_args": dict(trainer.arguments),
+            "max_epochs": trainer.max_epochs,
+            "devices": trainer.devices,
+            "accelerator": trainer.accelerator,
+            "threads": max(1, cores // (self._jobs * trainer.devices)),
+            "python_path": (str(self._folder), str(Path.cwd())),
+        }
+        if trainer.recipe is not None:
+            recipe, variant = find_recipe(trainer.recipe)
+            return TrainerConfig(
+                model=recipe.model, data=recipe.data, model_args={}, data_args={"variant": variant}, **common
+            )
+        assert trainer.model is not None  # the spec is valid
+        return TrainerConfig(
+            model=trainer.model.class_path,
+            data=None if trainer.data is None else trainer.data.class_path,
+            model_args=dict(trainer.model.init_args),
+            data_args={} if trainer.data is None else dict(trainer.data.init_args),
+            **common,
+        )
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    def _spend_budget(self) -> None:
+        self._started = time.monotonic()
+        self._spent_before = float(self._study.user_attrs.get(SECONDS_SPENT, 0.0))
+        try:
+            self._tell_progress()
+            while self._start_trials() or self._running:
+                for event in self._executor.poll(POLL_SECONDS):
+                    self._handle(event)
+                self._keep_leases()
+                self._tell_progress()
+        finally:
+            self._abandon_running()
+            self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())
+
+    def _start_trials(self) -> bool:
+        """Fill the free places; whether any trial was started."""
+        started = False
+        while len(self._running) < self._jobs and not self._is_out_of_time():
+            claim = studies.claim_trial(
+                self._store,
+                self._study_id,
+                worker=self._worker,
+                lease_seconds=LEASE_SECONDS,
+                max_trials=self._spec.budget.trials,
+                max_attempts=MAX_ATTEMPTS,
+            )
+            if claim is None:
+                break
+            self._launch(claim)
+            started = True
+        return started
+
+    def _launch(self, claim: studies.Claim) -> None:
+        directory = self._directory(claim)
+        trial = Trial(self._study, claim.trial_id)
+        self._running[claim.trial_id] = _Running(claim, trial, directory)
+        params = self._spec.search_space().suggest(trial)
+        seed = self._spec.seeds.training
+        studies.start_trial(
+            self._store,
+            claim,
+            params=params,
+            seed=seed,
+            code_version=self._code_version,
+            data_fingerprint=self._data_fingerprint(),
+            hardware=hardware(),
+        )
+        task = self._spec.task
+        job = FitJob(params=params, seed=seed, metric=task.metric, direction=task.direction, directory=str(directory))
+        self._executor.launch(claim.trial_id, job)
+
+    def _handle(self, event: Event) -> None:
+        running = self._running.get(event.key)
+        if running is None:
+            return  # abandoned: its lease was lost
+        try:
+            if isinstance(event, Reported):
+                self._report(running, event)
+            elif isinstance(event, Finished):
+                del self._running[event.key]
+                self._finish(running, event)
+            else:
+                del self._running[event.key]
+                self._fail(running, event)
+        except StaleAttemptError as error:
+            self._running.pop(event.key, None)
+            self._executor.kill(event.key)
+            self._watcher.notice(f"trial {running.claim.number}: {error}")
+
+    def _report(self, running: _Running, event: Reported) -> None:
+        studies.report(
+            self._store, running.claim, step=event.epoch, value=event.value, metrics=dict(event.metrics)
+        )
+        self._executor.answer(event.key, prune=running.trial.should_prune())
+
+    def _finish(self, running: _Running, event: Finished) -> None:
+        outcome = event.outcome
+        studies.finish_trial(
+            self._store,
+            running.claim,
+            state=TrialState.PRUNED if outcome.pruned else TrialState.COMPLETE,
+            value=outcome.value,
+            cost_seconds=outcome.seconds,
+            epochs=outcome.epochs,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            checkpoint=outcome.checkpoint,
+        )
+        self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())
+
+    def _fail(self, running: _Running, event: Failed) -> None:
+        claim = running.claim
+        if event.kind == "killed" and claim.attempt < MAX_ATTEMPTS:
+            studies.release_trial(self._store, claim, reason=event.reason)
+            self._watcher.notice(f"trial {claim.number}: {event.reason}; it is tried again")
+            return
+        reason = f"{event.kind}: {event.reason}"
+        studies.finish_trial(self._store, claim, state=TrialState.FAIL, value=None, error=reason)
+        tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
+        self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}")
+        if event.kind == "missing_metric":
+            raise StudyFailedError(f"task.metric: {event.reason}")
+        self._stop_if_nothing_works(reason, running.directory)
+
+    def _stop_if_nothing_works(self, reason: str, directory: Path) -> None:
+        states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
+        failed = states.count(TrialState.FAIL)
+        succeeded = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
+        if not succeeded and failed >= min(MAX_FAILURES_AT_FIRST, self._spec.budget.trials or MAX_FAILURES_AT_FIRST):
+            raise StudyFailedError(
+                f"the first {failed} trials failed and none succeeded, so the study stops; the last: {reason}\n"
+                f"its whole output: {directory / 'output.log'}"
+            )
+
+    def _keep_leases(self) -> None:
+        if not self._running or time.monotonic() - self._last_heartbeat < HEARTBEAT_SECONDS:
+            return
+        self._last_heartbeat = time.monotonic()
+        claims = [running.claim for running in self._running.values()]
+        ours = studies.extend_leases(self._store, claims, worker=self._worker, lease_seconds=LEASE_SECONDS)
+        for trial_id in set(self._running) - ours:
+            lost = self._running.pop(trial_id)
+            self._executor.kill(trial_id)
+            self._watcher.notice(f"trial {lost.claim.number}: its lease went to another worker; stopped here")
+
+    def _abandon_running(self) -> None:
+        """Give back what is still running (after Ctrl-C or an error): it is trained anew when the study is resumed."""
+        for trial_id, running in list(self._running.items()):
+            self._executor.kill(trial_id)
+            try:
+                studies.release_trial(self._store, running.claim, reason="interrupted")
+            except StaleAttemptError:
+                pass  # another worker has it by now
+        self._running.clear()
+
+    # Facts ----------------------------------------------------------------------------------------------------------
+
+    def _directory(self, claim: studies.Claim) -> Path:
+        study = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
+        return self._settings.runs / f"{study}-{self._study_id}" / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
+
+    def _data_fingerprint(self) -> str:
+        trainer = self._spec.trainer
+        data = trainer.recipe if trainer.data is None else trainer.data.model_dump()
+        return fingerprint(data)
+
+    def _seconds_spent(self) -> float:
+        return self._spent_before + time.monotonic() - self._started
+
+    def _is_out_of_time(self) -> bool:
+        hours = self._spec.budget.hours
+        return hours is not None and self._seconds_spent() >= hours * 3600
+
+    def _tell_progress(self) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials]
+        best = _best_trial(trials, maximize=self._spec.task.direction == "maximize")
+        finished = sum(state.is_finished() for state in states)
+        self._watcher.progress(
+            Progress(
+                study=self._spec.study,
+                total=self._spec.budget.trials,
+                finished=finished,
+                pruned=states.count(TrialState.PRUNED),
+                failed=states.count(TrialState.FAIL),
+                running=len(self._running),
+                best_value=None if best is None else best.value,
+                best_number=None if best is None else best.number,
+                seconds_left=self._seconds_left(finished),
+            )
+        )
+
+    def _seconds_left(self, finished: int) -> float | None:
+        """From the mean time of a trial so far, and from the budget's hours; the smaller of both."""
+        budget, estimates = self._spec.budget, []
+        if budget.trials is not None and finished:
+            estimates.append(self._seconds_spent() / finished * (budget.trials - finished))
+        if budget.hours is not None:
+            estimates.append(budget.hours * 3600 - self._seconds_spent())
+        return max(0.0, min(estimates)) if estimates else None
+
+
+def _best_trial(trials: list[optuna.trial.FrozenTrial], *, maximize: bool) -> optuna.trial.FrozenTrial | None:
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    if not complete:
+        return None
+    return (max if maximize else min)(complete, key=lambda trial: trial.value or 0.0)
+
+
+def _make_pruner(pruner: Pruner) -> optuna.pruners.BasePruner:
+    if pruner.name == "none":
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)

@@ -1,0 +1,344 @@
+"""What to try next: an Optuna sampler that starts from history and goes on with a Gaussian process.
+
+    study = optuna.create_study(storage=storage, sampler=HistorySampler(storage))
+
+1. The first trials are a portfolio: configurations that cover what past tasks with these parameters were like.
+2. Without a past there is a space-filling design instead, its first point the centre of the space.
+3. Then a Gaussian process over this study's own trials, and the largest expected improvement.
+
+The sampler keeps no state between calls: every proposal is a function of the trials in the storage, the seed and the
+number of the trial. So any process may ask, and a crash loses nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from hpo.acquisition import log_expected_improvement
+from hpo.arrays import Array
+from hpo.encoding import Encoding, union
+from hpo.evidence import Evidence, PastStudy, gather, look_back
+from hpo.gaussian_process import GaussianProcess, fit_kernel
+from hpo.priors.portfolio import Pick, portfolio
+from hpo.search import maximise, untried
+from hpo.space import SearchSpace, declared_space
+from hpo.statistics.loss_scale import LossScale
+
+if TYPE_CHECKING:
+    from storage.optuna_storage import HistoryStorage
+
+RECEIPT = "hindsight:receipt"
+"""The trial system attribute that says why a configuration was proposed."""
+
+FIRST_POINTS = 4  # from the portfolio, then the model: the honest baseline of the leave-one-task-out runs
+SPARE_POINTS = 8  # entries behind them, where some were tried already or are being tried side by side
+PAST_STUDIES = 128  # at most, the latest
+PAST_TRIALS = 8192  # over all past studies together ...
+PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
+LANDMARKS = 1024  # configurations that may enter the portfolio, over all past studies
+MODELLED_TRIALS = 500  # beyond them: the best half and a random one
+FITTED_TRIALS = 200  # of those, how many choose the kernel
+ANCHORS = 5  # good trials whose neighbourhood is searched
+NORMAL_95 = 1.6448536269514722  # so that +- it is a 90% interval
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposal:
+    """A point to try, and its receipt."""
+
+    point: Array  # (d,)
+    kind: str
+    why: str  # one sentence
+    predicted: float | None = None  # raw metric
+    interval90: tuple[float, float] | None = None  # raw metric, of the next value
+    leans_on: Sequence[tuple[str, float]] = field(default_factory=tuple)  # studies and their shares
+
+    def receipt(self) -> dict[str, Any]:
+        """The proposal as it is kept with the trial."""
+        return {
+            "kind": self.kind,
+            "predicted": self.predicted,
+            "interval90": None if self.interval90 is None else list(self.interval90),
+            "leans_on": [{"study": study, "weight": round(weight, 4)} for study, weight in self.leans_on],
+            "why": self.why,
+        }
+
+
+class HistorySampler(BaseSampler):
+    """Proposes configurations from the history in `storage`; the same seed and the same data give the same proposals.
+
+    Studies with several objectives or with constraints are left to Optuna's TPESampler.
+    """
+
+    def __init__(self, storage: HistoryStorage, *, seed: int | None = None) -> None:
+        self._history = storage
+        self._seed = seed
+        self._portfolios: dict[str, list[Pick]] = {}  # a pure cache of the latest one
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The declared space, or every parameter that this study has asked for so far."""
+        if _is_for_tpe(study):
+            return self._tpe(trial).infer_relative_search_space(study, trial)
+        declared = declared_space(study)
+        if declared is not None:
+            return declared.distributions
+        return union(other.distributions for other in _trials(study) if other.number != trial.number).distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The active parameters of the next configuration."""
+        if _is_for_tpe(study):
+            tpe = self._tpe(trial)
+            return tpe.sample_relative(study, trial, tpe.infer_relative_search_space(study, trial))
+        if not search_space:
+            return {}
+        encoding = Encoding(space=_with_conditions(study, search_space))
+        proposal = self._propose(study, trial, encoding)
+        _keep_receipt(study, trial, proposal)
+        return encoding.decode(proposal.point)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """One parameter of a configuration whose space is not known yet: from history where it knows it, else at random."""
+        if _is_for_tpe(study):
+            return self._tpe(trial).sample_independent(study, trial, param_name, param_distribution)
+        value = self._remember(study, trial, param_name, param_distribution)
+        if value is not None:
+            return value
+        encoding = Encoding(space=SearchSpace(distributions={param_name: param_distribution}, conditions={}))
+        rng = self._rng(trial.number, crc32(param_name.encode()))
+        return encoding.decode(encoding.uniform(rng.random((1, 1)))[0])[param_name]
+
+    # The three ways to propose a configuration
+
+    def _propose(self, study: Study, trial: FrozenTrial, encoding: Encoding) -> Proposal:
+        evidence = gather(_trials(study), study.direction, encoding, trial.number)
+        rng = self._rng(trial.number)
+        if evidence.position < FIRST_POINTS:
+            proposal = self._from_portfolio(study, encoding, evidence)
+            if proposal is not None:
+                return proposal
+        design_size = min(FIRST_POINTS, 2 + len(encoding.names))
+        if evidence.position < design_size or not len(evidence.losses):
+            return self._from_design(study, encoding, evidence, design_size, rng)
+        return _from_model(study, encoding, evidence, rng)
+
+    def _from_portfolio(self, study: Study, encoding: Encoding, evidence: Evidence) -> Proposal | None:
+        """The next entry of the portfolio that nobody has tried, or is about to; None without history."""
+        past = self._past_studies(study, encoding, encoding.names)
+        picks = self._portfolio(encoding, past)
+        if not picks:
+            return None
+        new = [pick for pick, is_new in zip(picks, untried(_points(picks), evidence.tried), strict=True) if is_new]
+        if len(new) <= evidence.waiting:
+            return None
+        pick = new[evidence.waiting]
+        return Proposal(
+            point=pick.point,
+            kind="portfolio",
+            leans_on=self._sources(pick, past),
+            why=f"Among the first {FIRST_POINTS} points that together do well on {_count(len(past), 'past study')}.",
+        )
+
+    def _from_design(
+        self, study: Study, encoding: Encoding, evidence: Evidence, size: int, rng: np.random.Generator
+    ) -> Proposal:
+        """The centre of the space, then a Latin hypercube; anything untried where those points are taken."""
+        seed = crc32(study.study_name.encode()) if self._seed is None else self._seed
+        design = encoding.uniform(_centred_latin_hypercube(size, len(encoding.names), np.random.default_rng(seed)))
+        point = design[min(evidence.position, size - 1)]
+        if not untried(point[None, :], evidence.tried)[0] or evidence.position >= size:
+            point = maximise(lambda points: rng.random(len(points)), encoding, evidence.tried, design, rng)
+        return Proposal(point=point, kind="cold_start", why="No past study knows these parameters: a space-filling start.")
+
+    def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """The value of one parameter in the portfolio entry that fits those already given in this trial; None without one."""
+        given = {**trial.distributions, name: distribution}
+        known = [past for past in self._related(study, [name]) if set(given) <= set(_distributions(self._trials_of(past)))]
+        if not known:
+            return None
+        seen = union(_distributions(self._trials_of(past)) for past in known).distributions
+        encoding = Encoding(space=SearchSpace(distributions={**seen, **given}, conditions={}))
+        past = self._past_studies(study, encoding, list(given))
+        picks = self._portfolio(encoding, past)
+        if not picks:
+            return None
+        turn = sum(1 for other in _trials(study) if other.number < trial.number)
+        pick = _closest([*picks[turn:], *picks[:turn]], encoding.raw([trial.params])[0], encoding.categorical)
+        _keep_receipt(
+            study,
+            trial,
+            Proposal(
+                point=pick.point,
+                kind="portfolio",
+                leans_on=self._sources(pick, past),
+                why=f"Parameter by parameter from {_count(len(past), 'past study')} with the same parameters.",
+            ),
+        )
+        return encoding.decode(pick.point)[name]
+
+    # What history says
+
+    def _portfolio(self, encoding: Encoding, past: Sequence[PastStudy]) -> list[Pick]:
+        """The portfolio of these past studies, the same for everyone who asks."""
+        if not past:
+            return []
+        key = repr((encoding.space, [(study.study_id, study.task.X.shape, study.task.y.tobytes()) for study in past]))
+        if key not in self._portfolios:
+            landmarks = np.unique(np.vstack([study.landmarks for study in past]), axis=0)
+            tasks = [study.task for study in past]
+            picks = portfolio(
+                tasks, landmarks, encoding.categorical, FIRST_POINTS + SPARE_POINTS, np.random.default_rng(0)
+            )
+            self._portfolios = {key: picks}
+        return self._portfolios[key]
+
+    def _past_studies(self, study: Study, encoding: Encoding, names: Sequence[str]) -> list[PastStudy]:
+        related = self._related(study, names)[-PAST_STUDIES:]
+        rng = np.random.default_rng(0)
+        fewest, most = PAST_TRIALS_OF_A_STUDY
+        looks = [
+            look_back(
+                study_id,
+                self._trials_of(study_id),
+                self._history.get_study_directions(study_id)[0],
+                encoding,
+                most_trials=int(np.clip(PAST_TRIALS // len(related), fewest, most)),
+                most_landmarks=max(2, LANDMARKS // len(related)),
+                rng=rng,
+            )
+            for study_id in related
+        ]
+        return [look for look in looks if look is not None]
+
+    def _related(self, study: Study, names: Sequence[str]) -> list[int]:
+        own = study._study_id if study._storage is self._history else None
+        return self._history.related_studies(names, exclude=own)
+
+    def _trials_of(self, study_id: int) -> list[FrozenTrial]:
+        return self._history.get_all_trials(study_id, deepcopy=False)
+
+    def _sources(self, pick: Pick, past: Sequence[PastStudy]) -> list[tuple[str, float]]:
+        """The past studies that argue most for a pick."""
+        leading = [int(t) for t in np.argsort(-pick.credit, kind="stable")[:3] if pick.credit[t] > 0]
+        return [(self._history.get_study_name_from_id(past[t].study_id), float(pick.credit[t])) for t in leading]
+
+    # Randomness
+
+    def _rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng(None if self._seed is None else [abs(self._seed), *stream])
+
+    def _tpe(self, trial: FrozenTrial) -> TPESampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            seed = int(self._rng(trial.number).integers(2**31))
+            return TPESampler(multivariate=True, group=True, warn_independent_sampling=False, seed=seed)
+
+
+def _from_model(study: Study, encoding: Encoding, evidence: Evidence, rng: np.random.Generator) -> Proposal:
+    """The largest expected improvement of a Gaussian process on this study's own trials."""
+    scale = LossScale.of(evidence.losses)
+    rows = _best_and_random(evidence.losses, MODELLED_TRIALS, rng)
+    X, y = evidence.X[rows], scale.standardise(evidence.losses[rows])
+    fitted = _best_and_random(y, FITTED_TRIALS, rng)
+    kernel = fit_kernel([(X[fitted], y[fitted])], encoding.categorical, rng)
+    process = GaussianProcess(X=X, y=y, kernel=kernel).believing_its_mean(evidence.pending)
+    incumbent = float(process.mean(X).min())
+    point = maximise(
+        lambda points: log_expected_improvement(*process.predict(points), incumbent),
+        encoding,
+        evidence.tried,
+        X[np.argsort(y, kind="stable")[:ANCHORS]],
+        rng,
+    )
+    mean, std = (float(estimate[0]) for estimate in process.predict(point[None, :]))
+    half_width = NORMAL_95 * float(np.hypot(std, np.sqrt(kernel.noise)))
+    sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
+    predicted, *ends = (sign * scale.restore(np.array([mean, mean - half_width, mean + half_width]))).tolist()
+    return Proposal(
+        point=point,
+        kind="gaussian_process",
+        predicted=predicted,
+        interval90=(min(ends), max(ends)),
+        leans_on=[(study.study_name, 1.0)],
+        why=f"The largest expected improvement after {_count(len(evidence.losses), 'trial')} of this study.",
+    )
+
+
+def _is_for_tpe(study: Study) -> bool:
+    """Several objectives, or constraints."""
+    return study._is_multi_objective() or any("constraints" in trial.system_attrs for trial in _trials(study))
+
+
+def _trials(study: Study) -> list[FrozenTrial]:
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def _with_conditions(study: Study, distributions: Mapping[str, BaseDistribution]) -> SearchSpace:
+    """A relative search space in the order of the declared one, with those of its conditions that can be checked."""
+    declared = declared_space(study)
+    if declared is None:
+        return SearchSpace(distributions=dict(distributions), conditions={})
+    order = [name for name in declared.distributions if name in distributions]
+    order += [name for name in distributions if name not in declared.distributions]
+    conditions = {
+        name: condition
+        for name, condition in declared.conditions.items()
+        if name in distributions and condition.parent in distributions
+    }
+    return SearchSpace(distributions={name: distributions[name] for name in order}, conditions=conditions)
+
+
+def _keep_receipt(study: Study, trial: FrozenTrial, proposal: Proposal) -> None:
+    study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, proposal.receipt())
+
+
+def _distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    return union(trial.distributions for trial in trials).distributions
+
+
+def _points(picks: Sequence[Pick]) -> Array:
+    return np.array([pick.point for pick in picks])
+
+
+def _closest(picks: Sequence[Pick], given: Array, categorical: Array) -> Pick:
+    """The first pick at the least distance from the given coordinates (d,), NaN where none is given."""
+    difference = np.abs(_points(picks) - given)
+    distance = np.nansum(np.where(categorical & (difference > 0), 1.0, difference), axis=1)
+    return picks[int(np.argmin(np.round(distance, 6)))]
+
+
+def _centred_latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Array:
+    """The centre of the cube, then n - 1 points of which every parameter takes each (n - 1)-th of its range once.
+
+    McKay, Beckman and Conover, A Comparison of Three Methods for Selecting Values of Input Variables, 1979.
+    """
+    strata = np.argsort(rng.random((n - 1, d)), axis=0)
+    return np.vstack([np.full((1, d), 0.5), (strata + rng.random((n - 1, d))) / max(n - 1, 1)])
+
+
+def _best_and_random(losses: Array, most: int, rng: np.random.Generator) -> Array:
+    """Rows of at most `most` losses: all of them, or the best half and a random half."""
+    order = np.argsort(losses, kind="stable")
+    if len(order) <= most:
+        return np.sort(order)
+    half = most // 2
+    return np.sort(np.concatenate([order[:half], rng.permutation(order[half:])[: most - half]]))
+
+
+def _count(n: int, noun: str) -> str:
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{n} {noun if n == 1 else plural}"

@@ -1,0 +1,156 @@
+"""What is searched over: parameters by name, and when each of them matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from hpo.errors import SpaceError
+from storage.studies import SPACE_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A parameter matters only where its parent has one of these values."""
+
+    parent: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Distributions by name, parents before their children, with the conditions under which a parameter is active."""
+
+    distributions: dict[str, BaseDistribution]
+    conditions: dict[str, Condition]
+
+    @classmethod
+    def from_json(cls, parameters: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
+        """The space written as in a study file: `{"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}}`.
+
+        Raises SpaceError where a condition names no parameter of the space, asks for an impossible value, or is circular.
+        """
+        distributions = {name: _distribution(name, fields) for name, fields in parameters.items()}
+        conditions = {name: _condition(name, fields["when"]) for name, fields in parameters.items() if fields.get("when")}
+        for name, condition in conditions.items():
+            _check_condition(name, condition, distributions)
+        order = _parents_first(list(distributions), conditions)
+        return cls(distributions={name: distributions[name] for name in order}, conditions=conditions)
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """The inverse of `from_json`."""
+        return {name: self._fields(name) for name in self.distributions}
+
+    def is_active(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether `name` matters in a configuration whose parents are already in `params`."""
+        condition = self.conditions.get(name)
+        return condition is None or (condition.parent in params and params[condition.parent] in condition.values)
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Ask an Optuna trial for every active parameter, define-by-run."""
+        params: dict[str, Any] = {}
+        for name, distribution in self.distributions.items():
+            if self.is_active(name, params):
+                params[name] = _suggest(trial, name, distribution)
+        return params
+
+    def _fields(self, name: str) -> dict[str, Any]:
+        distribution, condition = self.distributions[name], self.conditions.get(name)
+        fields: dict[str, Any]
+        if isinstance(distribution, CategoricalDistribution):
+            fields = {"type": "categorical", "choices": list(distribution.choices)}
+        else:
+            assert isinstance(distribution, FloatDistribution | IntDistribution)
+            kind = "float" if isinstance(distribution, FloatDistribution) else "int"
+            fields = {"type": kind, "low": distribution.low, "high": distribution.high}
+            if distribution.log:
+                fields["log"] = True
+            elif distribution.step not in (None, 1):
+                fields["step"] = distribution.step
+        if condition is not None:
+            fields["when"] = {condition.parent: list(condition.values)}
+        return fields
+
+
+def declared_space(study: Study) -> SearchSpace | None:
+    """The space that a study was launched with; None for a plain define-by-run study."""
+    parameters = study._storage.get_study_system_attrs(study._study_id).get(SPACE_ATTRIBUTE)
+    return None if parameters is None else SearchSpace.from_json(parameters)
+
+
+def _distribution(name: str, fields: Mapping[str, Any]) -> BaseDistribution:
+    kind, log = fields["type"], bool(fields.get("log", False))
+    if kind == "categorical":
+        return CategoricalDistribution(tuple(fields["choices"]))
+    if kind == "float":
+        step = fields.get("step")
+        return FloatDistribution(float(fields["low"]), float(fields["high"]), log=log, step=step)
+    if kind == "int":
+        return IntDistribution(int(fields["low"]), int(fields["high"]), log=log, step=int(fields.get("step") or 1))
+    raise SpaceError(f"space.{name}.type: {kind!r} is unknown; use float, int or categorical")
+
+
+def _condition(name: str, when: Mapping[str, Any]) -> Condition:
+    if len(when) != 1:
+        raise SpaceError(f"space.{name}.when: name exactly one parent, as in `when: {{optimizer: [sgd]}}`")
+    ((parent, values),) = when.items()
+    return Condition(parent=parent, values=tuple(values) if isinstance(values, list | tuple) else (values,))
+
+
+def _check_condition(name: str, condition: Condition, distributions: Mapping[str, BaseDistribution]) -> None:
+    parent = distributions.get(condition.parent)
+    if parent is None:
+        known = ", ".join(other for other in distributions if other != name) or "none"
+        raise SpaceError(f"space.{name}.when: there is no parameter {condition.parent!r} in the space (it has: {known})")
+    for value in condition.values:
+        if not _can_be(parent, value):
+            raise SpaceError(f"space.{name}.when: {condition.parent} is never {value!r}; it is {describe(parent)}")
+
+
+def _can_be(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return distribution._contains(distribution.to_internal_repr(value))
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """A distribution as a person would write it: `1e-05 … 0.1 (log)` or `one of sgd, adam`."""
+    if isinstance(distribution, CategoricalDistribution):
+        return "one of " + ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    step = "" if distribution.step in (None, 1) else f" in steps of {distribution.step:g}"
+    return f"{distribution.low:g} … {distribution.high:g}{' (log)' if distribution.log else ''}{step}"
+
+
+def _parents_first(names: list[str], conditions: Mapping[str, Condition]) -> list[str]:
+    """The names with every parent before its children, otherwise in the order given."""
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise SpaceError(f"space.{name}.when: the conditions go round in a circle: {' -> '.join((*path, name))}")
+        if name not in order:
+            if name in conditions:
+                visit(conditions[name].parent, (*path, name))
+            order.append(name)
+
+    for name in names:
+        visit(name, ())
+    return order
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    assert isinstance(distribution, IntDistribution)
+    return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)

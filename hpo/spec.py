@@ -1,0 +1,349 @@
+"""The study file: what to tune, how to train it, over which space, for how long."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hpo.errors import SpaceError, SpecError
+from hpo.space import SearchSpace
+from hpo.yaml_lines import Path_, read_yaml
+from trainers.errors import TrainerError
+from trainers.recipes import find_recipe
+
+Choice = bool | int | float | str | None
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Task(_Section):
+    """What is tuned: tasks with the same space, metric and direction learn from each other."""
+
+    name: str = Field(min_length=1, max_length=200)
+    metric: str = Field(min_length=1, max_length=200)  # as the model logs it, e.g. val_loss
+    direction: Literal["minimize", "maximize"]
+
+
+class Component(_Section):
+    """A class of the user's own, as in a LightningCLI config."""
+
+    class_path: str
+    init_args: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("class_path")
+    @classmethod
+    def _is_import_path(cls, path: str) -> str:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*", path):
+            raise ValueError(f"{path!r} is no import path; write `package.module.ClassName`")
+        return path
+
+
+class Trainer(_Section):
+    """How one configuration is trained: a ready recipe, or a model and data module by import path."""
+
+    recipe: str | None = None  # name/variant, e.g. digits_mlp/odd-even
+    model: Component | None = None
+    data: Component | None = None
+    max_epochs: int = Field(ge=1)
+    devices: int = Field(default=1, ge=1)
+    accelerator: str = "auto"
+    arguments: dict[str, Any] = Field(default_factory=dict)  # further arguments of lightning.Trainer
+
+    @field_validator("model", "data", mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"class_path": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.recipe is None) == (self.model is None):
+            raise ValueError("give either `recipe` (a ready task) or `model` (the import path of your LightningModule)")
+        if self.recipe is not None and self.data is not None:
+            raise ValueError("a recipe brings its own data: remove `data`, or give your own `model` as well")
+        return self
+
+
+class _Parameter(_Section):
+    when: dict[str, Choice | list[Choice]] | None = None  # active only where the parent has one of these values
+
+
+class _Range(_Parameter):
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        low, high, step = getattr(self, "low"), getattr(self, "high"), getattr(self, "step")  # noqa: B009 (subclasses')
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"low = {low:g} and high = {high:g} must be finite")
+        if low >= high:
+            fix = "swap them" if low > high else "a range of one value is a fixed argument: put it under init_args"
+            raise ValueError(f"low = {low:g} is not below high = {high:g}; {fix}")
+        if self.log and low <= 0:
+            raise ValueError(f"log needs low > 0, and low = {low:g}; use e.g. low: {high / 1000:g}, or drop `log`")
+        if self.log and step is not None:
+            raise ValueError("log and step exclude each other; drop one of them")
+        if step is not None and step > high - low:
+            raise ValueError(f"step = {step:g} is wider than the range {low:g} … {high:g}")
+        return self
+
+
+class FloatParameter(_Range):
+    """A real number."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+
+
+class IntParameter(_Range):
+    """A whole number."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int | None = Field(default=None, ge=1)
+
+
+class CategoricalParameter(_Parameter):
+    """One of a few choices."""
+
+    type: Literal["categorical"]
+    choices: list[Choice] = Field(min_length=1)
+
+    @field_validator("choices")
+    @classmethod
+    def _differ(cls, choices: list[Choice]) -> list[Choice]:
+        if len({(type(choice), choice) for choice in choices}) < len(choices):
+            raise ValueError(f"the choices {choices} repeat one; every choice once")
+        return choices
+
+
+Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")]
+
+
+class Budget(_Section):
+    """When a study is over: whichever comes first."""
+
+    trials: int | None = Field(default=None, ge=1)
+    hours: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.trials is None and self.hours is None:
+            raise ValueError("give `trials`, `hours`, or both")
+        return self
+
+
+class Pruner(_Section):
+    """Which trials are stopped early."""
+
+    name: Literal["median", "none"] = "median"
+    startup_trials: int = Field(default=5, ge=0)  # trials before the first may be pruned
+    warmup_epochs: int = Field(default=0, ge=0)  # epochs before a trial may be pruned
+
+
+class Seeds(_Section):
+    """Where randomness starts: the same seeds and history give the same study."""
+
+    tuner: int = Field(default=0, ge=0, lt=2**32)
+    training: int = Field(default=0, ge=0, lt=2**32)
+
+
+class StudySpec(_Section):
+    """A whole study file, valid."""
+
+    study: str = Field(min_length=1, max_length=200)
+    task: Task
+    trainer: Trainer
+    space: dict[str, Parameter] = Field(min_length=1)
+    budget: Budget
+    pruner: Pruner = Pruner()
+    seeds: Seeds = Seeds()
+
+    @field_validator("pruner", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _space_holds_together(self) -> Self:
+        try:
+            self.search_space()
+        except SpaceError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def search_space(self) -> SearchSpace:
+        """The space as Optuna distributions with conditions."""
+        return SearchSpace.from_json(self.space_json())
+
+    def space_json(self) -> dict[str, dict[str, Any]]:
+        """The space as plain JSON, defaults left out."""
+        return {name: parameter.model_dump(exclude_defaults=True) for name, parameter in self.space.items()}
+
+
+def load_spec(path: Path, **overrides: Any) -> StudySpec:
+    """Read and check a study file. `overrides`: `trials`, `study`; None leaves what the file says.
+
+    Raises SpecError whose message has one line per problem: the file, the line, the key, and what would be right.
+    """
+    content, lines = read_yaml(path)
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: a study file is a mapping of keys (study, task, trainer, space, budget, …)")
+    return parse_spec(content, source=str(path), lines=lines, **overrides)
+
+
+def parse_spec(
+    content: Mapping[str, Any],
+    *,
+    source: str = "study",
+    lines: Mapping[Path_, int] | None = None,
+    trials: int | None = None,
+    study: str | None = None,
+) -> StudySpec:
+    """Check the content of a study file, given as plain data. Raises SpecError as `load_spec` does."""
+    filled = _with_defaults(dict(content), trials=trials, study=study)
+    try:
+        return StudySpec.model_validate(filled)
+    except ValidationError as error:
+        problems = [_explain(problem, filled, source, lines or {}) for problem in error.errors()]
+        raise SpecError("\n".join(dict.fromkeys(problems))) from error
+    except TrainerError as error:
+        raise SpecError(f"{source}: trainer.recipe: {error}") from error
+
+
+def _with_defaults(content: dict[str, Any], *, trials: int | None, study: str | None) -> dict[str, Any]:
+    """What the command line overrides, what the recipe brings, and the study's name from its task."""
+    if trials is not None:
+        budget = content.get("budget")
+        content["budget"] = {**(budget if isinstance(budget, Mapping) else {}), "trials": trials}
+    task, trainer = content.get("task"), content.get("trainer")
+    if isinstance(trainer, Mapping) and isinstance(trainer.get("recipe"), str):
+        recipe, variant = _recipe(trainer["recipe"])
+        content["trainer"] = {"max_epochs": recipe.max_epochs, **trainer}
+        content.setdefault("space", recipe.space)
+        defaults = {"name": f"{recipe.name}/{variant}", "metric": recipe.metric, "direction": recipe.direction}
+        if task is None or isinstance(task, Mapping):
+            content["task"] = task = {**defaults, **(task or {})}
+    if study is not None:
+        content["study"] = study
+    elif "study" not in content and isinstance(task, Mapping) and isinstance(task.get("name"), str):
+        content["study"] = task["name"]
+    return content
+
+
+def _recipe(text: str) -> Any:
+    try:
+        return find_recipe(text)
+    except TrainerError as error:
+        raise SpecError(f"trainer.recipe: {error}") from error
+
+
+_ADVICE = {
+    "missing": "is missing",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "dict_type": "must be a mapping of keys",
+    "model_type": "must be a mapping of keys",
+    "list_type": "must be a list, as in [a, b]",
+    "union_tag_not_found": "needs a `type`: float, int or categorical",
+}
+
+
+def _explain(problem: Any, content: Mapping[str, Any], source: str, lines: Mapping[Path_, int]) -> str:
+    """One pydantic error as `file:line: key: what is wrong; what would be right`."""
+    path = _key_path(problem["loc"], content)
+    kind, given = problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        what = _unknown_key(path, content)
+    elif kind == "union_tag_invalid":
+        what = f"type {problem['ctx']['tag']!r} is unknown; use float, int or categorical"
+    elif kind == "missing":
+        what = "is missing" + _example(path)
+    elif kind in _ADVICE:
+        what = _ADVICE[kind] + (f", not {given!r}" if not isinstance(given, dict | list) else "")
+    elif kind == "value_error":
+        what = str(problem["ctx"]["error"])
+    elif kind == "literal_error":
+        what = f"{given!r} is not one of {problem['ctx']['expected']}"
+    else:
+        what = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {given!r}"
+    line = _line_of(path, lines)
+    where = f"{source}:{line}" if line else source
+    key = ".".join(map(str, path))
+    return f"{where}: {key}: {what}" if key and not what.startswith(f"{key}.") else f"{where}: {what}"
+
+
+def _key_path(loc: Sequence[str | int], content: Any) -> Path_:
+    """The keys of the file that an error is about: pydantic's own union tags are not among them."""
+    path: list[str | int] = []
+    node: Any = content
+    for position, key in enumerate(loc):
+        is_last = position == len(loc) - 1
+        if isinstance(node, Mapping) and key in node:
+            node = node[key]
+        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
+            node = node[key]
+        elif not is_last or key in ("float", "int", "categorical", "bool", "str"):
+            continue
+        path.append(key)
+    return tuple(path)
+
+
+def _line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
+    """The line of the longest part of `path` that stands in the file."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return None
+
+
+_KEYS: dict[str, type[BaseModel]] = {
+    "": StudySpec,
+    "task": Task,
+    "trainer": Trainer,
+    "budget": Budget,
+    "pruner": Pruner,
+    "seeds": Seeds,
+    "trainer.model": Component,
+    "trainer.data": Component,
+}
+
+
+def _unknown_key(path: Path_, content: Mapping[str, Any]) -> str:
+    parent = ".".join(map(str, path[:-1]))
+    section: type[BaseModel] | None = _KEYS.get(parent)
+    if section is None and path[0] == "space" and len(path) == 3:
+        kind = content["space"][path[1]].get("type")
+        section = {"float": FloatParameter, "int": IntParameter, "categorical": CategoricalParameter}.get(kind)
+    known = sorted(section.model_fields) if section is not None else []
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key; {advice}"
+
+
+def _example(path: Path_) -> str:
+    examples = {
+        "task": " (name, metric and direction of what is tuned)",
+        "task.metric": "; the name under which your model logs it, e.g. val_loss",
+        "task.direction": "; minimize or maximize",
+        "trainer": " (a recipe, or model and data by import path, and max_epochs)",
+        "trainer.max_epochs": "; e.g. max_epochs: 10",
+        "space": " (the hyperparameters; e.g. `lr: {type: float, low: 1e-5, high: 0.1, log: true}`)",
+        "budget": "; e.g. `budget: {trials: 30}`",
+    }
+    return examples.get(".".join(map(str, path)), "")

@@ -1,0 +1,1 @@
+"""What past runs say about hyperparameters: pure functions from arrays to estimates with intervals."""

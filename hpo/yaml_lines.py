@@ -1,0 +1,103 @@
+"""Reading a YAML file safely, with the line of every key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpo.errors import SpecError
+
+Path_ = tuple[str | int, ...]
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 100_000  # after aliases are expanded: a few lines of them can stand for billions
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads `1e-5` as the number it looks like (YAML 1.2), not as the text it is in YAML 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[Path_, int]]:
+    """The content of a YAML file, and the line (from 1) at which each key path stands.
+
+    Raises SpecError when the file cannot be read, is too large, is no YAML, or names a key twice.
+    """
+    text = _read_text(path)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise SpecError(f"{path}: the file is empty; `hpo init` writes an example")
+        _check_size(path, node)
+        lines: dict[Path_, int] = {}
+        _collect_lines(path, node, (), lines)
+        return loader.construct_document(node), lines
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: this is not valid YAML: {_yaml_reason(error)}") from error
+    finally:
+        loader.dispose()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{path}: {path.stat().st_size:,} bytes is too large for a study file (at most {MAX_BYTES:,})")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecError(f"{path}: no such file; `hpo init {path}` writes an example") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from error
+
+
+def _check_size(path: Path, root: yaml.Node) -> None:
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, above: tuple[int, ...]) -> int:
+        if id(node) in above:
+            raise SpecError(f"{path}: an alias refers to itself (line {node.start_mark.line + 1})")
+        if id(node) not in sizes:
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in node.value for child in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                children = node.value
+            sizes[id(node)] = 1 + sum(size(child, (*above, id(node))) for child in children)
+        return sizes[id(node)]
+
+    try:
+        total = size(root, ())
+    except RecursionError as error:
+        raise SpecError(f"{path}: nested too deeply") from error
+    if total > MAX_NODES:
+        raise SpecError(f"{path}: {total:,} values once its aliases are expanded (at most {MAX_NODES:,})")
+
+
+def _collect_lines(file: Path, node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*path, str(key.value))
+            if below in lines:
+                name = ".".join(map(str, below))
+                raise SpecError(f"{file}:{key.start_mark.line + 1}: {name} stands twice (first on line {lines[below]})")
+            lines[below] = key.start_mark.line + 1
+            _collect_lines(file, value, below, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _collect_lines(file, value, (*path, index), lines)
+
+
+def _yaml_reason(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else problem

@@ -1,0 +1,253 @@
+"""What past runs say: studies, their trials, and which of them belong together."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+from sqlalchemy import Connection, Select, case, func, select
+
+from storage.database import Store
+from storage.distributions import DistributionTable, external_params, read_params
+from storage.errors import StudyNotFoundError
+from storage.models import distributions, intermediate_values, studies, study_parameters, tasks, trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """A study at a glance."""
+
+    study_id: int
+    name: str
+    task: str | None
+    metric: str | None
+    directions: tuple[str, ...]
+    family: str  # the same for studies that share space, metric and directions
+    source: str  # which program ran it
+    counts: Mapping[TrialState, int]  # trials in each state
+    best: float | None  # of the first objective; always finite
+    created_at: datetime
+    finished_at: datetime | None  # when its last trial did
+    space: Mapping[str, Any] | None  # as declared
+    spec: Mapping[str, Any] | None  # the study file
+    mlflow_uri: str | None
+    provenance: Mapping[str, Any] | None
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are in all."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """A trial as it went."""
+
+    trial_id: int
+    number: int
+    state: TrialState
+    value: float | None  # of the first objective
+    params: Mapping[str, Any]  # as the training code got them
+    distributions: Mapping[str, BaseDistribution]  # what they were drawn from
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
+    worker: str | None
+    cost_seconds: float | None
+    epochs: int | None
+    peak_memory_bytes: int | None
+    seed: int | None
+    code_version: str | None
+    data_fingerprint: str | None
+    hardware: str | None
+    checkpoint: str | None
+    error: str | None
+    intermediate_values: Mapping[int, float]  # by step
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTrials:
+    """A study with its trials."""
+
+    study: StudySummary
+    trials: tuple[TrialRecord, ...]
+
+
+def list_studies(store: Store) -> list[StudySummary]:
+    """All studies, oldest first."""
+    with store.read() as connection:
+        return _summaries(connection, _STUDIES)
+
+
+def get_study(store: Store, name: str) -> StudySummary:
+    """The study of that name. Raises StudyNotFoundError, which lists near names."""
+    with store.read() as connection:
+        found = _summaries(connection, _STUDIES.where(studies.c.name == name))
+        if not found:
+            raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
+    return found[0]
+
+
+def list_trials(store: Store, study_id: int) -> list[TrialRecord]:
+    """The trials of a study by number. Raises StudyNotFoundError."""
+    with store.read() as connection:
+        if connection.execute(select(studies.c.id).where(studies.c.id == study_id)).first() is None:
+            raise StudyNotFoundError(f"There is no study with id {study_id}.")
+        return _records(connection, study_id, DistributionTable())
+
+
+def family_trials(store: Store, family_or_task: str) -> list[StudyTrials]:
+    """The studies of a family, or of a task, each with its trials; empty when there are none."""
+    known = DistributionTable()
+    with store.read() as connection:
+        related = [study for study in _summaries(connection, _STUDIES) if family_or_task in (study.family, study.task)]
+        return [
+            StudyTrials(study=study, trials=tuple(_records(connection, study.study_id, known))) for study in related
+        ]
+
+
+def family_of(space: Mapping[str, Mapping[str, Any]], metric: str | None, directions: Iterable[str]) -> str:
+    """The short, stable name of the family: the metric and a fingerprint of what is searched and to which end.
+
+    space: by parameter name, `type`, `low`, `high`, `log`, `step`, `choices` and `when` as in a study file.
+    """
+    searched = {name: _canonical(definition) for name, definition in space.items()}
+    content = json.dumps([searched, metric, list(directions)], sort_keys=True)
+    return f"{metric or 'value'}-{sha256(content.encode()).hexdigest()[:8]}"
+
+
+_STUDIES = (
+    select(studies, tasks.c.name.label("task"), tasks.c.metric)
+    .join_from(studies, tasks, isouter=True)
+    .order_by(studies.c.id)
+)
+
+
+def _summaries(connection: Connection, query: Select[Any]) -> list[StudySummary]:
+    rows = connection.execute(query).all()
+    only = [row.id for row in rows] if len(rows) == 1 else None
+    spaces = _undeclared_spaces(connection, only)
+    progress = _progress(connection, only)
+    return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, [])) for row in rows]
+
+
+def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: list[Any]) -> StudySummary:
+    directions = tuple(json.loads(row.directions))
+    space = _from_json(row.space)
+    best = [part.lowest if directions[0] == "minimize" else part.highest for part in progress]
+    known_best = [value for value in best if value is not None]
+    return StudySummary(
+        study_id=row.id,
+        name=row.name,
+        task=row.task,
+        metric=row.metric,
+        directions=directions,
+        family=family_of(space or undeclared, row.metric, directions),
+        source=row.source,
+        counts=dict.fromkeys(TrialState, 0) | {TrialState(part.state): part.trials for part in progress},
+        best=known_best[0] if known_best else None,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        finished_at=_utc(max((part.last for part in progress if part.last is not None), default=None)),
+        space=space,
+        spec=_from_json(row.spec),
+        mlflow_uri=row.mlflow_uri,
+        provenance=_from_json(row.provenance),
+    )
+
+
+def _progress(connection: Connection, study_ids: list[int] | None) -> dict[int, list[Any]]:
+    """Per study and state: how many trials, the extreme finite values of complete ones, when the last one ended."""
+    largest = 1.7976931348623157e308
+    is_result = (trials.c.state == TrialState.COMPLETE.value) & trials.c.value.between(-largest, largest)
+    result = case((is_result, trials.c.value))
+    query = select(
+        trials.c.study_id,
+        trials.c.state,
+        func.count().label("trials"),
+        func.min(result).label("lowest"),
+        func.max(result).label("highest"),
+        func.max(trials.c.finished_at).label("last"),
+    ).group_by(trials.c.study_id, trials.c.state)
+    if study_ids is not None:
+        query = query.where(trials.c.study_id.in_(study_ids))
+    progress = defaultdict(list)
+    for row in connection.execute(query):
+        progress[row.study_id].append(row)
+    return progress
+
+
+def _undeclared_spaces(connection: Connection, study_ids: list[int] | None) -> dict[int, dict[str, dict[str, Any]]]:
+    """Per study: the first distribution of each parameter, in the words of a study file."""
+    query = select(study_parameters.c.study_id, study_parameters.c.name, distributions.c.definition).join(distributions)
+    if study_ids is not None:
+        query = query.where(study_parameters.c.study_id.in_(study_ids))
+    spaces: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for study_id, name, definition in connection.execute(query):
+        stored = json.loads(definition)
+        kind = stored["name"].removesuffix("Distribution").lower()
+        spaces[study_id][name] = {"type": kind, **stored["attributes"]}
+    return spaces
+
+
+def _canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition without what it would be anyway."""
+    kept = {name: value for name, value in definition.items() if name in _MEANINGFUL and value not in (None, False)}
+    for bound in ("low", "high", "step"):
+        if bound in kept:
+            kept[bound] = float(kept[bound])
+    if kept.get("type") == "int" and kept.get("step") == 1:
+        del kept["step"]
+    return kept
+
+
+_MEANINGFUL = {"type", "low", "high", "log", "step", "choices", "when"}
+
+
+def _records(connection: Connection, study_id: int, known: DistributionTable) -> list[TrialRecord]:
+    curves: dict[int, dict[int, float]] = defaultdict(dict)
+    points = select(intermediate_values).join(trials).where(trials.c.study_id == study_id)
+    for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)):
+        curves[trial_id][step] = math.nan if value is None else value
+    rows = connection.execute(select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number))
+    return [_record(connection, row, known, curves.get(row.id, {})) for row in rows.all()]
+
+
+def _record(connection: Connection, row: Any, known: DistributionTable, curve: Mapping[int, float]) -> TrialRecord:
+    stored = read_params(row.params)
+    by_id = known.load(connection, (number for number, _ in stored.values()))
+    return TrialRecord(
+        trial_id=row.id,
+        number=row.number,
+        state=TrialState(row.state),
+        value=row.value,
+        params=external_params(stored, by_id),
+        distributions={name: by_id[number] for name, (number, _) in stored.items()},
+        started_at=_utc(row.started_at),
+        finished_at=_utc(row.finished_at),
+        attempt=row.attempt,
+        worker=row.worker,
+        cost_seconds=row.cost_seconds,
+        epochs=row.epochs,
+        peak_memory_bytes=row.peak_memory_bytes,
+        seed=row.seed,
+        code_version=row.code_version,
+        data_fingerprint=row.data_fingerprint,
+        hardware=row.hardware,
+        checkpoint=row.checkpoint,
+        error=row.error,
+        intermediate_values=curve,
+    )
+
+
+def _utc(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _from_json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

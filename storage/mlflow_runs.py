@@ -1,0 +1,240 @@
+"""How studies and trials look in MLflow: a study is a run, and each attempt at a trial a run nested in it.
+
+Sending anything twice changes nothing: a run is looked up by its key before it is created, and metrics carry the time
+at which they were reported.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from storage.database import Store, insert_if_absent
+from storage.models import UNFINISHED, mlflow_runs, trials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger("storage.outbox")
+
+METRICS_PER_CALL = 1_000  # MLflow's limits for one log_batch
+PARAMS_PER_CALL = 100
+PARAM_LENGTH = 6_000
+TAG_LENGTH = 5_000
+RUN_KEY_TAG = "hindsight.run_key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowedStudy:
+    """A study that is followed in MLflow."""
+
+    study_id: int
+    name: str
+    task: str | None
+    metric: str | None
+    directions: Sequence[str]
+    mlflow_uri: str
+    created_at: float
+
+    @property
+    def run_key(self) -> str:
+        """Unlike any other study's, also in another store that sends to the same MLflow."""
+        return f"{self.name}@{self.created_at!r}"
+
+    @property
+    def result_name(self) -> str:
+        """What the outcome of a trial is called, beside the metric's curve."""
+        return f"best_{self.metric}" if self.metric else "value"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Something to tell MLflow."""
+
+    message_id: int
+    trial_id: int | None
+    number: int | None  # of the trial
+    attempt: int | None
+    kind: str
+    payload: dict[str, Any]
+    created_at: float
+
+    @property
+    def milliseconds(self) -> int:
+        """When it was left, as MLflow counts."""
+        return int(self.created_at * 1000)
+
+
+class StudyRuns:
+    """The MLflow runs of one study."""
+
+    def __init__(self, store: Store, study: FollowedStudy) -> None:
+        self._store = store
+        self._study = study
+        self._client = _client(study.mlflow_uri)
+        self._experiment_id = _experiment_id(self._client, study)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send the messages about one run, in the order in which they were left."""
+        parent = self._parent()
+        if messages[0].trial_id is None:
+            return  # the study has started: now there is a run that says so
+        run_id = self._attempt(parent, messages[0])
+        metrics: list[Any] = []
+        for message in messages:
+            match message.kind:
+                case "run_started":
+                    self._started(run_id, message)
+                case "metrics":
+                    metrics += _metrics(message, message.payload["metrics"], message.payload["step"])
+                case "run_finished":
+                    self._log_metrics(run_id, metrics)
+                    metrics = []
+                    self._finished(parent, run_id, message)
+        self._log_metrics(run_id, metrics)
+
+    def settle_parent(self) -> None:
+        """Let the study's run be over exactly while no trial is open."""
+        in_study = trials.c.study_id == self._study.study_id
+        with self._store.read() as connection:
+            unfinished = select(func.count()).select_from(trials).where(in_study, trials.c.state.in_(UNFINISHED))
+            is_over = connection.execute(unfinished).scalar_one() == 0
+            last = connection.execute(select(func.max(trials.c.finished_at)).where(in_study)).scalar()
+        if is_over and last is not None:
+            self._client.set_terminated(self._parent(), "FINISHED", end_time=int(last * 1000))
+        else:
+            self._client.update_run(self._parent(), status="RUNNING")
+
+    def _parent(self) -> str:
+        study = self._study
+        tags = {"hindsight.study": study.name, "hindsight.directions": ",".join(study.directions)}
+        if study.metric:
+            tags["hindsight.metric"] = study.metric
+        return self._run_id(study.run_key, study.name, tags, int(study.created_at * 1000))
+
+    def _attempt(self, parent: str, message: Message) -> str:
+        name = str(message.number)
+        if message.attempt is not None and message.attempt > 1:
+            name += f" (attempt {message.attempt})"
+        tags = {
+            "mlflow.parentRunId": parent,
+            "hindsight.study": self._study.name,
+            "hindsight.trial": str(message.number),
+            "hindsight.attempt": str(message.attempt),
+        }
+        key = f"{self._study.run_key}/{message.number}/{message.attempt}"
+        return self._run_id(key, name, tags, message.milliseconds)
+
+    def _run_id(self, key: str, name: str, tags: dict[str, str], started_milliseconds: int) -> str:
+        """The run of that key, created if MLflow does not have it."""
+        with self._store.read() as connection:
+            known = connection.execute(select(mlflow_runs.c.run_id).where(mlflow_runs.c.run_key == key)).scalar()
+        if known is not None:
+            return str(known)
+        tags = {tag: value[:TAG_LENGTH] for tag, value in tags.items()} | {RUN_KEY_TAG: key}
+        run_id = self._find(key) or str(
+            self._client.create_run(
+                self._experiment_id, start_time=started_milliseconds, tags=tags, run_name=name or None
+            ).info.run_id
+        )
+        with self._store.write(durable=False) as connection:
+            connection.execute(insert_if_absent(self._store.dialect, mlflow_runs), {"run_key": key, "run_id": run_id})
+        return run_id
+
+    def _find(self, key: str) -> str | None:
+        from mlflow.entities import ViewType  # noqa: PLC0415 - MLflow takes seconds to import
+
+        quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+        query = f'tags.`{RUN_KEY_TAG}` = "{quoted}"'
+        found = self._client.search_runs([self._experiment_id], query, run_view_type=ViewType.ALL, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _started(self, run_id: str, message: Message) -> None:
+        from mlflow.entities import Param, RunTag  # noqa: PLC0415
+
+        payload = message.payload
+        params = [Param(name, str(value)[:PARAM_LENGTH]) for name, value in payload["params"].items()]
+        facts = {
+            "mlflow.source.git.commit": payload["code_version"],
+            "hindsight.seed": payload["seed"],
+            "hindsight.data_fingerprint": payload["data_fingerprint"],
+            "hindsight.hardware": payload["hardware"],
+        }
+        tags = [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in facts.items() if value is not None]
+        self._client.log_batch(run_id, tags=tags)
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            self._client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
+
+    def _finished(self, parent: str, run_id: str, message: Message) -> None:
+        payload = message.payload
+        value = payload.get("value")
+        measured = {name: payload.get(name) for name in ("cost_seconds", "epochs", "peak_memory_bytes")}
+        if value is not None:
+            measured[self._study.result_name] = value
+        self._log_metrics(run_id, _metrics(message, measured, step=payload.get("epochs") or 0))
+        if payload["state"] == "COMPLETE" and message.number is not None:
+            self._log_metrics(parent, _metrics(message, {self._study.result_name: value}, step=message.number))
+        self._client.set_tag(run_id, "hindsight.state", payload["state"])
+        if payload.get("error"):
+            self._client.set_tag(run_id, "hindsight.error", payload["error"][:TAG_LENGTH])
+        self._log_checkpoint(run_id, payload.get("checkpoint"))
+        self._client.set_terminated(run_id, payload["status"], end_time=message.milliseconds)
+
+    def _log_metrics(self, run_id: str, metrics: Sequence[Any]) -> None:
+        for start in range(0, len(metrics), METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+
+    def _log_checkpoint(self, run_id: str, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        if Path(checkpoint).is_dir():
+            self._client.log_artifacts(run_id, checkpoint, "checkpoint")
+        elif Path(checkpoint).exists():
+            self._client.log_artifact(run_id, checkpoint, "checkpoint")
+        else:
+            log.warning("The checkpoint %s is gone; its run in MLflow goes without.", checkpoint)
+
+
+def _metrics(message: Message, values: dict[str, float | None], step: int) -> list[Any]:
+    from mlflow.entities import Metric  # noqa: PLC0415
+
+    at = message.milliseconds
+    return [Metric(name, float(value), at, step) for name, value in values.items() if value is not None]
+
+
+def _client(uri: str) -> "MlflowClient":
+    """A client that fails fast, keeps quiet, and reports to nobody."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # we do the repeating
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds, and only the sender needs it
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment_id(client: "MlflowClient", study: FollowedStudy) -> str:
+    name = study.task or study.name or "hindsight"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=_artifact_location(study.mlflow_uri)))
+        except Exception:
+            found = client.get_experiment_by_name(name)  # did another sender just create it?
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside the file, where MLflow's store is one; else the server knows."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()

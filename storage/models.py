@@ -1,0 +1,178 @@
+"""Which tables hold the history.
+
+Core tables rather than mapped classes: live work is single statements, and queries return domain objects.
+Times are seconds since the epoch, UTC. Columns called JSON hold JSON text, written and read by Python.
+"""
+
+from typing import Any
+
+from optuna.trial import TrialState
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+UNFINISHED = (TrialState.RUNNING.value, TrialState.WAITING.value)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _part_of(parent: str, **options: Any) -> Column[int]:
+    """The id of the parent row, with which this row disappears."""
+    name = {"studies": "study_id", "trials": "trial_id"}[parent]
+    return Column(name, Integer, ForeignKey(f"{parent}.id", ondelete="CASCADE"), nullable=False, **options)
+
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("direction", String(8), nullable=False),  # minimize or maximize
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("name", "metric"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("task_id", Integer, ForeignKey("tasks.id"), index=True),
+    Column("directions", Text, nullable=False),  # JSON, one per objective
+    Column("space", Text),  # JSON: the declared search space; null when it is defined by running
+    Column("spec", Text),  # JSON: the study file
+    Column("source", Text, nullable=False, server_default="hindsight"),  # which program ran it
+    Column("mlflow_uri", Text),  # null: not sent to MLflow
+    Column("created_at", Double, nullable=False),
+    Column("provenance", Text),  # JSON
+    sqlite_autoincrement=True,  # an id is never used twice
+)
+
+study_attributes = Table(
+    "study_attributes",
+    metadata,
+    _part_of("studies", primary_key=True),
+    Column("kind", String(6), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+    CheckConstraint("kind IN ('user', 'system')", name="kind"),
+    sqlite_with_rowid=False,
+)
+
+distributions = Table(  # each distinct distribution is kept once
+    "distributions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the definition
+    Column("definition", Text, nullable=False),  # Optuna's JSON
+)
+
+study_parameters = Table(  # the first distribution a study used under a name: later ones must be compatible
+    "study_parameters",
+    metadata,
+    _part_of("studies", primary_key=True),
+    Column("name", Text, primary_key=True, index=True),
+    Column("distribution_id", Integer, ForeignKey("distributions.id"), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _part_of("studies"),
+    Column("number", Integer, nullable=False),  # 0, 1, 2, ... within the study, without gaps
+    Column("state", Integer, nullable=False),  # optuna.trial.TrialState
+    Column("value", Double),
+    Column("more_values", Text),  # JSON: the values of further objectives
+    Column("params", Text, nullable=False, server_default="{}"),  # JSON: {name: [distribution id, internal value]}
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("attempt", Integer, nullable=False, server_default="0"),  # how often claimed: the fencing token
+    Column("worker", Text),  # who holds the lease
+    Column("lease_until", Double),  # by the database's clock; null: not leased
+    Column("cost_seconds", Double),
+    Column("epochs", Integer),
+    Column("peak_memory_bytes", BigInteger),
+    Column("seed", BigInteger),
+    Column("code_version", Text),
+    Column("data_fingerprint", Text),
+    Column("hardware", Text),
+    Column("checkpoint", Text),
+    Column("error", Text),
+    Column("source_key", Text),  # what it was called where it was imported from
+    CheckConstraint("state BETWEEN 0 AND 4", name="state"),
+    UniqueConstraint("study_id", "number"),
+    sqlite_autoincrement=True,
+)
+_unfinished = trials.c.state.in_(UNFINISHED)
+Index("ix_trials_unfinished", trials.c.study_id, trials.c.state, sqlite_where=_unfinished, postgresql_where=_unfinished)
+_imported = trials.c.source_key.is_not(None)
+Index(
+    "ix_trials_source_key",
+    trials.c.study_id,
+    trials.c.source_key,
+    unique=True,
+    sqlite_where=_imported,
+    postgresql_where=_imported,
+)
+
+trial_attributes = Table(
+    "trial_attributes",
+    metadata,
+    _part_of("trials", primary_key=True),
+    Column("kind", String(6), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+    CheckConstraint("kind IN ('user', 'system')", name="kind"),
+    sqlite_with_rowid=False,
+)
+
+intermediate_values = Table(
+    "intermediate_values",
+    metadata,
+    _part_of("trials", primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("value", Double),  # null is NaN, which SQLite cannot hold
+    sqlite_with_rowid=False,
+)
+
+outbox = Table(  # what MLflow has yet to be told
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _part_of("studies", index=True),
+    Column("trial_id", Integer),
+    Column("attempt", Integer),
+    Column("kind", Text, nullable=False),
+    Column("payload", Text, nullable=False),  # JSON
+    Column("created_at", Double, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+mlflow_runs = Table(  # which MLflow run belongs to a study or to an attempt at a trial
+    "mlflow_runs",
+    metadata,
+    Column("run_key", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+)

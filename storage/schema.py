@@ -1,0 +1,159 @@
+"""Which version of the tables a database has, and how it gets the current one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
+from storage.database import BUSY_TIMEOUT_SECONDS, Store, unavailable
+from storage.errors import SchemaOutdatedError, SchemaTooNewError
+from storage.models import metadata
+
+__all__ = ["SchemaState", "Store", "downgrade", "open_store", "schema_state", "upgrade"]
+
+VERSION_TABLE = "hindsight_version"  # not Alembic's default: MLflow and Optuna may share the database server
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaState:
+    """Where a database stands."""
+
+    current: str | None  # the revision it has; None: it has no history yet
+    head: str  # the revision this program wants
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this program can use the database."""
+        return self.current == self.head
+
+
+def open_store(url: str, *, upgrade: bool = True) -> Store:
+    """Open the history at `url`; an empty database becomes one, unless `upgrade` is False.
+
+    Any number of processes may do this at once. A database of another version is refused, never changed.
+    Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError.
+    """
+    store = Store(url)
+    state = _state(store)
+    if state.current is None and upgrade:
+        with _migrating(store) as (connection, config):
+            if _revision(connection) is None:
+                _refuse_foreign_tables(store, connection)
+                command.upgrade(config, "head")
+        state = _state(store)
+    if not state.is_current:
+        store.dispose()
+        raise _mismatch(store, state)
+    return store
+
+
+def schema_state(url: str) -> SchemaState:
+    """The version of the database at `url`, without changing anything."""
+    store = Store(url)
+    try:
+        return _state(store)
+    finally:
+        store.dispose()
+
+
+def upgrade(url: str) -> None:
+    """Bring the database at `url` to the current version, in one transaction."""
+    store = Store(url)
+    with _migrating(store) as (connection, config):
+        state = _state_of(connection)
+        if state.current is None:
+            _refuse_foreign_tables(store, connection)
+        elif not _is_known(state.current):
+            raise _mismatch(store, state)
+        command.upgrade(config, "head")
+    store.dispose()
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database at `url` back to an earlier revision, in one transaction; "base" empties it."""
+    store = Store(url)
+    with _migrating(store) as (_connection, config):
+        command.downgrade(config, revision)
+    store.dispose()
+
+
+def _state(store: Store) -> SchemaState:
+    if store.path is not None and not store.path.exists():  # reading would create the file
+        return SchemaState(current=None, head=_head())
+    with store.read() as connection:
+        return _state_of(connection)
+
+
+def _state_of(connection: Connection) -> SchemaState:
+    return SchemaState(current=_revision(connection), head=_head())
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    return revision
+
+
+def _refuse_foreign_tables(store: Store, connection: Connection) -> None:
+    taken = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    if taken:
+        reason = f"another program's tables are there already ({', '.join(taken)}). Use a database of its own."
+        raise unavailable(store.url, reason)
+
+
+@contextmanager
+def _migrating(store: Store) -> Iterator[tuple[Connection, Config]]:
+    """One transaction that nobody else migrates in."""
+    with store.exclusive("schema", wait_seconds=BUSY_TIMEOUT_SECONDS) as is_ours:
+        if not is_ours:
+            raise unavailable(store.url, "another process has been changing its schema for a minute.")
+        with store.write() as connection:
+            config = _config()
+            config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+            yield connection, config
+
+
+def _mismatch(store: Store, state: SchemaState) -> SchemaOutdatedError | SchemaTooNewError:
+    masked = repr(store)[len("Store(") + 1 : -2]
+    if state.current is None or _is_known(state.current):
+        return SchemaOutdatedError(
+            f"The history at {masked} has schema {state.current or 'none'}, this program needs {state.head}. Run:\n"
+            f"  hpo db upgrade --storage {masked}"
+        )
+    return SchemaTooNewError(
+        f"The history at {masked} has schema {state.current}, which this program does not know: a newer version "
+        f"made it.\nUpgrade the program:\n  pip install --upgrade hindsight-hpo"
+    )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    return config
+
+
+def _migrations() -> Path:
+    """The folder of migrations: inside the package when installed, beside it in a source tree."""
+    package = Path(__file__).resolve().parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _head() -> str:
+    head = _scripts().get_current_head()
+    assert head is not None, "there are no migrations"
+    return head
+
+
+def _is_known(revision: str) -> bool:
+    return revision in {script.revision for script in _scripts().walk_revisions()}

@@ -1,0 +1,445 @@
+"""How studies and trials live: created, claimed under a lease, reported, finished exactly once.
+
+A claim gives a worker a trial until its lease ends by the database's clock. Each claim is a new attempt, and its number
+is the fencing token: whoever comes back with an older one is refused, and what it brought is kept as a late result.
+Everything that belongs together, the row and its message to MLflow, is one transaction.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from optuna.trial import TrialState
+from sqlalchemy import (
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from storage.database import Store, database_now, insert_if_absent, upsert
+from storage.errors import StaleAttemptError, StorageError, StudyExistsError, StudyNotFoundError, TrialNotFoundError
+from storage.models import intermediate_values, outbox, studies, study_attributes, tasks, trial_attributes, trials
+
+SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared search space
+LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
+MAX_ATTEMPTS = 3  # heuristic: a trial that took three workers with it is at fault itself
+
+AttributeKind = Literal["user", "system"]
+TrialRow: TypeAlias = Any  # a row of `trials`, with some of its columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on a trial."""
+
+    trial_id: int
+    number: int  # of the trial within its study
+    attempt: int  # 1, 2, ...: valid until somebody else is given the next one
+
+
+def create_study(
+    store: Store,
+    *,
+    name: str,
+    directions: Sequence[str] = ("minimize",),
+    task: str | None = None,
+    metric: str | None = None,
+    space: Mapping[str, Any] | None = None,
+    spec: Mapping[str, Any] | None = None,
+    mlflow_uri: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    source: str = "hindsight",
+) -> int:
+    """Create a study, and its task where that is new; returns the study's id.
+
+    A metric without a task makes the study a task of its own.
+    Raises StudyExistsError; StorageError when the task is known with the opposite direction.
+    """
+    with store.write() as connection:
+        task_id = None
+        if task is not None or metric is not None:
+            task_id = _task_id(store, connection, task or name, metric or "value", directions[0])
+        study_id = insert_study(
+            connection,
+            name,
+            directions,
+            task_id=task_id,
+            space=_json_or_none(space),
+            spec=_json_or_none(spec),
+            mlflow_uri=mlflow_uri,
+            provenance=_json_or_none(provenance),
+            source=source,
+        )
+        if space is not None:
+            set_attribute(
+                store, connection, study_attributes, study_id, kind="system", key=SPACE_ATTRIBUTE, value=space
+            )
+        _tell_mlflow(connection, study_id, "study_started", {})
+    return study_id
+
+
+def claim_trial(
+    store: Store,
+    study_id: int,
+    *,
+    worker: str,
+    lease_seconds: float,
+    max_trials: int | None,
+    max_attempts: int = MAX_ATTEMPTS,
+) -> Claim | None:
+    """Claim the next trial: one whose lease ended, else the oldest waiting, else a new one; None when all are taken.
+
+    A trial whose lease ended at its last attempt is given up: it fails with that as the reason. No new trial is made
+    once the study has `max_trials`. Trials that run without a lease, as plain Optuna's do, are left alone.
+    """
+    with store.write() as connection:
+        number_of_trials = count_trials_locking(connection, study_id)
+        for trial in connection.execute(_EXPIRED, {"study_id": study_id}):
+            _requeue(connection, trial, reason="its lease ended", max_attempts=max_attempts)
+        trial_id = connection.execute(_OLDEST_WAITING, {"study_id": study_id}).scalar()
+        if trial_id is None:
+            if max_trials is not None and number_of_trials >= max_trials:
+                return None
+            trial_id = insert_trial(connection, study_id, number_of_trials, state=TrialState.WAITING.value)
+        given = connection.execute(
+            _CLAIM, {"claimed_id": trial_id, "by": worker, "seconds": lease_seconds, "now": time.time()}
+        ).one()
+        if given.attempt > 1:
+            connection.execute(delete(intermediate_values).where(intermediate_values.c.trial_id == trial_id))
+        return Claim(trial_id=trial_id, number=given.number, attempt=given.attempt)
+
+
+def extend_leases(store: Store, claims: Iterable[Claim], *, worker: str, lease_seconds: float) -> set[int]:
+    """Extend the leases; returns the ids of the trials that are still ours. The others must be stopped."""
+    held = [(claim.trial_id, claim.attempt) for claim in claims]
+    if not held:
+        return set()
+    with store.write(durable=False) as connection:
+        extended = connection.execute(
+            update(trials)
+            .where(tuple_(trials.c.id, trials.c.attempt).in_(held), trials.c.worker == worker, _is_running)
+            .values(lease_until=database_now() + lease_seconds)
+            .returning(trials.c.id)
+        )
+        return set(extended.scalars())
+
+
+def release_trial(store: Store, claim: Claim, *, reason: str) -> None:
+    """Give a claimed trial back to the queue, as when the user interrupts. Raises StaleAttemptError."""
+    with store.write() as connection:
+        _requeue(connection, _current(connection, claim), reason=reason, max_attempts=None)
+
+
+def reclaim_dead_workers(
+    store: Store, study_id: int, is_alive: Callable[[str], bool], *, max_attempts: int = MAX_ATTEMPTS
+) -> int:
+    """Requeue at once what workers hold that are known to be dead; returns how many trials that were."""
+    with store.write() as connection:
+        count_trials_locking(connection, study_id)
+        leased = connection.execute(_LEASED, {"study_id": study_id}).all()
+        alive = {worker: is_alive(worker) for worker in {trial.worker for trial in leased}}
+        orphans = [trial for trial in leased if not alive[trial.worker]]
+        for trial in orphans:
+            _requeue(connection, trial, reason="its worker died", max_attempts=max_attempts)
+        return len(orphans)
+
+
+def start_trial(
+    store: Store,
+    claim: Claim,
+    *,
+    params: Mapping[str, Any],
+    seed: int | None = None,
+    code_version: str | None = None,
+    data_fingerprint: str | None = None,
+    hardware: str | None = None,
+) -> None:
+    """Note what an attempt is about to train, and with what. Raises StaleAttemptError."""
+    provenance = {
+        "seed": seed,
+        "code_version": code_version,
+        "data_fingerprint": data_fingerprint,
+        "hardware": hardware,
+    }
+    with store.write() as connection:
+        trial = _current(connection, claim)
+        change_trial(connection, claim.trial_id, **provenance)
+        _tell_mlflow(connection, trial.study_id, "run_started", {"params": dict(params), **provenance}, claim)
+
+
+def report(store: Store, claim: Claim, *, step: int, value: float, metrics: Mapping[str, float] | None = None) -> None:
+    """Note the metric, and what else was logged, at a step. Raises StaleAttemptError."""
+    with store.write(durable=False) as connection:
+        trial = _current(connection, claim)
+        set_intermediate_value(store, connection, claim.trial_id, step, value)
+        _tell_mlflow(connection, trial.study_id, "metrics", {"step": step, "metrics": dict(metrics or {})}, claim)
+
+
+def finish_trial(
+    store: Store,
+    claim: Claim,
+    *,
+    state: TrialState,
+    value: float | None,
+    cost_seconds: float | None = None,
+    epochs: int | None = None,
+    peak_memory_bytes: int | None = None,
+    checkpoint: str | None = None,
+    error: str | None = None,
+) -> None:
+    """Record the outcome of an attempt, once. Saying the same again is fine: it may be repeated until it is in.
+
+    Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
+    then the outcome is kept as a late result.
+    """
+    columns = finished_columns(state, None if value is None else [value])
+    columns |= {
+        "cost_seconds": cost_seconds,
+        "epochs": epochs,
+        "peak_memory_bytes": peak_memory_bytes,
+        "checkpoint": checkpoint,
+        "error": None if error is None else error.replace("\0", ""),  # PostgreSQL's text cannot hold a NUL
+    }
+    with store.write() as connection:
+        trial = lock_trial(connection, claim.trial_id)
+        if _holds(trial, claim):
+            change_trial(connection, claim.trial_id, **columns)
+            told = {name: columns[name] for name in _TOLD_AT_THE_END}
+            outcome = {"status": _mlflow_status(state), "state": state.name, **told}
+            _tell_mlflow(connection, trial.study_id, "run_finished", outcome, claim)
+            return
+        if _is_repeated(trial, claim, state, value):
+            return
+        _keep_late_result(store, connection, claim, state, value)
+    raise _stale(trial, claim)
+
+
+# Shared with the Optuna storage
+
+
+def insert_study(connection: Connection, name: str, directions: Sequence[str], **columns: Any) -> int:
+    """Insert a study; returns its id. Raises StudyExistsError."""
+    row = {"name": name, "directions": json.dumps(list(directions)), "created_at": time.time(), **columns}
+    try:
+        return int(connection.execute(insert(studies).values(**row).returning(studies.c.id)).scalar_one())
+    except IntegrityError as error:
+        raise StudyExistsError(f"A study named {name!r} exists already.") from error
+
+
+def count_trials_locking(connection: Connection, study_id: int) -> int:
+    """How many trials the study has, which is the next one's number; nobody else makes one before we commit.
+
+    Raises StudyNotFoundError.
+    """
+    if connection.execute(_LOCK_STUDY, {"study_id": study_id}).first() is None:
+        raise StudyNotFoundError(f"There is no study with id {study_id}.")
+    return int(connection.execute(_NEXT_NUMBER, {"study_id": study_id}).scalar_one())
+
+
+def insert_trial(connection: Connection, study_id: int, number: int, **columns: Any) -> int:
+    """Insert a trial under the number that `count_trials_locking` gave; returns its id."""
+    row = {"study_id": study_id, "number": number, **columns}
+    return int(connection.execute(_INSERT_TRIAL, row).scalar_one())
+
+
+def change_trial(connection: Connection, trial_id: int, **columns: Any) -> None:
+    """Set columns of a trial that is locked."""
+    connection.execute(_CHANGE_TRIAL, {"changed_id": trial_id, **columns})
+
+
+def lock_trial(connection: Connection, trial_id: int) -> TrialRow:
+    """The trial's id, study, number, state, attempt, value and parameters; nobody else changes it before we commit.
+
+    Raises TrialNotFoundError.
+    """
+    trial = connection.execute(_LOCK_TRIAL, {"trial_id": trial_id}).first()
+    if trial is None:
+        raise TrialNotFoundError(f"There is no trial with id {trial_id}.")
+    return trial
+
+
+def finished_columns(state: TrialState, values: Sequence[float] | None) -> dict[str, Any]:
+    """The columns of a trial that ends with these values, one per objective. Raises ValueError."""
+    if values is None and state == TrialState.COMPLETE:
+        raise ValueError("A complete trial needs a value.")
+    if any(math.isnan(value) for value in values or ()):
+        raise ValueError("NaN is not a value: a trial without one fails.")
+    return {"state": state.value, "finished_at": time.time(), "lease_until": None, **value_columns(values)}
+
+
+def value_columns(values: Sequence[float] | None) -> dict[str, Any]:
+    """The columns of a trial's values, one per objective."""
+    if not values:
+        return {"value": None, "more_values": None}
+    first, *more = map(float, values)
+    return {"value": first, "more_values": json.dumps(more) if more else None}
+
+
+def set_intermediate_value(store: Store, connection: Connection, trial_id: int, step: int, value: float) -> None:
+    """Set the value at a step."""
+    row = {"trial_id": trial_id, "step": step, "value": None if math.isnan(value) else float(value)}
+    connection.execute(upsert(store.dialect, intermediate_values), row)
+
+
+def set_attribute(
+    store: Store, connection: Connection, table: Table, owner_id: int, *, kind: AttributeKind, key: str, value: Any
+) -> None:
+    """Set an attribute in the table of a study's or a trial's."""
+    owner = "study_id" if table is study_attributes else "trial_id"
+    row = {owner: owner_id, "kind": kind, "key": key, "value": json.dumps(value)}
+    connection.execute(upsert(store.dialect, table), row)
+
+
+# How it is done
+
+_TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint", "error")
+
+_is_running = trials.c.state == TrialState.RUNNING.value
+_is_leased = and_(trials.c.study_id == bindparam("study_id"), _is_running, trials.c.lease_until.is_not(None))
+_INSERT_TRIAL = insert(trials).returning(trials.c.id)
+_CHANGE_TRIAL = update(trials).where(trials.c.id == bindparam("changed_id"))
+
+_held = (trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.worker)
+
+_LEASED = select(*_held).where(_is_leased).order_by(trials.c.number).with_for_update()
+_EXPIRED = _LEASED.where(trials.c.lease_until < database_now())
+_OLDEST_WAITING = (
+    select(trials.c.id)
+    .where(trials.c.study_id == bindparam("study_id"), trials.c.state == TrialState.WAITING.value)
+    .order_by(trials.c.number)
+    .limit(1)
+    .with_for_update(skip_locked=True)  # plain Optuna may be starting it
+)
+_CLAIM = (
+    update(trials)
+    .where(trials.c.id == bindparam("claimed_id"))
+    .values(
+        state=TrialState.RUNNING.value,
+        attempt=trials.c.attempt + 1,
+        worker=bindparam("by"),
+        lease_until=database_now() + bindparam("seconds"),
+        started_at=bindparam("now"),
+        error=None,
+    )
+    .returning(trials.c.number, trials.c.attempt)
+)
+_LOCK_STUDY = select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
+_NEXT_NUMBER = select(func.coalesce(func.max(trials.c.number), -1) + 1).where(
+    trials.c.study_id == bindparam("study_id")
+)
+_LOCK_TRIAL = (
+    select(*_held, trials.c.number, trials.c.state, trials.c.value, trials.c.params)
+    .where(trials.c.id == bindparam("trial_id"))
+    .with_for_update()
+)
+_TELL_MLFLOW = insert(outbox).from_select(
+    ["study_id", "trial_id", "attempt", "kind", "payload", "created_at"],
+    select(
+        studies.c.id,
+        bindparam("trial_id", type_=outbox.c.trial_id.type),
+        bindparam("attempt", type_=outbox.c.attempt.type),
+        bindparam("kind", type_=outbox.c.kind.type),
+        bindparam("payload", type_=outbox.c.payload.type),
+        bindparam("created_at", type_=outbox.c.created_at.type),
+    ).where(studies.c.id == bindparam("study_id"), studies.c.mlflow_uri.is_not(None)),
+)
+
+
+def _task_id(store: Store, connection: Connection, name: str, metric: str, direction: str) -> int:
+    row = {"name": name, "metric": metric, "direction": direction, "created_at": time.time()}
+    connection.execute(insert_if_absent(store.dialect, tasks), row)
+    task = connection.execute(select(tasks).where(tasks.c.name == name, tasks.c.metric == metric)).one()
+    if task.direction != direction:
+        raise StorageError(
+            f"Task {name!r} is known to {task.direction} {metric}, not to {direction} it. "
+            f"Correct the direction or name another task or metric."
+        )
+    return int(task.id)
+
+
+def _current(connection: Connection, claim: Claim) -> TrialRow:
+    trial = lock_trial(connection, claim.trial_id)
+    if not _holds(trial, claim):
+        raise _stale(trial, claim)
+    return trial
+
+
+def _holds(trial: TrialRow, claim: Claim) -> bool:
+    return bool(trial.state == TrialState.RUNNING.value and trial.attempt == claim.attempt)
+
+
+def _is_repeated(trial: TrialRow, claim: Claim, state: TrialState, value: float | None) -> bool:
+    return (trial.attempt, trial.state, trial.value) == (claim.attempt, state.value, value)
+
+
+def _stale(trial: TrialRow, claim: Claim) -> StaleAttemptError:
+    now = TrialState(trial.state).name
+    return StaleAttemptError(
+        f"Attempt {claim.attempt} at trial {claim.number} is not the current one: "
+        f"the trial is {now}, attempt {trial.attempt}."
+    )
+
+
+def _requeue(connection: Connection, trial: TrialRow, *, reason: str, max_attempts: int | None) -> None:
+    """End an attempt without an outcome: back into the queue, or given up after the last."""
+    if max_attempts is not None and trial.attempt >= max_attempts:
+        reason = f"gave up after {trial.attempt} attempts: {reason}"
+        columns = finished_columns(TrialState.FAIL, None)
+    else:
+        columns = {"state": TrialState.WAITING.value, "lease_until": None}
+    change_trial(connection, trial.id, worker=None, error=reason, **columns)
+    attempt = Claim(trial_id=trial.id, number=-1, attempt=trial.attempt)
+    outcome = {"status": "KILLED", "state": TrialState(columns["state"]).name, "error": reason}
+    _tell_mlflow(connection, trial.study_id, "run_finished", outcome, attempt)
+
+
+def _keep_late_result(
+    store: Store, connection: Connection, claim: Claim, state: TrialState, value: float | None
+) -> None:
+    known = connection.execute(
+        select(trial_attributes.c.value).where(
+            trial_attributes.c.trial_id == claim.trial_id,
+            trial_attributes.c.kind == "system",
+            trial_attributes.c.key == LATE_RESULTS_ATTRIBUTE,
+        )
+    ).scalar()
+    late = {"attempt": claim.attempt, "state": state.name, "value": value, "received_at": time.time()}
+    results = [*json.loads(known or "[]"), late]
+    key = LATE_RESULTS_ATTRIBUTE
+    set_attribute(store, connection, trial_attributes, claim.trial_id, kind="system", key=key, value=results)
+
+
+def _tell_mlflow(
+    connection: Connection, study_id: int, kind: str, payload: Mapping[str, Any], claim: Claim | None = None
+) -> None:
+    """Leave a message in the outbox, if the study is followed in MLflow."""
+    connection.execute(
+        _TELL_MLFLOW,
+        {
+            "study_id": study_id,
+            "trial_id": claim and claim.trial_id,
+            "attempt": claim and claim.attempt,
+            "kind": kind,
+            "payload": json.dumps(payload),
+            "created_at": time.time(),
+        },
+    )
+
+
+def _mlflow_status(state: TrialState) -> str:
+    return "FAILED" if state == TrialState.FAIL else "FINISHED"
+
+
+def _json_or_none(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)

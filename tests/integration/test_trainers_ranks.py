@@ -1,0 +1,88 @@
+"""Does a trial on several devices behave like one trial? Two processes on the CPU, joined by gloo."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_trainers_local import is_running, keys, make_config, make_job, run, started_pids, wait_for
+from trainers.executors.local import LocalExecutor
+from trainers.job import Failed, Finished, Reported
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    with LocalExecutor(make_config(devices=2), jobs=1) as executor:
+        yield executor
+
+
+def test_only_rank_0_reports(executor: LocalExecutor, tmp_path: Path) -> None:
+    *reports, end = run(executor, make_job(tmp_path, habit="logs_by_rank"))
+    assert [(report.epoch, report.value) for report in reports] == [(0, 3.0), (1, 1.0), (2, 2.0)]
+    assert isinstance(end, Finished)
+    assert (end.outcome.value, end.outcome.best_epoch, end.outcome.epochs) == (1.0, 1, 3)
+    assert Path(end.outcome.checkpoint).is_file()
+    ranks = started_pids(tmp_path, "0", "1")
+    assert len(set(ranks)) == 2
+    assert not any(map(is_running, ranks))
+
+
+def test_pruning_stops_all_ranks(executor: LocalExecutor, tmp_path: Path) -> None:
+    *reports, end = run(executor, make_job(tmp_path), prune_at=0)
+    assert [report.epoch for report in reports] == [0]
+    assert isinstance(end, Finished)
+    assert end.outcome.pruned
+    assert not any(map(is_running, started_pids(tmp_path, "0", "1")))
+
+
+def test_a_bad_metric_fails_as_in_one_process(executor: LocalExecutor, tmp_path: Path) -> None:
+    *_, end = run(executor, make_job(tmp_path, losses=[1.0, float("nan")]))
+    assert isinstance(end, Failed)
+    assert (end.kind, end.reason) == ("nan", "val_loss is nan in epoch 1")
+
+
+def test_an_error_in_one_rank_ends_all(executor: LocalExecutor, tmp_path: Path) -> None:
+    (end,) = run(executor, make_job(tmp_path, habit="rank_1_raises"))
+    assert isinstance(end, Failed)
+    assert (end.kind, end.reason) == ("exception", "ValueError: only here")
+    assert not any(map(is_running, started_pids(tmp_path, "0", "1")))
+
+
+def test_a_killed_rank_ends_all(executor: LocalExecutor, tmp_path: Path) -> None:
+    key = next(keys)
+    executor.launch(key, make_job(tmp_path, habit="rank_1_hangs"))
+    ranks = started_pids(tmp_path, "0", "1")
+    os.kill(ranks[1], signal.SIGKILL)
+    (end,) = wait_for(lambda: executor.poll(0.1), seconds=10)
+    assert isinstance(end, Failed)
+    assert end.kind == "killed"
+    assert "SIGKILL" in end.reason
+    assert not any(map(is_running, ranks))
+
+
+def test_kill_ends_a_hung_rank_and_the_one_that_waits_for_it(executor: LocalExecutor, tmp_path: Path) -> None:
+    key = next(keys)
+    executor.launch(key, make_job(tmp_path, habit="rank_1_hangs"))
+    ranks = started_pids(tmp_path, "0", "1")
+    executor.kill(key)
+    assert not any(map(is_running, ranks))
+    assert executor.poll(0.1) == []
+
+
+def test_a_recipe_shares_its_batches_among_the_ranks(tmp_path: Path) -> None:
+    from trainers.job import FitJob, TrainerConfig
+    from trainers.recipes import find_recipe
+
+    recipe, variant = find_recipe("wine_mlp")
+    config = TrainerConfig(
+        model=recipe.model, data=recipe.data, data_args={"variant": variant}, max_epochs=2, devices=2, accelerator="cpu"
+    )
+    job = FitJob(params={}, seed=0, metric=recipe.metric, direction=recipe.direction, directory=str(tmp_path))
+    with LocalExecutor(config, jobs=1) as executor:
+        *reports, end = run(executor, job)
+    assert all(isinstance(report, Reported) for report in reports)
+    assert isinstance(end, Finished)

@@ -1,0 +1,144 @@
+"""Does the study file say what is wrong with it, where, and what would be right?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from hpo.errors import SpecError
+from hpo.example import write_study_file
+from hpo.spec import load_spec, parse_spec
+
+GOOD = """
+study: first
+task: {name: moons, metric: val_loss, direction: minimize}
+trainer:
+  model: {class_path: my_models.Net, init_args: {width: 16, eps: 1e-8}}
+  max_epochs: 3
+space:
+  lr: {type: float, low: 1e-5, high: 0.1, log: true}
+  layers: {type: int, low: 1, high: 4}
+  momentum: {type: float, low: 0.0, high: 0.99, when: {optimizer: [sgd]}}
+  optimizer: {type: categorical, choices: [sgd, adam]}
+budget: {trials: 12}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(dedent(text))
+    return path
+
+
+def problems(folder: Path, old: str, new: str) -> str:
+    assert old in GOOD
+    with pytest.raises(SpecError) as error:
+        load_spec(write(folder, GOOD.replace(old, new)))
+    return str(error.value)
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, GOOD))
+    assert spec.study == "first"
+    assert spec.trainer.model is not None
+    assert spec.trainer.model.init_args == {"width": 16, "eps": 1e-8}  # YAML 1.1 would read 1e-8 as text
+    space = spec.search_space()
+    assert list(space.distributions).index("optimizer") < list(space.distributions).index("momentum")
+    assert not space.is_active("momentum", {"optimizer": "adam"})
+
+
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, GOOD), trials=3, study="other")
+    assert (spec.budget.trials, spec.study) == (3, "other")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("max_epochs: 3", "max_epoch: 3", ["study.yaml:6", "trainer.max_epoch", "did you mean `max_epochs`?"]),
+        ("log: true}", "logg: true}", ["study.yaml:8", "space.lr.logg", "did you mean `log`?"]),
+        ("budget: {trials: 12}", "budgets: {trials: 12}", ["study.yaml:12", "budgets", "did you mean `budget`?"]),
+        ("low: 1, high: 4", "low: 4, high: 1", ["study.yaml:9", "space.layers", "low = 4 is not below high = 1", "swap"]),
+        ("low: 1, high: 4", "low: 2, high: 2", ["space.layers", "fixed argument"]),
+        ("low: 1e-5", "low: 0", ["study.yaml:8", "space.lr", "log needs low > 0"]),
+        ("low: 1e-5", "low: -1", ["space.lr", "log needs low > 0"]),
+        ("low: 1e-5", "low: .inf", ["space.lr", "finite"]),
+        ("when: {optimizer: [sgd]}", "when: {optimiser: [sgd]}", ["space.momentum.when", "'optimiser'", "optimizer"]),
+        ("when: {optimizer: [sgd]}", "when: {optimizer: [lion]}", ["space.momentum.when", "never 'lion'"]),
+        ("when: {optimizer: [sgd]}", "when: {momentum: [0.5]}", ["space.momentum.when", "circle"]),
+        ("choices: [sgd, adam]", "choices: [sgd, sgd]", ["space.optimizer.choices", "repeat"]),
+        ("choices: [sgd, adam]", "choices: []", ["space.optimizer.choices"]),
+        ("type: int", "type: integer", ["study.yaml:9", "space.layers", "'integer'", "float, int or categorical"]),
+        ("direction: minimize", "direction: min", ["study.yaml:3", "task.direction", "'minimize'"]),
+        ("direction: minimize", "direction: [minimize]", ["task.direction"]),
+        (", direction: minimize", "", ["task.direction", "is missing", "minimize or maximize"]),
+        ("max_epochs: 3", "max_epochs: 0", ["trainer.max_epochs", "greater than or equal to 1"]),
+        ("max_epochs: 3", "max_epochs: many", ["trainer.max_epochs", "whole number", "'many'"]),
+        ("class_path: my_models.Net", "class_path: Net", ["trainer.model.class_path", "package.module.ClassName"]),
+        ("trials: 12", "trials: 0", ["budget.trials"]),
+        ("{trials: 12}", "{}", ["budget", "`trials`, `hours`"]),
+        ("space:\n", "space:\n  lr: {type: float, low: 1, high: 2}\n", ["space.lr stands twice"]),
+        ("study: first", "study: [", ["not valid YAML", "line"]),
+        ("study: first", "study: &a [*a]", ["study.yaml"]),
+        ("study: first", "study: !!python/object/apply:os.system [true]", ["not valid YAML"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_names_the_key_and_the_fix(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
+    message = problems(tmp_path, old, new)
+    assert all(part in message for part in expected), message
+    assert len(message.splitlines()) <= 3
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("max_epochs: 3", "max_epochs: 0").replace("low: 1e-5", "low: 0")
+    with pytest.raises(SpecError) as error:
+        load_spec(write(tmp_path, text))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_no_file_an_empty_file_and_a_list(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no such file; `hpo init"):
+        load_spec(tmp_path / "nowhere.yaml")
+    with pytest.raises(SpecError, match="empty"):
+        load_spec(write(tmp_path, ""))
+    with pytest.raises(SpecError, match="mapping"):
+        load_spec(write(tmp_path, "- a"))
+
+
+def test_aliases_that_explode_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    with pytest.raises(SpecError, match="aliases"):
+        load_spec(write(tmp_path, "\n".join(lines)))
+
+
+def test_a_recipe_brings_its_task_space_and_epochs() -> None:
+    spec = parse_spec({"trainer": {"recipe": "digits_mlp/odd-even"}, "budget": {"trials": 2}})
+    assert spec.task.name == spec.study == "digits_mlp/odd-even"
+    assert spec.trainer.max_epochs >= 1
+    assert "lr" in spec.space
+
+
+@pytest.mark.parametrize("recipe", ["nothing/here", "digits_mlp/no-such-task"])
+def test_an_unknown_recipe_names_those_there_are(recipe: str) -> None:
+    with pytest.raises(SpecError, match=r"trainer\.recipe.*(digits_mlp|odd-even)"):
+        parse_spec({"trainer": {"recipe": recipe}, "budget": {"trials": 2}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recipe": "digits_mlp/all", "model": None, "data": None},
+        {"recipe": "wine_mlp/all", "model": None, "data": None},
+        {"recipe": "digits_mlp/all", "model": "my.module.Net", "data": None},
+        {"recipe": "digits_mlp/all", "model": "my.module.Net", "data": "my.module.Data"},
+    ],
+)
+def test_what_init_writes_is_valid(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "study.yaml"
+    write_study_file(path, force=False, **options)
+    spec = load_spec(path)
+    assert spec.budget.trials == 30

@@ -1,0 +1,287 @@
+"""How trials run on this machine: each a process, forked from a warm template."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from trainers.channel import Channel, Message, open_channel_pair
+from trainers.errors import ERRORS_BY_NAME, TrainerError
+from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Outcome, Reported, TrainerConfig
+from trainers.processes import POLL_SECONDS, describe_exit, kill_group
+
+START_SECONDS = 600.0  # to import torch and the user's code, from a cold network disk too
+GONE_SECONDS = 10.0  # for killed processes to be gone
+TAIL_LINES = 20
+TAIL_BYTES = 16_384
+BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from trainers.template import main
+main(int(sys.argv[2]), int(sys.argv[3]))
+"""
+
+
+@dataclass(kw_only=True)
+class _Trial:
+    key: int
+    slot: int  # which of the trials side by side
+    directory: Path
+    channel: Channel
+    group: int | None = None  # of processes, once the trial has started
+    awaits_answer: bool = False
+    last_words: Message | None = None  # how it went; told once its processes are gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Template:
+    process: subprocess.Popen[bytes]
+    control: Channel
+    output: IO[bytes]
+
+
+class LocalExecutor:
+    """Up to `jobs` trials at once, each a process group of its own (see `trainers.executors.Executor`).
+
+    The template is a process too: should it die, its trials fail, and the next launch starts another one. All of
+    them end when this process does, however it ends.
+    """
+
+    def __init__(self, config: TrainerConfig, *, jobs: int) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs = {jobs} is not a positive number")
+        self._config = config
+        self._jobs = jobs
+        self._parameters: tuple[str, ...] = ()
+        self._template: _Template | None = None
+        self._trials: dict[int, _Trial] = {}
+        self._events: list[Event] = []
+        self._selector = selectors.DefaultSelector()
+
+    def start(self, parameters: Collection[str] = ()) -> None:
+        """Import the user's code and check that each of the `parameters` has a constructor that takes it."""
+        if self._template is None:
+            self._parameters = tuple(parameters)
+            self._start_template()
+
+    def launch(self, key: int, job: FitJob) -> None:
+        """Fork a trial. A template that has died meanwhile is started again, which raises TrainerError if it cannot."""
+        self._handle_control()  # has the template died meanwhile?
+        if key in self._trials or len(self._trials) == self._jobs:
+            raise ValueError(f"cannot launch trial {key}: {sorted(self._trials)} run, {self._jobs} may at once")
+        template = self._template or self._start_template()
+        slot = min(set(range(self._jobs)) - {trial.slot for trial in self._trials.values()})
+        ours, theirs = open_channel_pair()
+        template.control.send({"type": "launch", "key": key, "slot": slot, "job": job.to_json()}, file=theirs.fileno())
+        theirs.close()
+        self._trials[key] = _Trial(key=key, slot=slot, directory=Path(job.directory), channel=ours)
+        self._selector.register(ours, selectors.EVENT_READ, key)
+
+    def poll(self, timeout: float) -> list[Event]:
+        """What has happened, as soon as something has; nothing after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._handle_messages(0)
+        while not self._events and (left := deadline - time.monotonic()) > 0:
+            self._handle_messages(left)
+        events, self._events = self._events, []
+        return events
+
+    def answer(self, key: int, *, prune: bool) -> None:
+        """Let a trial that reported go on or stop. Nothing happens where it has ended."""
+        trial = self._trials.get(key)
+        if trial is None:
+            return
+        if not trial.awaits_answer:
+            raise ValueError(f"trial {key} has no report that waits for an answer")
+        trial.awaits_answer = False
+        trial.channel.send({"prune": prune})
+
+    def kill(self, key: int) -> None:
+        """End a trial and wait until all its processes are gone. Its key gives no more events."""
+        if key in self._trials and self._template:
+            self._template.control.send({"type": "kill", "key": key})
+            deadline = time.monotonic() + GONE_SECONDS
+            while key in self._trials and (left := deadline - time.monotonic()) > 0:
+                self._handle_messages(left)
+            if key in self._trials:
+                raise TrainerError(f"the processes of trial {key} do not end")
+        self._events = [event for event in self._events if event.key != key]
+
+    def close(self) -> None:
+        """End every trial and the template."""
+        if self._template:
+            self._end_template(self._template)
+        for trial in list(self._trials.values()):
+            self._kill_without_template(trial)
+            self._forget(trial)
+        self._events.clear()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_template(self) -> _Template:
+        template = _spawn_template(self._config)
+        try:
+            _introduce(template, self._config, self._parameters)
+        except BaseException:
+            template.process.kill()
+            _end(template)
+            raise
+        self._template = template
+        self._selector.register(template.control, selectors.EVENT_READ)
+        return template
+
+    def _end_template(self, template: _Template) -> None:
+        self._template = None
+        self._selector.unregister(template.control)
+        _end(template)
+
+    def _handle_messages(self, timeout: float) -> None:
+        for ready, _ in self._selector.select(timeout):
+            if ready.data is None:
+                self._handle_control()
+            elif trial := self._trials.get(ready.data):
+                self._handle_trial(trial)
+
+    def _handle_control(self) -> None:
+        """The template tells which trials have ended, or has ended itself: nobody could tell of their end then."""
+        if (template := self._template) is None:
+            return
+        for message in template.control.receive_available():
+            self._conclude(
+                self._trials[message["key"]], f"its process {describe_exit(message['code'])} before the fit was over"
+            )
+        if template.control.closed:
+            self._end_template(template)
+            for trial in list(self._trials.values()):
+                self._kill_without_template(trial)
+                self._conclude(trial, "the template process that it came from was lost")
+
+    def _handle_trial(self, trial: _Trial) -> None:
+        for message in trial.channel.receive_available():
+            match message["type"]:
+                case "started":
+                    trial.group = message["pid"]
+                case "reported":
+                    trial.awaits_answer = True
+                    self._events.append(_reported(trial, message))
+                case "finished" | "failed":
+                    trial.last_words = message
+        if trial.channel.closed and trial.channel in self._selector.get_map():
+            self._selector.unregister(trial.channel)  # the template will tell when the process has ended
+
+    def _kill_without_template(self, trial: _Trial) -> None:
+        """The kernel ends the trial's first process, we its group; its socket closes with the last of them."""
+        deadline = time.monotonic() + GONE_SECONDS
+        is_gone = False
+        while not is_gone and time.monotonic() < deadline:
+            self._handle_trial(trial)
+            is_gone = trial.channel.closed
+            if trial.group is not None:
+                kill_group(trial.group)
+            time.sleep(0 if is_gone else POLL_SECONDS)
+
+    def _conclude(self, trial: _Trial, end: str) -> None:
+        """Tell how a trial went, now that nothing of it is left."""
+        self._handle_trial(trial)  # for its last words
+        self._forget(trial)
+        words = trial.last_words or {"type": "failed", "kind": "killed", "reason": end}
+        self._events.append(_finished(trial, words) if words["type"] == "finished" else _failed(trial, words))
+
+    def _forget(self, trial: _Trial) -> None:
+        if trial.channel in self._selector.get_map():
+            self._selector.unregister(trial.channel)
+        trial.channel.close()
+        del self._trials[trial.key]
+
+
+def _spawn_template(config: TrainerConfig) -> _Template:
+    ours, theirs = open_channel_pair()
+    output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the template
+    arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(config.threads),  # else Lightning chooses for its ranks
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for GPUs must not start CUDA before the fork
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", BOOT, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,  # Ctrl-C reaches the study's process only, which decides
+    )
+    theirs.close()
+    return _Template(process=process, control=ours, output=output)
+
+
+def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str, ...]) -> None:
+    """Hand over the study's code and wait until it is imported. Raises TrainerError."""
+    template.control.send({"config": config.to_json(), "names": parameters})
+    with selectors.DefaultSelector() as selector:
+        selector.register(template.control, selectors.EVENT_READ)
+        if not selector.select(START_SECONDS):
+            raise TrainerError(f"importing {config.model!r} takes more than {START_SECONDS:.0f} s")
+    answer = template.control.receive()
+    if answer is None:
+        end = describe_exit(template.process.wait(GONE_SECONDS))
+        raise TrainerError(f"the process that imports {config.model!r} {end}\n{_tail(template.output)}".rstrip())
+    if answer["type"] == "error":
+        raise ERRORS_BY_NAME[answer["error"]](answer["message"])
+
+
+def _end(template: _Template) -> None:
+    """Close its socket, at which it ends its trials and then itself; use force where it does not."""
+    template.control.close()
+    try:
+        template.process.wait(GONE_SECONDS)
+    except subprocess.TimeoutExpired:
+        template.process.kill()
+        template.process.wait()
+    template.output.close()
+
+
+def _reported(trial: _Trial, message: Message) -> Reported:
+    return Reported(key=trial.key, epoch=message["epoch"], value=message["value"], metrics=message["metrics"])
+
+
+def _finished(trial: _Trial, message: Message) -> Finished:
+    return Finished(key=trial.key, outcome=Outcome.from_json(message["outcome"]))
+
+
+def _failed(trial: _Trial, message: Message) -> Failed:
+    return Failed(key=trial.key, kind=message["kind"], reason=message["reason"], output_tail=_output_tail(trial))
+
+
+def _output_tail(trial: _Trial) -> str:
+    try:
+        with (trial.directory / OUTPUT_LOG).open("rb") as output:
+            return _tail(output)
+    except OSError:  # it ended before it could write
+        return ""
+
+
+def _tail(output: IO[bytes]) -> str:
+    """The last lines of what a process printed."""
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - TAIL_BYTES))
+    lines = output.read().decode(errors="replace").splitlines()
+    return "\n".join(lines[-TAIL_LINES:])

@@ -1,0 +1,116 @@
+"""What a trial is asked to do, and what it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+OUTPUT_LOG = "output.log"  # in a trial's directory: what it printed
+BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
+FailureKind: TypeAlias = Literal["exception", "nan", "missing_metric", "out_of_memory", "killed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """What all trials of a study share."""
+
+    model: str  # import path of a LightningModule: `package.module.Class` or `package.module:Class`
+    data: str | None = None  # import path of a LightningDataModule; None: the model has its own dataloaders
+    model_args: dict[str, Any] = field(default_factory=dict)  # fixed arguments; a trial's parameters win over them
+    data_args: dict[str, Any] = field(default_factory=dict)
+    trainer_args: dict[str, Any] = field(default_factory=dict)  # of lightning.Trainer
+    max_epochs: int
+    devices: int = 1  # per trial; more than one trains with a process per device
+    accelerator: str = "auto"
+    threads: int = 1  # of torch, per process
+    python_path: tuple[str, ...] = ()  # folders that are searched first for the user's modules
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "devices", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is not a positive number")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> TrainerConfig:
+        """The inverse of `to_json`."""
+        return cls(**{**fields, "python_path": tuple(fields["python_path"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitJob:
+    """One trial: a configuration to train."""
+
+    params: dict[str, Any]
+    seed: int
+    metric: str
+    direction: Direction
+    directory: str  # where it writes OUTPUT_LOG and BEST_CHECKPOINT
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> FitJob:
+        """The inverse of `to_json`."""
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial that trained to its end, or was pruned, came out."""
+
+    value: float  # the metric of the best epoch, whose checkpoint is kept; always finite
+    best_epoch: int  # counted from 0
+    epochs: int  # that were trained
+    seconds: float  # of the fit, without waiting for pruning decisions
+    peak_memory_bytes: int  # of the first device, or of the first process on a CPU
+    checkpoint: str | None  # path; None where checkpointing is off
+    pruned: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Outcome:
+        """The inverse of `to_json`."""
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """An epoch is over; the trial waits to hear whether to go on."""
+
+    key: int
+    epoch: int
+    value: float
+    metrics: dict[str, float]  # every number logged so far, the metric among them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The trial's last event when it went well."""
+
+    key: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The trial's last event when it did not."""
+
+    key: int
+    kind: FailureKind
+    reason: str  # one line
+    output_tail: str  # the last lines the trial printed, its traceback among them
+
+
+Event: TypeAlias = Reported | Finished | Failed

@@ -1,0 +1,83 @@
+"""What runs in the process of one trial."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from trainers.channel import Channel
+from trainers.errors import TrainerError
+from trainers.fit import FitError, fit
+from trainers.imports import UserClasses
+from trainers.job import OUTPUT_LOG, FailureKind, FitJob, TrainerConfig
+from trainers.tracebacks import format_traceback
+
+OUT_OF_MEMORY = re.compile(r"\b(OutOfMemoryError|MemoryError)\b|DefaultCPUAllocator: can't allocate memory")
+
+
+def run_trial(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> NoReturn:
+    """Train, tell the executor how it went, and end the process."""
+    exit_code = 1
+    try:
+        channel.send({"type": "started", "pid": os.getpid()})
+        channel.send(_train(channel, classes, config, job, slot=slot))
+        exit_code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)  # the clean-up of the interpreter belongs to the template it was forked from
+
+
+def _train(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> dict[str, Any]:
+    """The trial's last message. Whatever the user's code raises becomes one, `sys.exit` too."""
+
+    def report(*, epoch: int, value: float, metrics: dict[str, float]) -> bool:
+        channel.send({"type": "reported", "epoch": epoch, "value": value, "metrics": metrics})
+        answer = channel.receive()
+        if answer is None:
+            raise ConnectionError("the study's process is gone")
+        return bool(answer["prune"])
+
+    try:
+        redirect_output(Path(job.directory))
+        outcome = fit(classes, config, job, slot=slot, report=report)
+    except FitError as error:
+        return _failed(error.kind, error.reason)
+    except TrainerError as error:
+        return _failed("exception", str(error))
+    except BaseException as error:
+        sys.stderr.write(format_traceback(error))
+        return _failed(*classify(error))
+    return {"type": "finished", "outcome": outcome.to_json()}
+
+
+def redirect_output(directory: Path) -> None:
+    """Send what the trial prints, by whatever means, to its log."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / OUTPUT_LOG).open("wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+def classify(error: BaseException) -> tuple[FailureKind, str]:
+    """The kind of a failure and one line that says what it was."""
+    if isinstance(error, SystemExit):
+        return "exception", f"the code called sys.exit({error.code!r})"
+    text = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, ProcessExitedException):
+        return "killed", f"a rank of the trial ended: {error}"
+    if isinstance(error, ProcessRaisedException):  # its text is the traceback of the rank
+        line = text.splitlines()[-1]
+    else:
+        line = text.splitlines()[0]
+    return ("out_of_memory" if OUT_OF_MEMORY.search(text) else "exception"), line
+
+
+def _failed(kind: FailureKind, reason: str) -> dict[str, Any]:
+    return {"type": "failed", "kind": kind, "reason": reason}
