@@ -1,9 +1,9 @@
 """Hindsight: hyperparameter tuning that learns from every training run you already have.
 
-    from hpo import HistorySampler, HistoryStorage
+from hpo import HistorySampler, HistoryStorage
 
-    storage = HistoryStorage("sqlite:///hpo.db")
-    study = optuna.create_study(storage=storage, sampler=HistorySampler(storage))
+storage = HistoryStorage("sqlite:///hpo.db")
+study = optuna.create_study(storage=storage, sampler=HistorySampler(storage))
 """
 
 from __future__ import annotations

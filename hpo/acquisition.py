@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import erfcx, ndtr
 
 from hpo.arrays import Array
 
@@ -22,8 +23,6 @@ def log_expected_improvement(mean: Array, std: Array, incumbent: float) -> Array
 
 
 def _log_h(z: Array) -> Array:
-    from scipy.special import erfcx, ndtr
-
     near, far = np.maximum(z, -1.0), np.clip(z, -1e6, -1.0)
     direct = np.log(np.exp(-0.5 * near**2 - HALF_LOG_TWO_PI) + near * ndtr(near))
     # h(z) = phi(z) (1 - |z| sqrt(pi / 2) erfcx(|z| / sqrt 2)); the bracket tends to 1 / z^2

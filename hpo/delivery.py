@@ -16,7 +16,7 @@ DRAIN_SECONDS = 120.0  # how long the end of a study waits for MLflow to take th
 
 
 class Delivery:
-    """Keeps the outbox empty while a study runs; at its end waits until everything is delivered, or says what is not."""
+    """Keeps the outbox empty while a study runs; waits at its end until all is delivered, or says what is not."""
 
     def __init__(self, storage_url: str, mlflow_uri: str | None, *, notice: Callable[[str], None]) -> None:
         self._storage_url, self._mlflow_uri, self._notice = storage_url, mlflow_uri, notice

@@ -41,7 +41,8 @@ class Encoding:
     @cached_property
     def categorical(self) -> Mask:
         """Which columns hold a choice, shape (d,)."""
-        return np.array([isinstance(of, CategoricalDistribution) for of in self.space.distributions.values()], dtype=bool)
+        distributions = self.space.distributions.values()
+        return np.array([isinstance(of, CategoricalDistribution) for of in distributions], dtype=bool)
 
     @cached_property
     def grid(self) -> list[Array | None]:
@@ -58,9 +59,9 @@ class Encoding:
         return self.canonical(self.raw(configurations))
 
     def raw(self, configurations: Sequence[Configuration]) -> Array:
-        """Configurations as points in absolute place, shape (n, d): not clipped, and NaN where a parameter is absent."""
+        """Configurations as points in absolute place, shape (n, d): not clipped, NaN where a parameter is absent."""
         columns = [
-            [encode_value(distribution, configuration[name]) if name in configuration else np.nan for configuration in configurations]
+            [encode_value(distribution, params[name]) if name in params else np.nan for params in configurations]
             for name, distribution in self.space.distributions.items()
         ]
         return np.array(columns, dtype=np.float64).reshape(len(columns), len(configurations)).T
@@ -77,7 +78,8 @@ class Encoding:
 
     def project(self, points: Array) -> Array:
         """The nearest points (m, d) that exist in the current space, with inactive parameters at rest."""
-        columns = [project(distribution, points[:, j]) for j, distribution in enumerate(self.space.distributions.values())]
+        distributions = enumerate(self.space.distributions.values())
+        columns = [project(distribution, points[:, j]) for j, distribution in distributions]
         return self.canonical(np.stack(columns, axis=1) if columns else points)
 
     def canonical(self, points: Array) -> Array:
@@ -127,7 +129,7 @@ class Encoding:
 
 
 def encode_value(distribution: BaseDistribution, value: Any) -> float:
-    """The coordinate of a value: its place in the range, or the index of its choice (NaN for a choice that is not there)."""
+    """The coordinate of a value: its place in the range, or the index of its choice (NaN where that is not there)."""
     if isinstance(distribution, CategoricalDistribution):
         try:
             return float(distribution.to_internal_repr(value))
@@ -178,7 +180,7 @@ def grid_of(distribution: BaseDistribution) -> Array | None:
 
 
 def comparable(past: BaseDistribution, current: BaseDistribution) -> bool:
-    """Whether a value of a past parameter means the same now: type and log scale agree; ranges and choices may differ."""
+    """Whether a past value means the same now: type and log scale agree; ranges and choices may differ."""
     if isinstance(past, CategoricalDistribution) or isinstance(current, CategoricalDistribution):
         return isinstance(past, CategoricalDistribution) and isinstance(current, CategoricalDistribution)
     return type(past) is type(current) and _numeric(past).log == _numeric(current).log

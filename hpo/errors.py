@@ -5,6 +5,7 @@ HpoError
 ├── SpaceError (ValueError)            the search space contradicts itself
 ├── DirectionError (ValueError)        a metric is minimised where history maximises it, or the reverse
 ├── StudyFailedError (RuntimeError)    no trial of a study succeeds
+├── NoHistoryError (LookupError)       a question about past runs that are not there
 └── SettingsError (ValueError)         an option or an environment variable is wrong
 
 `storage.errors.StorageError` and `trainers.errors.TrainerError` are the trees of the two layers below.
@@ -31,6 +32,10 @@ class DirectionError(HpoError, ValueError):
 
 class StudyFailedError(HpoError, RuntimeError):
     """A study of which no trial succeeds."""
+
+
+class NoHistoryError(HpoError, LookupError):
+    """A question about past runs that are not there."""
 
 
 class SettingsError(HpoError, ValueError):

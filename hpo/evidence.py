@@ -51,7 +51,7 @@ def gather(trials: Iterable[FrozenTrial], direction: StudyDirection, encoding: E
         losses=losses,
         pending=encode_trials([trial for trial in begun if not trial.state.is_finished()], encoding),
         tried=encode_trials(begun, encoding),
-        waiting=sum(1 for trial in others if not trial.params and not trial.state.is_finished() and trial.number < number),
+        waiting=sum(1 for trial in others if trial.number < number and _is_without_parameters_yet(trial)),
     )
 
 
@@ -107,6 +107,10 @@ def losses_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> tuple
         raw[pruned] = np.maximum(raw[pruned], np.median(raw[completed]))
     losses = np.where(completed | pruned, raw, raw[completed | pruned].max())
     return finished, losses
+
+
+def _is_without_parameters_yet(trial: FrozenTrial) -> bool:
+    return not trial.params and not trial.state.is_finished()
 
 
 def _last_value(trial: FrozenTrial) -> float:

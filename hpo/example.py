@@ -59,7 +59,7 @@ seeds:
   training: 0
 """
 
-_OWN_SPACE = {
+_OWN_SPACE: dict[str, dict[str, Any]] = {
     "lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True},
     "batch_size": {"type": "int", "low": 16, "high": 256, "log": True},
     "optimizer": {"type": "categorical", "choices": ["sgd", "adam"]},
@@ -92,7 +92,11 @@ def _recipe_example(path: Path, text: str) -> str:
 def _own_example(path: Path, model: str, data: str | None) -> str:
     name = model.rpartition(".")[2].rpartition(":")[2].lower()
     head = _HEAD.format(file=path, study=name, task=name, metric="val_loss", direction="minimize")
-    data_line = f"  data: {data}\n" if data else "  # data: import path of a LightningDataModule, if the model has no dataloaders\n"
+    data_line = (
+        f"  data: {data}\n"
+        if data
+        else "  # data: import path of a LightningDataModule, if the model has no dataloaders\n"
+    )
     trainer = _OWN.format(model=model, data=data_line) + _TRAINER_TAIL.format(max_epochs=10)
     return head + trainer + _space_lines(_OWN_SPACE) + _TAIL
 

@@ -22,6 +22,8 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import minimize
 
 from hpo.arrays import Array, Mask
 
@@ -89,7 +91,7 @@ class GaussianProcess:
         return cross @ self._alpha, self.kernel.covariance(points, points) - half.T @ half
 
     def believing_its_mean(self, pending: Array) -> GaussianProcess:
-        """As if the evaluations running at `pending` (p, d) had come out as expected: no other is drawn to the same place.
+        """As if the evaluations running at `pending` (p, d) had come out as expected, so that no other goes there.
 
         Ginsbourger et al., Kriging Is Well-Suited to Parallelize Optimization, 2010 (the kriging believer).
         """
@@ -108,13 +110,13 @@ class GaussianProcess:
         return _solve_upper(self._factor, _solve_lower(self._factor, self.y))
 
 
-def fit_kernel(tasks: Sequence[Observations], categorical: Mask, rng: np.random.Generator, *, restarts: int = 2) -> Kernel:
+def fit_kernel(
+    tasks: Sequence[Observations], categorical: Mask, rng: np.random.Generator, *, restarts: int = 2
+) -> Kernel:
     """The kernel of the largest posterior density, shared by independent `tasks` (one of them for a plain fit).
 
-    L-BFGS on the logarithms from the prior's mode and `restarts` draws around it. Falls back to the mode where no start ends well.
+    L-BFGS on the logarithms, from the prior's mode and `restarts` draws around it; the mode where no start ends well.
     """
-    from scipy.optimize import minimize
-
     observed = [(_parts(X, categorical), y) for X, y in tasks if len(y)]
     mode = _prior_mode(len(categorical))
     starts = [mode, *(mode + rng.normal(0.0, 1.0, (restarts, len(mode))))]
@@ -162,10 +164,11 @@ def _parts(X: Array, categorical: Mask) -> Array:
 
 
 def _negative_log_posterior(theta: Array, observed: Sequence[Observations]) -> tuple[float, Array]:
-    r"""$-\log p(\theta) - \sum_{tasks} \log p(y | X, \theta)$ and its gradient, $\theta = (\log l_1, \dots, \log l_d, \log noise)$.
+    r"""$-\log p(\theta) - \sum_{tasks} \log p(y | X, \theta)$ and its gradient.
 
-    Per task $\log p = -y^T \alpha / 2 - \sum_i \log L_{ii}$, with gradient $tr((\alpha \alpha^T - K^{-1}) \partial K) / 2$
-    and $\partial k / \partial \log l_j = 5/3 (1 + \sqrt 5 r) e^{-\sqrt 5 r} (x_j - x'_j)^2 / l_j^2$.
+    $\theta = (\log l_1, \dots, \log l_d, \log noise)$. Per task $\log p = -y^T \alpha / 2 - \sum_i \log L_{ii}$,
+    with gradient $tr((\alpha \alpha^T - K^{-1}) \partial K) / 2$, negated here, and
+    $\partial k / \partial \log l_j = 5/3 (1 + \sqrt 5 r) e^{-\sqrt 5 r} (x_j - x'_j)^2 / l_j^2$.
     """
     value, gradient = _negative_log_prior(theta)
     precisions, noise = np.exp(-2.0 * theta[:-1]), np.exp(theta[-1])
@@ -204,12 +207,8 @@ def _prior_mode(d: int) -> Array:
 
 
 def _solve_lower(factor: Array, right: Array) -> Array:
-    from scipy.linalg import solve_triangular
-
     return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))
 
 
 def _solve_upper(factor: Array, right: Array) -> Array:
-    from scipy.linalg import solve_triangular
-
     return np.asarray(solve_triangular(factor, right, lower=True, trans="T", check_finite=False))

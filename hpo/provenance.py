@@ -22,7 +22,9 @@ def git_commit(folder: Path) -> str | None:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -46,7 +48,7 @@ def this_worker() -> str:
 
 
 def may_be_alive(worker: str) -> bool:
-    """False only where it is certain that `worker` has ended: a process of this host that is gone, or another by now."""
+    """False only if it is certain that `worker` has ended: a process of this host that is gone, or another one now."""
     host, _, rest = worker.partition("/")
     pid, _, started = rest.partition("/")
     if host != socket.gethostname() or not pid.isdigit():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hpo.errors import DirectionError, SpecError, StudyFailedError
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
 from hpo.sampler import HistorySampler
 from hpo.settings import Settings, resolve_settings
-from hpo.spec import Pruner, StudySpec, load_spec, parse_spec
+from hpo.spec import Component, Pruner, StudySpec, load_spec, parse_spec
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyExistsError, StudyNotFoundError
 from storage.optuna_storage import HistoryStorage
@@ -136,7 +137,7 @@ class StudyRunner:
             return None
         if not resume:
             raise StudyExistsError(
-                f"study {self._spec.study!r} is there already, with {existing.finished} finished trials; "
+                f"study {self._spec.study!r} is there already, with {existing.trials} trials; "
                 "go on with it by --resume, or give this one another name (the key `study` of the file, or --study)"
             )
         self._check_unchanged(existing.spec)
@@ -160,8 +161,9 @@ class StudyRunner:
             same_task = past.task == task.name and past.metric == task.metric and past.directions == (opposite,)
             if same_task or past.family == opposite_family:
                 raise DirectionError(
-                    f"task.direction: {task.metric} is to be {task.direction}d here, and study {past.name!r} of the same "
-                    f"{'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the metric differently"
+                    f"task.direction: {task.metric} is to be {task.direction}d here, and study {past.name!r} of the "
+                    f"same {'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the "
+                    "metric differently"
                 )
 
     def _create_study(self) -> int:
@@ -179,38 +181,39 @@ class StudyRunner:
         )
 
     def _load_study(self) -> optuna.Study:
-        study = optuna.load_study(
+        # what Study.set_metric_names does, without its warning that it is experimental
+        self._storage.set_study_system_attr(self._study_id, "study:metric_names", [self._spec.task.metric])
+        return optuna.load_study(
             study_name=self._spec.study,
             storage=self._storage,
             sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner),
             pruner=_make_pruner(self._spec.pruner),
         )
-        study.set_metric_names([self._spec.task.metric])
-        return study
 
     def _trainer_config(self) -> TrainerConfig:
         trainer, cores = self._spec.trainer, len(os.sched_getaffinity(0))
-        common = {
-            "trainer_args": dict(trainer.arguments),
-            "max_epochs": trainer.max_epochs,
-            "devices": trainer.devices,
-            "accelerator": trainer.accelerator,
-            "threads": max(1, cores // (self._jobs * trainer.devices)),
-            "python_path": (str(self._folder), str(Path.cwd())),
-        }
-        if trainer.recipe is not None:
-            recipe, variant = find_recipe(trainer.recipe)
-            return TrainerConfig(
-                model=recipe.model, data=recipe.data, model_args={}, data_args={"variant": variant}, **common
-            )
-        assert trainer.model is not None  # the spec is valid
+        model, data = self._components()
         return TrainerConfig(
-            model=trainer.model.class_path,
-            data=None if trainer.data is None else trainer.data.class_path,
-            model_args=dict(trainer.model.init_args),
-            data_args={} if trainer.data is None else dict(trainer.data.init_args),
-            **common,
+            model=model.class_path,
+            data=None if data is None else data.class_path,
+            model_args=dict(model.init_args),
+            data_args={} if data is None else dict(data.init_args),
+            trainer_args=dict(trainer.arguments),
+            max_epochs=trainer.max_epochs,
+            devices=trainer.devices,
+            accelerator=trainer.accelerator,
+            threads=max(1, cores // (self._jobs * trainer.devices)),
+            python_path=(str(self._folder), str(Path.cwd())),
         )
+
+    def _components(self) -> tuple[Component, Component | None]:
+        """The model and the data module, the user's own or the recipe's."""
+        trainer = self._spec.trainer
+        if trainer.model is not None:
+            return trainer.model, trainer.data
+        assert trainer.recipe is not None  # a valid file has one of both
+        recipe, variant = find_recipe(trainer.recipe)
+        return Component(class_path=recipe.model), Component(class_path=recipe.data, init_args={"variant": variant})
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -284,9 +287,7 @@ class StudyRunner:
             self._watcher.notice(f"trial {running.claim.number}: {error}")
 
     def _report(self, running: _Running, event: Reported) -> None:
-        studies.report(
-            self._store, running.claim, step=event.epoch, value=event.value, metrics=dict(event.metrics)
-        )
+        studies.report(self._store, running.claim, step=event.epoch, value=event.value, metrics=dict(event.metrics))
         self._executor.answer(event.key, prune=running.trial.should_prune())
 
     def _finish(self, running: _Running, event: Finished) -> None:
@@ -342,22 +343,21 @@ class StudyRunner:
         """Give back what is still running (after Ctrl-C or an error): it is trained anew when the study is resumed."""
         for trial_id, running in list(self._running.items()):
             self._executor.kill(trial_id)
-            try:
+            with suppress(StaleAttemptError):  # another worker has it by now
                 studies.release_trial(self._store, running.claim, reason="interrupted")
-            except StaleAttemptError:
-                pass  # another worker has it by now
         self._running.clear()
 
     # Facts ----------------------------------------------------------------------------------------------------------
 
     def _directory(self, claim: studies.Claim) -> Path:
         study = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
-        return self._settings.runs / f"{study}-{self._study_id}" / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
+        return (
+            self._settings.runs / f"{study}-{self._study_id}" / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
+        )
 
-    def _data_fingerprint(self) -> str:
-        trainer = self._spec.trainer
-        data = trainer.recipe if trainer.data is None else trainer.data.model_dump()
-        return fingerprint(data)
+    def _data_fingerprint(self) -> str | None:
+        _, data = self._components()
+        return None if data is None else fingerprint(data.model_dump())
 
     def _seconds_spent(self) -> float:
         return self._spent_before + time.monotonic() - self._started

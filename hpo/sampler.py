@@ -26,7 +26,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hpo.acquisition import log_expected_improvement
-from hpo.arrays import Array
+from hpo.arrays import Array, Mask
 from hpo.encoding import Encoding, union
 from hpo.evidence import Evidence, PastStudy, gather, look_back
 from hpo.gaussian_process import GaussianProcess, fit_kernel
@@ -112,7 +112,7 @@ class HistorySampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """One parameter of a configuration whose space is not known yet: from history where it knows it, else at random."""
+        """One parameter of a space that is not known yet: from history where possible, else at random."""
         if _is_for_tpe(study):
             return self._tpe(trial).sample_independent(study, trial, param_name, param_distribution)
         value = self._remember(study, trial, param_name, param_distribution)
@@ -162,15 +162,15 @@ class HistorySampler(BaseSampler):
         point = design[min(evidence.position, size - 1)]
         if not untried(point[None, :], evidence.tried)[0] or evidence.position >= size:
             point = maximise(lambda points: rng.random(len(points)), encoding, evidence.tried, design, rng)
-        return Proposal(point=point, kind="cold_start", why="No past study knows these parameters: a space-filling start.")
+        return Proposal(point=point, kind="cold_start", why="No history of these parameters: a space-filling start.")
 
     def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        """The value of one parameter in the portfolio entry that fits those already given in this trial; None without one."""
+        """One parameter of the portfolio entry closest to those already given in this trial; None without history."""
         given = {**trial.distributions, name: distribution}
-        known = [past for past in self._related(study, [name]) if set(given) <= set(_distributions(self._trials_of(past)))]
-        if not known:
+        known = [_distributions(self._trials_of(past)) for past in self._related(study, [name])]
+        seen = union(past for past in known if set(given) <= set(past)).distributions
+        if not seen:
             return None
-        seen = union(_distributions(self._trials_of(past)) for past in known).distributions
         encoding = Encoding(space=SearchSpace(distributions={**seen, **given}, conditions={}))
         past = self._past_studies(study, encoding, list(given))
         picks = self._portfolio(encoding, past)
@@ -245,7 +245,7 @@ class HistorySampler(BaseSampler):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             seed = int(self._rng(trial.number).integers(2**31))
-            return TPESampler(multivariate=True, group=True, warn_independent_sampling=False, seed=seed)
+            return TPESampler(multivariate=True, group=True, seed=seed)
 
 
 def _from_model(study: Study, encoding: Encoding, evidence: Evidence, rng: np.random.Generator) -> Proposal:
@@ -314,7 +314,7 @@ def _points(picks: Sequence[Pick]) -> Array:
     return np.array([pick.point for pick in picks])
 
 
-def _closest(picks: Sequence[Pick], given: Array, categorical: Array) -> Pick:
+def _closest(picks: Sequence[Pick], given: Array, categorical: Mask) -> Pick:
     """The first pick at the least distance from the given coordinates (d,), NaN where none is given."""
     difference = np.abs(_points(picks) - given)
     distance = np.nansum(np.where(categorical & (difference > 0), 1.0, difference), axis=1)

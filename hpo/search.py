@@ -44,8 +44,9 @@ def neighbours(points: Array, radius: float, encoding: Encoding, rng: np.random.
     a, d = copies.shape
     changed = rng.random((a, d)) < max(0.3, 1.0 / d)
     changed[np.arange(a), rng.integers(d, size=a)] = True
-    moved = np.where(encoding.categorical, encoding.uniform(rng.random((a, d))), copies + rng.normal(0.0, radius, (a, d)))
-    woken = np.where(encoding.active(copies), copies, encoding.uniform(rng.random((a, d))))  # a changed parent wakes it
+    anywhere, nearby = encoding.uniform(rng.random((a, d))), copies + rng.normal(0.0, radius, (a, d))
+    moved = np.where(encoding.categorical, anywhere, nearby)
+    woken = np.where(encoding.active(copies), copies, anywhere)  # in case a changed parent makes it matter
     return encoding.project(np.where(changed, moved, woken))
 
 

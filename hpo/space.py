@@ -32,12 +32,14 @@ class SearchSpace:
 
     @classmethod
     def from_json(cls, parameters: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
-        """The space written as in a study file: `{"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}}`.
+        """The space as in a study file: `{"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}}`.
 
         Raises SpaceError where a condition names no parameter of the space, asks for an impossible value, or is circular.
         """
         distributions = {name: _distribution(name, fields) for name, fields in parameters.items()}
-        conditions = {name: _condition(name, fields["when"]) for name, fields in parameters.items() if fields.get("when")}
+        conditions = {
+            name: _condition(name, fields["when"]) for name, fields in parameters.items() if fields.get("when")
+        }
         for name, condition in conditions.items():
             _check_condition(name, condition, distributions)
         order = _parents_first(list(distributions), conditions)
@@ -71,7 +73,7 @@ class SearchSpace:
             fields = {"type": kind, "low": distribution.low, "high": distribution.high}
             if distribution.log:
                 fields["log"] = True
-            elif distribution.step not in (None, 1):
+            elif distribution.step is not None and (kind == "float" or distribution.step != 1):
                 fields["step"] = distribution.step
         if condition is not None:
             fields["when"] = {condition.parent: list(condition.values)}
@@ -107,7 +109,9 @@ def _check_condition(name: str, condition: Condition, distributions: Mapping[str
     parent = distributions.get(condition.parent)
     if parent is None:
         known = ", ".join(other for other in distributions if other != name) or "none"
-        raise SpaceError(f"space.{name}.when: there is no parameter {condition.parent!r} in the space (it has: {known})")
+        raise SpaceError(
+            f"space.{name}.when: there is no parameter {condition.parent!r} in the space (it has: {known})"
+        )
     for value in condition.values:
         if not _can_be(parent, value):
             raise SpaceError(f"space.{name}.when: {condition.parent} is never {value!r}; it is {describe(parent)}")
@@ -151,6 +155,8 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)
     if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+        return trial.suggest_float(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
     assert isinstance(distribution, IntDistribution)
     return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)

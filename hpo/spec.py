@@ -249,7 +249,6 @@ def _recipe(text: str) -> Any:
 
 
 _ADVICE = {
-    "missing": "is missing",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "int_type": "must be a whole number",
@@ -267,25 +266,29 @@ _ADVICE = {
 def _explain(problem: Any, content: Mapping[str, Any], source: str, lines: Mapping[Path_, int]) -> str:
     """One pydantic error as `file:line: key: what is wrong; what would be right`."""
     path = _key_path(problem["loc"], content)
-    kind, given = problem["type"], problem.get("input")
-    if kind == "extra_forbidden":
-        what = _unknown_key(path, content)
-    elif kind == "union_tag_invalid":
-        what = f"type {problem['ctx']['tag']!r} is unknown; use float, int or categorical"
-    elif kind == "missing":
-        what = "is missing" + _example(path)
-    elif kind in _ADVICE:
-        what = _ADVICE[kind] + (f", not {given!r}" if not isinstance(given, dict | list) else "")
-    elif kind == "value_error":
-        what = str(problem["ctx"]["error"])
-    elif kind == "literal_error":
-        what = f"{given!r} is not one of {problem['ctx']['expected']}"
-    else:
-        what = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {given!r}"
+    what = _what_is_wrong(problem, path, content)
     line = _line_of(path, lines)
     where = f"{source}:{line}" if line else source
     key = ".".join(map(str, path))
     return f"{where}: {key}: {what}" if key and not what.startswith(f"{key}.") else f"{where}: {what}"
+
+
+def _what_is_wrong(problem: Any, path: Path_, content: Mapping[str, Any]) -> str:
+    given = problem.get("input")
+    match problem["type"]:
+        case "extra_forbidden":
+            return _unknown_key(path, content)
+        case "union_tag_invalid":
+            return f"type {problem['ctx']['tag']!r} is unknown; use float, int or categorical"
+        case "missing":
+            return "is missing" + _example(path)
+        case "value_error":
+            return str(problem["ctx"]["error"])
+        case "literal_error":
+            return f"{given!r} is not one of {problem['ctx']['expected']}"
+        case kind if kind in _ADVICE:
+            return _ADVICE[kind] + ("" if isinstance(given, dict | list) else f", not {given!r}")
+    return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {given!r}"
 
 
 def _key_path(loc: Sequence[str | int], content: Any) -> Path_:
@@ -312,6 +315,11 @@ def _line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
     return None
 
 
+_PARAMETERS: dict[str, type[BaseModel]] = {
+    "float": FloatParameter,
+    "int": IntParameter,
+    "categorical": CategoricalParameter,
+}
 _KEYS: dict[str, type[BaseModel]] = {
     "": StudySpec,
     "task": Task,
@@ -329,7 +337,7 @@ def _unknown_key(path: Path_, content: Mapping[str, Any]) -> str:
     section: type[BaseModel] | None = _KEYS.get(parent)
     if section is None and path[0] == "space" and len(path) == 3:
         kind = content["space"][path[1]].get("type")
-        section = {"float": FloatParameter, "int": IntParameter, "categorical": CategoricalParameter}.get(kind)
+        section = _PARAMETERS.get(kind)
     known = sorted(section.model_fields) if section is not None else []
     near = difflib.get_close_matches(str(path[-1]), known, n=1)
     advice = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"

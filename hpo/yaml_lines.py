@@ -51,7 +51,9 @@ def read_yaml(path: Path) -> tuple[Any, dict[Path_, int]]:
 def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise SpecError(f"{path}: {path.stat().st_size:,} bytes is too large for a study file (at most {MAX_BYTES:,})")
+            raise SpecError(
+                f"{path}: {path.stat().st_size:,} bytes is too large for a study file (at most {MAX_BYTES:,})"
+            )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SpecError(f"{path}: no such file; `hpo init {path}` writes an example") from error

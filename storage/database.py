@@ -149,7 +149,7 @@ class Store:
     def _advisory_lock(self, purpose: str, wait_seconds: float) -> Iterator[bool]:
         with self._translating_errors(), self._own_engines().writer.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(text("SELECT set_config('lock_timeout', :wait, false)"), {"wait": f"{wait_seconds}s"})
+            connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
             key = {"key": f"hindsight {purpose}"}
             if wait_seconds > 0:
                 connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), key)
@@ -159,7 +159,8 @@ class Store:
             try:
                 yield is_ours
             finally:
-                connection.invalidate()  # ends the session, and with it the lock and its timeout
+                connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
+                connection.exec_driver_sql("RESET lock_timeout")
 
 
 @dataclass(frozen=True, kw_only=True)

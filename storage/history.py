@@ -16,7 +16,15 @@ from sqlalchemy import Connection, Select, case, func, select
 from storage.database import Store
 from storage.distributions import DistributionTable, external_params, read_params
 from storage.errors import StudyNotFoundError
-from storage.models import distributions, intermediate_values, studies, study_parameters, tasks, trials
+from storage.models import (
+    distributions,
+    intermediate_values,
+    studies,
+    study_parameters,
+    tasks,
+    trial_attributes,
+    trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ class TrialRecord:
     checkpoint: str | None
     error: str | None
     intermediate_values: Mapping[int, float]  # by step
+    user_attrs: Mapping[str, Any]
+    system_attrs: Mapping[str, Any]  # Optuna's, and ours: why it was proposed, which results came too late
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,11 +224,21 @@ def _records(connection: Connection, study_id: int, known: DistributionTable) ->
     points = select(intermediate_values).join(trials).where(trials.c.study_id == study_id)
     for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)):
         curves[trial_id][step] = math.nan if value is None else value
+    attributes: dict[int, dict[str, dict[str, Any]]] = defaultdict(lambda: {"user": {}, "system": {}})
+    noted = select(trial_attributes).join(trials).where(trials.c.study_id == study_id)
+    for attribute in connection.execute(noted):
+        attributes[attribute.trial_id][attribute.kind][attribute.key] = json.loads(attribute.value)
     rows = connection.execute(select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number))
-    return [_record(connection, row, known, curves.get(row.id, {})) for row in rows.all()]
+    return [_record(connection, row, known, curves.get(row.id, {}), attributes[row.id]) for row in rows.all()]
 
 
-def _record(connection: Connection, row: Any, known: DistributionTable, curve: Mapping[int, float]) -> TrialRecord:
+def _record(
+    connection: Connection,
+    row: Any,
+    known: DistributionTable,
+    curve: Mapping[int, float],
+    attributes: Mapping[str, Mapping[str, Any]],
+) -> TrialRecord:
     stored = read_params(row.params)
     by_id = known.load(connection, (number for number, _ in stored.values()))
     return TrialRecord(
@@ -242,6 +262,8 @@ def _record(connection: Connection, row: Any, known: DistributionTable, curve: M
         checkpoint=row.checkpoint,
         error=row.error,
         intermediate_values=curve,
+        user_attrs=attributes["user"],
+        system_attrs=attributes["system"],
     )
 
 

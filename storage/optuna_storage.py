@@ -198,9 +198,6 @@ class HistoryStorage(BaseStorage):
         found = self._trials.all(self.store, study_id, states)
         return copy.deepcopy(found) if deepcopy else found
 
-    def remove_session(self) -> None:
-        self.store.dispose()
-
     # How it is done
 
     def _study(self, study_id: int) -> Any:

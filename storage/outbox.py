@@ -3,12 +3,13 @@
 Live work leaves messages in the table `outbox`, in the transaction that they tell of. One sender per store delivers
 them and deletes each when it has arrived. What is sent twice, because a sender died in between, changes nothing.
 
-Run `python -m storage.outbox --storage URL` to deliver what is there, with `--follow` to go on doing so.
+Run `python -m storage.outbox --storage URL` (or HPO_STORAGE) to deliver what is there, with `--follow` to go on.
 """
 
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ log = logging.getLogger("storage.outbox")
 
 MESSAGES_PER_READ = 1_000
 POLL_SECONDS = 0.5
+STORAGE_VARIABLE = "HPO_STORAGE"
 LONGEST_BACKOFF_SECONDS = 30.0
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # sending the same again would not help
 
@@ -88,8 +90,11 @@ class _Delivery:
         except Exception as error:
             if getattr(error, "error_code", None) not in REFUSALS:
                 raise
-            what = f"trial {messages[0].number} of study {self._study.name!r}"
-            log.error("MLflow refuses %d messages about %s: %s", len(messages), what, _first_line(error))
+            if len(messages) > 1:  # find out which; the others are wanted
+                for message in messages:
+                    self._send(runs, [message])
+                return
+            log.error("MLflow refuses a message about study %r: %s", self._study.name, _first_line(error))
         with self._store.write(durable=False) as connection:
             ids = [message.message_id for message in messages]
             connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
@@ -184,7 +189,8 @@ def follow(store: Store, *, until: threading.Event, drain_seconds: float) -> Non
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deliver; returns the exit status: 1 when something is left."""
     parser = argparse.ArgumentParser(prog="python -m storage.outbox", description="Send results to MLflow.")
-    parser.add_argument("--storage", required=True, metavar="URL", help="the history")
+    given = os.environ.get(STORAGE_VARIABLE)  # a URL with a password is better not an argument, which all can see
+    parser.add_argument("--storage", default=given, required=not given, metavar="URL", help="the history")
     parser.add_argument("--follow", action="store_true", help="go on until the standard input is closed")
     parser.add_argument("--drain-seconds", type=float, default=30.0, metavar="S", help="time for the rest after that")
     options = parser.parse_args(arguments)

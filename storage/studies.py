@@ -105,7 +105,7 @@ def claim_trial(
     """
     with store.write() as connection:
         number_of_trials = count_trials_locking(connection, study_id)
-        for trial in connection.execute(_EXPIRED, {"study_id": study_id}):
+        for trial in connection.execute(_EXPIRED, {"study_id": study_id}).all():
             _requeue(connection, trial, reason="its lease ended", max_attempts=max_attempts)
         trial_id = connection.execute(_OLDEST_WAITING, {"study_id": study_id}).scalar()
         if trial_id is None:

@@ -124,7 +124,8 @@ class EpochJudge(Checkpoint):
         self._checkpoint = Path(job.directory, BEST_CHECKPOINT)
         self._started = time.monotonic()
         self._waited_seconds = 0.0
-        self._last_logged: torch.Tensor | None = None  # the metric as it was last reported
+        self._logged: dict[str, torch.Tensor] = {}  # what Lightning knows at the end of this epoch
+        self._last_judged: torch.Tensor | None = None  # the metric as it was then
         self._best: tuple[float, int] | None = None  # value and epoch
         self._epochs = 0
         self._has_validated = False
@@ -144,9 +145,9 @@ class EpochJudge(Checkpoint):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Judge the epoch on rank 0; act on the verdict on every rank."""
         self._epochs = trainer.current_epoch + 1
+        self._logged = dict(trainer.callback_metrics)  # by every rank: to read what is logged with sync_dist joins them
         verdict = trainer.strategy.broadcast(self._judge(trainer) if trainer.is_global_zero else Verdict())
         if verdict.failure:
-            self._write(failure=verdict.failure)
             raise FitError(*verdict.failure)
         if verdict.is_best:
             self._save(trainer)
@@ -159,7 +160,7 @@ class EpochJudge(Checkpoint):
         if not trainer.is_global_zero:
             return
         if self._best is None:
-            self._write(failure=self._missing_metric(trainer))
+            self._fail("missing_metric", self._how_it_is_missing())
             return
         value, best_epoch = self._best
         outcome = Outcome(
@@ -187,15 +188,15 @@ class EpochJudge(Checkpoint):
             raise FitError(*failure) from None
 
     def _judge(self, trainer: lightning.Trainer) -> Verdict:
-        logged = trainer.callback_metrics.get(self._job.metric)
+        logged = self._logged.get(self._job.metric)
         if logged is None:
             return self._judge_missing(trainer)
-        if logged is self._last_logged:  # still the tensor of an earlier epoch: Lightning keeps it until the next one
+        if logged is self._last_judged:  # still the tensor of an earlier epoch: Lightning keeps it until the next one
             return Verdict()
-        self._last_logged = logged
+        self._last_judged = logged
         value = float(logged)
         if not math.isfinite(value):
-            return Verdict(failure=("nan", f"{self._job.metric} is {value} in epoch {trainer.current_epoch}"))
+            return self._fail("nan", f"{self._job.metric} is {value} in epoch {trainer.current_epoch}")
         sign = 1 if self._job.direction == "minimize" else -1
         is_best = self._best is None or sign * value < sign * self._best[0]
         if is_best:
@@ -207,11 +208,16 @@ class EpochJudge(Checkpoint):
             self._epochs_without_metric += 1
         if self._epochs_without_metric < EPOCHS_WITHOUT_METRIC:
             return Verdict()
-        return Verdict(failure=self._missing_metric(trainer))
+        return self._fail("missing_metric", self._how_it_is_missing())
 
-    def _missing_metric(self, trainer: lightning.Trainer) -> tuple[FailureKind, str]:
-        logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-        return "missing_metric", f"{self._job.metric} was not logged in {self._epochs} epochs; logged: {logged}"
+    def _fail(self, kind: FailureKind, reason: str) -> Verdict:
+        """Written before any rank knows: the first that leaves takes the others along."""
+        self._write(failure=(kind, reason))
+        return Verdict(failure=(kind, reason))
+
+    def _how_it_is_missing(self) -> str:
+        logged = ", ".join(sorted(self._logged)) or "nothing"
+        return f"{self._job.metric} was not logged in {self._epochs} epochs; logged: {logged}"
 
     def _save(self, trainer: lightning.Trainer) -> None:
         """Replace the best checkpoint at once or not at all."""
@@ -225,7 +231,7 @@ class EpochJudge(Checkpoint):
     def _is_to_be_pruned(self, trainer: lightning.Trainer, value: float) -> bool:
         if not trainer.is_global_zero:
             return False
-        metrics = {name: float(logged) for name, logged in trainer.callback_metrics.items() if logged.numel() == 1}
+        metrics = {name: float(logged) for name, logged in self._logged.items() if logged.numel() == 1}
         asked = time.monotonic()
         is_to_be_pruned = self._report(epoch=trainer.current_epoch, value=value, metrics=metrics)
         self._waited_seconds += time.monotonic() - asked

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 SET_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 SET_CHILD_SUBREAPER = 36
 POLL_SECONDS = 0.002
+TRIAL_VARIABLE = "HINDSIGHT_TRIAL"  # in the environment of a trial and of all it starts: the trial's process id
 
 
 def die_with_parent(*, parent: int) -> None:
@@ -40,6 +43,25 @@ def kill_group(group: int) -> bool:
     except PermissionError:  # macOS: only zombies are left
         return False
     return True
+
+
+def kill_trial(trial: int) -> None:
+    """Kill a trial's group, and what has left it (found on Linux only)."""
+    kill_group(trial)
+    for folder in Path("/proc").glob("[0-9]*"):
+        if trial_of(int(folder.name)) == trial:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def trial_of(pid: int) -> int | None:
+    """The trial that started a process, by its environment (known on Linux only)."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{TRIAL_VARIABLE}=".encode()
+    return next((int(entry.removeprefix(prefix)) for entry in environment if entry.startswith(prefix)), None)
 
 
 def wait_until(is_over: Callable[[], bool], *, seconds: float) -> bool:

@@ -27,12 +27,19 @@ from trainers.channel import Channel, Message, open_inherited_channel
 from trainers.errors import ModelImportError, TrainerError
 from trainers.imports import UserClasses, import_user_classes
 from trainers.job import FitJob, TrainerConfig
-from trainers.processes import adopt_orphans, die_with_parent, kill_group, outlive_parent, wait_until
+from trainers.processes import (
+    TRIAL_VARIABLE,
+    adopt_orphans,
+    die_with_parent,
+    kill_group,
+    outlive_parent,
+    trial_of,
+    wait_until,
+)
 from trainers.worker import run_trial
 
 PARENT_CHECK_SECONDS = 1.0  # should the socket's end be kept open by a stranger
 GONE_SECONDS = 5.0  # for a killed group to be gone; more only in uninterruptible sleep
-TRIAL_VARIABLE = "HINDSIGHT_TRIAL"  # in the environment of a trial and all it starts: the trial's process id
 
 
 def main(control_file: int, parent: int) -> None:
@@ -51,7 +58,7 @@ def main(control_file: int, parent: int) -> None:
         control.send({"type": "error", "error": type(error).__name__, "message": str(error)})
         return
     outlive_parent()  # the thread that called start() may end before the executor does
-    _Template(control, config, classes, parent=parent).serve()
+    _Template(control, config, classes, folder=order["folder"], parent=parent).serve()
 
 
 def _import(config: TrainerConfig, *, names: Collection[str]) -> UserClasses:
@@ -73,10 +80,13 @@ class _Trial:
 
 
 class _Template:
-    def __init__(self, control: Channel, config: TrainerConfig, classes: UserClasses, *, parent: int) -> None:
+    def __init__(
+        self, control: Channel, config: TrainerConfig, classes: UserClasses, *, folder: str, parent: int
+    ) -> None:
         self._control = control
         self._config = config
         self._classes = classes
+        self._folder = folder  # for temporary files
         self._parent = parent
         self._trials: dict[int, _Trial] = {}  # by process id, which is its group's too
         self._selector = selectors.DefaultSelector()
@@ -116,7 +126,7 @@ class _Template:
                             kill_group(pid)
 
     def _launch(self, message: Message, *, file: int) -> None:
-        folder = tempfile.mkdtemp(prefix="hindsight-")
+        folder = tempfile.mkdtemp(dir=self._folder)
         sys.stdout.flush()
         sys.stderr.flush()
         template = os.getpid()
@@ -169,18 +179,18 @@ class _Template:
     def _kill_stray_orphans(self) -> None:
         """End what left its trial's process group, and whose trial has ended."""
         for pid in _children():
-            origin = _trial_of(pid) if pid not in self._trials else None
+            origin = trial_of(pid) if pid not in self._trials else None
             if origin is not None and origin not in self._trials:
                 os.kill(pid, signal.SIGKILL)
 
     def _end(self) -> None:
         for pid in self._trials:
             kill_group(pid)
-        for pid, trial in self._trials.items():
+        for pid in self._trials:
             _end_group(pid)
-            shutil.rmtree(trial.folder, ignore_errors=True)
         self._trials.clear()
         self._kill_stray_orphans()
+        shutil.rmtree(self._folder, ignore_errors=True)  # the executor may be gone
 
 
 def _end_group(group: int) -> None:
@@ -214,13 +224,3 @@ def _children() -> list[int]:
         return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
     except OSError:
         return []
-
-
-def _trial_of(pid: int) -> int | None:
-    """The trial that started a process, by its environment."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    prefix = f"{TRIAL_VARIABLE}=".encode()
-    return next((int(entry.removeprefix(prefix)) for entry in environment if entry.startswith(prefix)), None)

@@ -13,25 +13,34 @@ def step_chart(values: Sequence[float], *, width: int = 60, height: int = 8) -> 
     if not values:
         return ""
     columns = min(width, len(values))
-    shown = [values[min(len(values) - 1, (column + 1) * len(values) // columns - 1)] for column in range(columns)]
+    shown = [values[(column + 1) * len(values) // columns - 1] for column in range(columns)]
     low, high = min(shown), max(shown)
-    span = (high - low) or 1.0
-    rows = [round((value - low) / span * (height - 1)) for value in shown]
-    stretch = max(1, width // columns)
-    labels = {height - 1: f"{high:.4g}", 0: f"{low:.4g}"}
+    if low == high:
+        height = 1
+    rows = [round((value - low) / ((high - low) or 1.0) * (height - 1)) for value in shown]
+    cells = max(1, width // columns)  # a column's width in characters
+    labels = {0: f"{low:.4g}", height - 1: f"{high:.4g}"}
     margin = max(map(len, labels.values()))
     lines = []
     for row in range(height - 1, -1, -1):
-        line = "".join(_cell(rows, column, row) * stretch for column in range(columns))
+        line = "".join(_column(rows, column, row, cells) for column in range(columns))
         lines.append(f"{labels.get(row, ''):>{margin}} ┤{line.rstrip()}")
-    lines.append(f"{'':>{margin}} └{'─' * (columns * stretch)}")
-    lines.append(f"{'':>{margin}}  1{f'trial {len(values)}':>{max(1, columns * stretch - 1)}}")
+    lines.append(f"{'':>{margin}} └{'─' * (columns * cells)}")
+    lines.append(f"{'':>{margin}}  1{f'trial {len(values)}':>{columns * cells - 1}}")
     return "\n".join(lines)
 
 
-def _cell(rows: Sequence[int], column: int, row: int) -> str:
+def _column(rows: Sequence[int], column: int, row: int, cells: int) -> str:
+    """One column's part of a row: the step's riser in its first character, its tread in all."""
     here = rows[column]
     before = rows[column - 1] if column else here
-    if row == here:
-        return "━"
-    return "┃" if min(here, before) < row <= max(here, before) else " "
+    low, high = min(here, before), max(here, before)
+    if low == high or not low <= row <= high:
+        riser = "━" if row == here else " "
+    elif row == here:
+        riser = "┗" if here == low else "┏"
+    elif row == before:
+        riser = "┓" if before == high else "┛"
+    else:
+        riser = "┃"
+    return riser + ("━" if row == here else " ") * (cells - 1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from storage.schema import Store
 
 app = typer.Typer(
     help="Hyperparameter tuning that learns from every training run you already have.",
@@ -29,7 +32,9 @@ Storage = Annotated[
 Mlflow = Annotated[
     str | None,
     typer.Option(
-        help="MLflow tracking URI (default sqlite:///mlflow.db), or `none`.", envvar="MLFLOW_TRACKING_URI", metavar="URI"
+        help="MLflow tracking URI (default sqlite:///mlflow.db), or `none`.",
+        envvar="MLFLOW_TRACKING_URI",
+        metavar="URI",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,7 +43,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command(epilog="Example: hpo init study.yaml --recipe digits_cnn/noisy-20")
 def init(
     path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
-    recipe: Annotated[str, typer.Option(help="A ready task to start from; `hpo recipes` lists them.")] = "digits_mlp/all",
+    recipe: Annotated[
+        str, typer.Option(help="A ready task to start from; `hpo recipes` lists them.")
+    ] = "digits_mlp/all",
     model: Annotated[str | None, typer.Option(help="Import path of your LightningModule instead.")] = None,
     data: Annotated[str | None, typer.Option(help="Import path of your LightningDataModule.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
@@ -121,7 +128,9 @@ def show_study(
 
 @app.command(epilog="Examples: hpo stats digits_mlp/all | hpo stats val_loss-1a2b3c4d --json")
 def stats(
-    target: Annotated[str, typer.Argument(help="A task or a family (`hpo studies` lists both).", metavar="FAMILY|TASK")],
+    target: Annotated[
+        str, typer.Argument(help="A task or a family (`hpo studies` lists both).", metavar="FAMILY|TASK")
+    ],
     storage: Storage = None,
     json: Json = False,
 ) -> None:
@@ -130,9 +139,9 @@ def stats(
     Outcomes are put on one scale per task: standard deviations above the task's median, higher is better.
     """
     from hpo.cli import show
-    from hpo.statistics.past import effects_of
+    from hpo.past_effects import past_effects
 
-    show.effects(target, effects_of(_existing_store(storage), target), as_json=json)
+    show.effects(target, past_effects(_existing_store(storage), target), as_json=json)
 
 
 @app.command(epilog="Examples: hpo ui | hpo ui --port 5001 --mlflow sqlite:///team.db")
@@ -186,7 +195,7 @@ def check(storage: Storage = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _existing_store(storage: str | None):  # type: ignore[no-untyped-def]  # Store, imported late
+def _existing_store(storage: str | None) -> Store:
     from storage.schema import open_store
 
     return open_store(_existing_url(storage))

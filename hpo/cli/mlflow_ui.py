@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,24 +32,37 @@ def serve(mlflow: str | None, *, host: str, port: int, as_json: bool) -> None:
         return
     _check_exists(uri)
     address = f"http://{host}:{_free_port(host, port)}"
-    log = tempfile.TemporaryFile()  # a pipe that nobody reads would fill and block the server
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host,
-         "--port", address.rpartition(":")[2], "--workers", "1"],
+    with tempfile.TemporaryFile() as log:  # a pipe that nobody reads would fill and block the server
+        process = _start_server(uri, address, log)
+        try:
+            _wait_until_up(process, address, log)
+            _announce(address, uri, as_json=as_json)
+            process.wait()
+        finally:
+            _stop(process)
+
+
+def _start_server(uri: str, address: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    options = ["--backend-store-uri", uri, "--host", host, "--port", port, "--workers", "1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *options],
         env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
         stdout=subprocess.DEVNULL,
         stderr=log,
-    )  # fmt: skip
+        start_new_session=True,
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
     try:
-        _wait_until_up(process, address, log)
-        _announce(address, uri, as_json=as_json)
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _announce(address: str, uri: str, *, as_json: bool) -> None:
@@ -61,7 +76,9 @@ def _announce(address: str, uri: str, *, as_json: bool) -> None:
 def _check_exists(uri: str) -> None:
     scheme, _, path = uri.partition(":///")
     if scheme == "sqlite" and not Path(path).exists():
-        raise SettingsError(f"there is no MLflow store at {path} yet; `hpo tune` makes one, or name another by --mlflow")
+        raise SettingsError(
+            f"there is no MLflow store at {path} yet; `hpo tune` makes one, or name another by --mlflow"
+        )
 
 
 def _free_port(host: str, wanted: int) -> int:

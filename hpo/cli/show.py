@@ -78,7 +78,9 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if seconds >= 3600 else f"{minutes} min {int(seconds % 60):02d} s"
+    return (
+        f"{minutes // 60} h {minutes % 60:02d} min" if seconds >= 3600 else f"{minutes} min {int(seconds % 60):02d} s"
+    )
 
 
 # One function per command --------------------------------------------------------------------------------------------
@@ -147,7 +149,6 @@ def _metric(summary: StudySummary) -> str:
 
 
 def _counts(summary: StudySummary) -> str:
-    total = sum(summary.n_by_state.values())
     rest = [
         f"{count} {state.name.lower()}"
         for state, count in summary.counts.items()
@@ -186,7 +187,9 @@ def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool
 def best_trial(summary: StudySummary, trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the study's best value."""
     complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
-    return next((trial for trial in complete if trial.value == summary.best), None) if summary.best is not None else None
+    return (
+        next((trial for trial in complete if trial.value == summary.best), None) if summary.best is not None else None
+    )
 
 
 def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialRecord]) -> None:
@@ -201,7 +204,9 @@ def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialR
 
 
 def _trial_table(trials: Sequence[TrialRecord]) -> Table:
-    table = _table("trial", "state", "value", "epochs", "time", "parameters", numbers=("trial", "value", "epochs", "time"))
+    table = _table(
+        "trial", "state", "value", "epochs", "time", "parameters", numbers=("trial", "value", "epochs", "time")
+    )
     for trial in trials:
         note = f"  [red]{escape(trial.error.splitlines()[0])}[/]" if trial.error else ""
         retries = f" (attempt {trial.attempt})" if trial.attempt > 1 else ""
@@ -231,7 +236,7 @@ def _trial_fields(trial: TrialRecord) -> dict[str, Any]:
         "checkpoint": trial.checkpoint,
         "error": trial.error,
         "intermediate_values": trial.intermediate_values,
-        "receipt": trial.receipt,
+        "receipt": trial.system_attrs.get("hindsight:receipt"),
     }
 
 
@@ -303,4 +308,6 @@ def schema_state(state: SchemaState, *, as_json: bool) -> None:
     elif state.is_current:
         print(f"the store's schema is {state.current}, as it should be")
     else:
-        print(f"the store's schema is {state.current or 'missing'}; this version of Hindsight needs {state.head}: hpo db upgrade")
+        print(
+            f"the store's schema is {state.current or 'missing'}; this version of Hindsight needs {state.head}: hpo db upgrade"
+        )

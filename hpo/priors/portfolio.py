@@ -35,10 +35,10 @@ class Pick:
 def portfolio(
     tasks: Sequence[PastTask], landmarks: Array, categorical: Mask, count: int, rng: np.random.Generator
 ) -> list[Pick]:
-    """At most `count` points of the `landmarks` (m, d), best first, such that any task like a past one finds a good one early.
+    """At most `count` of the `landmarks` (m, d), in order, such that a task like a past one soon meets a good one.
 
-    Each past task is imagined several times (`imagine`), and a greedy cover of all imagined tasks is returned: so even one
-    past task gives several good points that differ.
+    Each past task is imagined several times (`imagine`), and the list covers all imagined tasks: so even one past task
+    gives several good points that differ.
     """
     kernel = fit_shared_kernel(tasks, categorical, rng)
     repeats = max(1, round(DRAWS / len(tasks)))
@@ -46,10 +46,8 @@ def portfolio(
     weights = np.repeat([task.weight for task in tasks], repeats)
     picked, gains = greedy_cover(normalised_regret(losses), weights, count)
     credits = gains.reshape(len(picked), len(tasks), repeats).sum(axis=2)
-    return [
-        Pick(point=landmarks[index], credit=credit / credit.sum() if credit.sum() > 0 else np.full(len(tasks), 1 / len(tasks)))
-        for index, credit in zip(picked, credits, strict=True)
-    ]
+    credits = (credits + 1e-12) / (credits + 1e-12).sum(axis=1, keepdims=True)
+    return [Pick(point=landmarks[index], credit=credit) for index, credit in zip(picked, credits, strict=True)]
 
 
 def greedy_cover(regret: Array, weights: Array, count: int) -> tuple[list[int], Array]:
@@ -83,8 +81,8 @@ def normalised_regret(losses: Array) -> Array:
 def imagine(task: PastTask, landmarks: Array, kernel: Kernel, repeats: int, rng: np.random.Generator) -> Array:
     """Losses at the landmarks of `repeats` new tasks like a past one: shape (repeats, m).
 
-    The posterior mean of the past task plus draws of its uncertainty and of a deviation between related tasks. The first
-    imagined task is the past one itself.
+    The posterior mean of the past task plus draws of its uncertainty and of how far related tasks deviate; the first
+    one is the past task itself.
     """
     mean, covariance = GaussianProcess(X=task.X, y=task.y, kernel=kernel).joint(landmarks)
     if repeats == 1:

@@ -11,11 +11,11 @@ from hpo.arrays import Array
 
 @dataclass(frozen=True, kw_only=True)
 class LossScale:
-    r"""An increasing map from raw losses to robustly standardised ones: linear where it matters, logarithmic in the bad tail.
+    r"""An increasing map from raw to robustly standardised losses: linear among the good, logarithmic in the bad tail.
 
     $u = (y - c) / s$ with $c$ the median and $s$ the root mean square distance of the better half from it;
     $v = u$ for $u \le 1$ and $v = 1 + \log u$ beyond (continuous with its derivative); $z = (v - \bar v) / sd(v)$.
-    A diverged run of 1e10 then weighs about as much as a merely bad one, and differences among good runs keep their size.
+    A diverged run of 1e10 then weighs hardly more than a bad one, and differences among good runs keep their size.
     The knee at one spread above the median is a heuristic.
     """
 
@@ -31,7 +31,8 @@ class LossScale:
         better = losses[losses <= centre]
         spread = _first_usable(float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses)))
         bent = _bend((losses - centre) / spread)
-        return cls(centre=centre, spread=spread, mean=float(np.mean(bent)), deviation=_first_usable(float(np.std(bent))))
+        deviation = _first_usable(float(np.std(bent)))
+        return cls(centre=centre, spread=spread, mean=float(np.mean(bent)), deviation=deviation)
 
     def standardise(self, losses: Array) -> Array:
         """Raw losses to standardised ones, any shape."""

@@ -17,8 +17,10 @@ HEAVY = "torch lightning mlflow pandas sklearn matplotlib"
 def loaded_modules(code: str, folder: Path) -> set[str]:
     """Which of the heavy packages a piece of code imports."""
     report = f"import sys; print('LOADED', *[name for name in {HEAVY!r}.split() if name in sys.modules])"
-    wrapped = f"try:\n    exec({code!r})\nexcept SystemExit as exit:\n    assert not exit.code, exit.code\nfinally:\n    {report}"
-    done = subprocess.run([sys.executable, "-c", wrapped], cwd=folder, capture_output=True, text=True, timeout=60)
+    wrapped = f"try:\n    exec({code!r})\nexcept SystemExit as end:\n    assert not end.code\nfinally:\n    {report}"
+    done = subprocess.run(
+        [sys.executable, "-c", wrapped], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split()[1:])
 

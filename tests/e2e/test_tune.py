@@ -59,7 +59,9 @@ def test_a_users_own_module_from_file_to_mlflow(project: Project) -> None:
     assert Path(best["checkpoint"]).is_file()
     assert len(best["intermediate_values"]) == best["epochs"] == 3
     assert best["value"] == min(best["intermediate_values"].values())
-    assert all("momentum" not in trial["params"] or trial["params"]["optimizer"] == "sgd" for trial in shown["all_trials"])
+    assert all(
+        "momentum" not in trial["params"] or trial["params"]["optimizer"] == "sgd" for trial in shown["all_trials"]
+    )
     assert "incumbent" in project.hpo("show", "line").stdout
     assert project.json("studies")[0]["name"] == "line"
     check_mlflow(project, shown)

@@ -80,7 +80,9 @@ def run(folder: Path, *, trials: int, seeds: tuple[int, ...], jobs: int) -> list
     ]
 
 
-def tune_chain(folder: Path, seed: int, kind: str, tasks: tuple[str, ...], trials: int) -> dict[str, NDArray[np.float64]]:
+def tune_chain(
+    folder: Path, seed: int, kind: str, tasks: tuple[str, ...], trials: int
+) -> dict[str, NDArray[np.float64]]:
     """Tune tasks one after the other in one store; each learns from those before it."""
     curves = {}
     for task in tasks:
@@ -171,7 +173,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     seeds = tuple(range(options.seeds))
-    console.print(f"Tuning {len(TASKS)} tasks, {options.trials} trials a study, {len(seeds)} seeds; first imports take a moment")
+    console.print(f"Tuning {len(TASKS)} tasks, {options.trials} trials a study, {len(seeds)} seeds")
     races = run(folder, trials=options.trials, seeds=seeds, jobs=options.jobs)
     print_table(races)
     panels = [

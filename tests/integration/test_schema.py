@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import CheckConstraint, create_engine, inspect, text
 
 from storage import schema
 from storage.errors import SchemaOutdatedError, SchemaTooNewError, StoreUnavailableError
@@ -48,7 +48,7 @@ def test_check_constraints_are_the_same(store):
     with store.read() as connection:
         for name, table in metadata.tables.items():
             migrated = {check["name"] for check in inspect(connection).get_check_constraints(name)}
-            assert migrated == {c.name for c in table.constraints if c.__visit_name__ == "check_constraint"}
+            assert migrated == {c.name for c in table.constraints if isinstance(c, CheckConstraint)}
 
 
 def test_up_down_up_on_a_filled_database(store_url):

@@ -65,7 +65,7 @@ def test_a_study_is_created_whole(store):
     create_study(store, name="a", task="digits", metric="val_loss", space=space, spec={"trials": 5})
     study = get_study(store, "a")
     assert (study.task, study.metric, study.directions, study.space) == ("digits", "val_loss", ("minimize",), space)
-    assert optuna.load_study(study_name="a", storage=HistoryStorage(store)).system_attrs["hindsight:space"] == space
+    assert HistoryStorage(store).get_study_system_attrs(study.study_id) == {"hindsight:space": space}
 
 
 def test_a_name_is_given_once(store, study_id):

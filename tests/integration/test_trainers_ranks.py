@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_trainers_local import is_running, keys, make_config, make_job, run, started_pids, wait_for
+from tests.integration.test_trainers_local import (
+    SOON_SECONDS,
+    is_running,
+    keys,
+    make_config,
+    make_job,
+    run,
+    started_pids,
+    wait_for,
+)
 from trainers.executors.local import LocalExecutor
 from trainers.job import Failed, Finished, Reported
 
@@ -57,7 +66,7 @@ def test_a_killed_rank_ends_all(executor: LocalExecutor, tmp_path: Path) -> None
     executor.launch(key, make_job(tmp_path, habit="rank_1_hangs"))
     ranks = started_pids(tmp_path, "0", "1")
     os.kill(ranks[1], signal.SIGKILL)
-    (end,) = wait_for(lambda: executor.poll(0.1), seconds=10)
+    (end,) = wait_for(lambda: executor.poll(0.1), seconds=SOON_SECONDS)
     assert isinstance(end, Failed)
     assert end.kind == "killed"
     assert "SIGKILL" in end.reason

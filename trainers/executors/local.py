@@ -17,11 +17,13 @@ from typing import IO, Self
 
 from trainers.channel import Channel, Message, open_channel_pair
 from trainers.errors import ERRORS_BY_NAME, TrainerError
+from trainers.executors import Executor
 from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Outcome, Reported, TrainerConfig
-from trainers.processes import POLL_SECONDS, describe_exit, kill_group
+from trainers.processes import describe_exit, kill_trial
 
 START_SECONDS = 600.0  # to import torch and the user's code, from a cold network disk too
 GONE_SECONDS = 10.0  # for killed processes to be gone
+GONE_POLL_SECONDS = 0.01
 TAIL_LINES = 20
 TAIL_BYTES = 16_384
 BOOT = """
@@ -48,10 +50,11 @@ class _Template:
     process: subprocess.Popen[bytes]
     control: Channel
     output: IO[bytes]
+    folder: tempfile.TemporaryDirectory[str]  # for temporary files of trials
 
 
-class LocalExecutor:
-    """Up to `jobs` trials at once, each a process group of its own (see `trainers.executors.Executor`).
+class LocalExecutor(Executor):
+    """Up to `jobs` trials at once, each a process group of its own.
 
     The template is a process too: should it die, its trials fail, and the next launch starts another one. All of
     them end when this process does, however it ends.
@@ -194,8 +197,8 @@ class LocalExecutor:
             self._handle_trial(trial)
             is_gone = trial.channel.closed
             if trial.group is not None:
-                kill_group(trial.group)
-            time.sleep(0 if is_gone else POLL_SECONDS)
+                kill_trial(trial.group)
+            time.sleep(0 if is_gone else GONE_POLL_SECONDS)
 
     def _conclude(self, trial: _Trial, end: str) -> None:
         """Tell how a trial went, now that nothing of it is left."""
@@ -230,12 +233,13 @@ def _spawn_template(config: TrainerConfig) -> _Template:
         start_new_session=True,  # Ctrl-C reaches the study's process only, which decides
     )
     theirs.close()
-    return _Template(process=process, control=ours, output=output)
+    folder = tempfile.TemporaryDirectory(prefix="hindsight-", ignore_cleanup_errors=True)
+    return _Template(process=process, control=ours, output=output, folder=folder)
 
 
 def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str, ...]) -> None:
     """Hand over the study's code and wait until it is imported. Raises TrainerError."""
-    template.control.send({"config": config.to_json(), "names": parameters})
+    template.control.send({"config": config.to_json(), "names": parameters, "folder": template.folder.name})
     with selectors.DefaultSelector() as selector:
         selector.register(template.control, selectors.EVENT_READ)
         if not selector.select(START_SECONDS):
@@ -257,6 +261,7 @@ def _end(template: _Template) -> None:
         template.process.kill()
         template.process.wait()
     template.output.close()
+    template.folder.cleanup()
 
 
 def _reported(trial: _Trial, message: Message) -> Reported:

@@ -32,7 +32,7 @@ class Odd(lightning.LightningModule):
         loss = self.layer(batch[0]).pow(2).mean()
         if self.habit == "logs_in_training_only":
             self.log("val_loss", self.loss_now(), on_step=False, on_epoch=True)
-        self.log("train_loss", loss)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch, batch_idx):

@@ -22,7 +22,7 @@ def parameters(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(["float", "int", "categorical"]))
     if kind == "categorical":
         return {"type": kind, "choices": draw(st.lists(st.sampled_from("abcdef"), min_size=1, unique=True))}
-    return {"type": kind, "low": low, "high": high, **draw(st.sampled_from([{}, {"log": True}]))}
+    return {"type": kind, "low": low, "high": high, **draw(st.sampled_from([{}, {"log": True}, {"step": 1}]))}
 
 
 @st.composite

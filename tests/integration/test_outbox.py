@@ -1,0 +1,202 @@
+"""Does MLflow learn everything exactly once, and does nobody notice while it is away?"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import update
+
+from storage import outbox
+from storage.mlflow_runs import StudyRuns
+from storage.models import mlflow_runs, studies
+from storage.outbox import deliver, pending
+from storage.studies import claim_trial, create_study, finish_trial, release_trial, report, start_trial
+
+AWAY = "http://127.0.0.1:9"  # nothing listens on the discard port
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own imports and tables
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        client.search_runs(["0"])
+    return client
+
+
+@pytest.fixture
+def mlflow_uri(client):
+    return client.tracking_uri
+
+
+def claim(store, study_id):
+    claimed = claim_trial(store, study_id, worker="worker", lease_seconds=60, max_trials=None)
+    params = {"lr": 0.1, "optimizer": "sgd"}
+    start_trial(store, claimed, params=params, seed=7, code_version="abc123", hardware="2 cores")
+    return claimed
+
+
+def train(store, study_id, value, checkpoint=None, epochs=3):
+    claimed = claim(store, study_id)
+    for epoch in range(epochs):
+        report(store, claimed, step=epoch, value=value + epoch, metrics={"val_loss": value + epoch, "train_loss": 1.0})
+    finish_trial(
+        store, claimed, state=TrialState.COMPLETE, value=value, cost_seconds=2.0, epochs=epochs, checkpoint=checkpoint
+    )
+
+
+@pytest.fixture
+def study_id(store, mlflow_uri, request):
+    return followed(store, mlflow_uri, request.node.name)
+
+
+def followed(store, uri, name):
+    return create_study(store, name=name, task=f"task of {name}", metric="val_loss", mlflow_uri=uri)
+
+
+def runs_of(client, name):
+    """The runs by name; a doubled one is an error."""
+    experiment = client.get_experiment_by_name(f"task of {name}")
+    found = client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name: run for run in found}
+    assert len(runs) == len(found)
+    return runs
+
+
+def test_a_study_and_its_trials_are_nested_runs(store, study_id, client, request, tmp_path):
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.write_bytes(b"weights")
+    train(store, study_id, 0.25, checkpoint=str(checkpoint))
+    left = pending(store)
+    assert deliver(store) == left
+    assert pending(store) == 0
+
+    name = request.node.name
+    runs = runs_of(client, name)
+    parent, trial = runs[name], runs["0"]
+    assert set(runs) == {name, "0"}
+    assert parent.info.status == trial.info.status == "FINISHED"
+    assert trial.data.params == {"lr": "0.1", "optimizer": "sgd"}
+    assert trial.data.metrics["best_val_loss"] == 0.25
+    assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert trial.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert trial.data.tags["hindsight.seed"] == "7"
+    assert trial.data.tags["hindsight.state"] == "COMPLETE"
+    assert trial.data.tags["hindsight.study"] == name
+    curve = client.get_metric_history(trial.info.run_id, "val_loss")
+    assert [(point.step, point.value) for point in curve] == [(0, 0.25), (1, 1.25), (2, 2.25)]
+    assert [file.path for file in client.list_artifacts(trial.info.run_id, "checkpoint")] == ["checkpoint/best.ckpt"]
+    beside = Path(client.tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+    assert Path(trial.info.artifact_uri.removeprefix("file://")).is_relative_to(beside)
+
+
+def test_each_attempt_is_a_run(store, study_id, client, request):
+    release_trial(store, claim(store, study_id), reason="interrupted")
+    failed = claim(store, study_id)
+    finish_trial(store, failed, state=TrialState.FAIL, value=None, error="out of memory")
+    pruned = claim(store, study_id)
+    finish_trial(store, pruned, state=TrialState.PRUNED, value=3.0)
+    deliver(store)
+    runs = runs_of(client, request.node.name)
+    statuses = {name: run.info.status for name, run in runs.items() if name != request.node.name}
+    assert statuses == {"0": "KILLED", "0 (attempt 2)": "FAILED", "1": "FINISHED"}
+    assert runs["1"].data.tags["hindsight.state"] == "PRUNED"
+    assert runs["0 (attempt 2)"].data.tags["hindsight.error"] == "out of memory"
+
+
+def test_the_study_runs_as_long_as_a_trial_is_open(store, study_id, client, request):
+    train(store, study_id, 1.0)
+    claim(store, study_id)
+    deliver(store)
+    assert runs_of(client, request.node.name)[request.node.name].info.status == "RUNNING"
+
+
+def test_a_sender_killed_before_it_deletes_changes_nothing(store, study_id, client, request):
+    train(store, study_id, 0.5)
+    left = pending(store)
+
+    def die_after_sending():
+        send = StudyRuns.send
+
+        def send_and_die(self, messages):
+            send(self, messages)
+            if messages[0].trial_id is not None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        StudyRuns.send = send_and_die
+        deliver(store)
+
+    sender = multiprocessing.get_context("fork").Process(target=die_after_sending)
+    sender.start()
+    sender.join()
+    assert sender.exitcode == -signal.SIGKILL
+    assert pending(store) == left - 1  # the study's own message
+    with store.write() as connection:
+        connection.execute(mlflow_runs.delete())  # not even the runs' ids were kept
+    deliver(store)
+    assert pending(store) == 0
+    runs = runs_of(client, request.node.name)
+    assert set(runs) == {request.node.name, "0"}
+    history = client.get_metric_history(runs["0"].info.run_id, "val_loss")
+    assert [(point.step, point.value) for point in history] == [(0, 0.5), (1, 1.5), (2, 2.5)]
+    assert len(client.get_metric_history(runs["0"].info.run_id, "best_val_loss")) == 1
+
+
+def test_while_mlflow_is_away_everything_is_kept(store, client, mlflow_uri, request, caplog):
+    name = request.node.name
+    away, here = followed(store, AWAY, f"{name} away"), followed(store, mlflow_uri, f"{name} here")
+    train(store, away, 1.0)
+    train(store, here, 2.0)
+    left = pending(store)
+    with caplog.at_level(logging.WARNING, logger="storage.outbox"):
+        assert deliver(store) == left // 2  # the other study does not suffer
+    assert AWAY in caplog.text
+    with store.write() as connection:
+        connection.execute(update(studies).where(studies.c.id == away).values(mlflow_uri=mlflow_uri))
+    assert deliver(store) == left // 2
+    assert set(runs_of(client, f"{name} away")) == {f"{name} away", "0"}
+
+
+def test_what_mlflow_refuses_does_not_block_the_rest(store, study_id, client, request, caplog):
+    claimed = claim(store, study_id)
+    report(store, claimed, step=0, value=1.0, metrics={"a name with a \n in it": 1.0})
+    finish_trial(store, claimed, state=TrialState.COMPLETE, value=1.0)
+    deliver(store)
+    assert pending(store) == 0
+    assert "MLflow refuses" in caplog.text
+    trial = runs_of(client, request.node.name)["0"]
+    assert (trial.info.status, trial.data.metrics) == ("FINISHED", {"best_val_loss": 1.0})
+
+
+def test_one_sender_at_a_time(store, study_id):
+    with store.exclusive("outbox", wait_seconds=0):
+        assert deliver(store) == 0
+    assert deliver(store) == 1
+
+
+def test_a_limit_is_kept(store, study_id):
+    train(store, study_id, 1.0)
+    left = pending(store)
+    assert deliver(store, limit=2) == 2
+    assert deliver(store) == left - 2
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_background_sender_drains_and_ends_with_its_parent(store, study_id, client, request):
+    train(store, study_id, 1.0)
+    command = [sys.executable, "-m", outbox.__name__, "--follow", "--drain-seconds", "60"]
+    options = {"env": os.environ | {"HPO_STORAGE": store.url}, "stdin": subprocess.DEVNULL, "timeout": 120}
+    sender = subprocess.run(command, check=False, capture_output=True, text=True, **options)
+    assert (sender.returncode, sender.stdout, sender.stderr) == (0, "", "")
+    assert pending(store) == 0
+    assert set(runs_of(client, request.node.name)) == {request.node.name, "0"}

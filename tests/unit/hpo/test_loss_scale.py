@@ -1,0 +1,34 @@
+"""Is the common scale of losses increasing, robust and invertible?"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo.statistics.loss_scale import LossScale
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
+def test_restore_is_the_inverse_and_order_is_kept(values):
+    losses = np.sort(np.array(values))
+    scale = LossScale.of(losses)
+    standardised = scale.standardise(losses)
+    assert (np.diff(standardised) >= 0).all()
+    np.testing.assert_allclose(scale.restore(standardised), losses, rtol=1e-6, atol=1e-6)
+
+
+def test_units_do_not_matter():
+    losses = np.random.default_rng(0).normal(size=20)
+    scaled = 50 * losses + 3
+    np.testing.assert_allclose(LossScale.of(losses).standardise(losses), LossScale.of(scaled).standardise(scaled))
+
+
+def test_a_diverged_run_leaves_the_good_ones_apart():
+    losses = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1e10])
+    standardised = LossScale.of(losses).standardise(losses)
+    assert standardised.max() < 3
+    assert standardised[1] - standardised[0] > 0.01
+
+
+def test_equal_losses_have_a_scale():
+    assert LossScale.of(np.full(5, 2.0)).standardise(np.array([2.0])) == pytest.approx([0.0])

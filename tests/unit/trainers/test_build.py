@@ -1,0 +1,95 @@
+"""Which constructor takes which parameter?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import pytest
+
+from trainers.build import Arguments, build, check_names, route
+from trainers.errors import ParameterMismatchError
+from trainers.imports import UserClasses
+from trainers.job import TrainerConfig
+
+
+class Model(lightning.LightningModule):
+    def __init__(self, width: int, *, lr: float = 0.1) -> None:
+        super().__init__()
+        self.width = width
+
+
+class Open(lightning.LightningModule):
+    def __init__(self, lr: float = 0.1, **rest: Any) -> None:
+        super().__init__()
+
+
+class Data(lightning.LightningDataModule):
+    def __init__(self, batch_size: int = 8, lr: float = 0.0) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+
+BOTH = UserClasses(model=Model, data=Data)
+
+
+def config(**changes: Any) -> TrainerConfig:
+    return TrainerConfig(**{"model": "m.Model", "data": "m.Data", "max_epochs": 1, **changes})
+
+
+def test_a_bare_name_goes_to_all_that_name_it() -> None:
+    arguments = route(BOTH, config(), {"width": 3, "lr": 0.5, "batch_size": 16})
+    assert arguments == Arguments(model={"width": 3, "lr": 0.5}, data={"lr": 0.5, "batch_size": 16}, trainer={})
+
+
+def test_a_prefix_names_the_constructor() -> None:
+    arguments = route(BOTH, config(), {"model.width": 3, "model.lr": 0.5, "data.lr": 1.0, "trainer.max_epochs": 2})
+    assert arguments == Arguments(model={"width": 3, "lr": 0.5}, data={"lr": 1.0}, trainer={"max_epochs": 2})
+
+
+def test_what_nobody_names_goes_to_the_rest_of_the_model() -> None:
+    arguments = route(UserClasses(model=Open, data=Data), config(), {"depth": 3, "batch_size": 16})
+    assert arguments.model == {"depth": 3}
+    assert arguments.data == {"batch_size": 16}
+
+
+def test_a_parameter_wins_over_a_fixed_argument() -> None:
+    arguments = route(BOTH, config(model_args={"width": 3, "lr": 1.0}, data_args={"batch_size": 2}), {"lr": 0.5})
+    assert arguments == Arguments(model={"width": 3, "lr": 0.5}, data={"batch_size": 2, "lr": 0.5}, trainer={})
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"depth": 3}, "parameter 'depth': the model takes `width`, `lr`, the data module takes `batch_size`, `lr`"),
+        ({"model.depth": 3}, "parameter 'model.depth', but the model takes `width`, `lr`"),
+        ({"trainer.depth": 3}, "parameter 'trainer.depth', but the Trainer takes `accelerator`"),
+        ({"trainer.logger": True}, "'trainer.logger', which a study cannot set: metrics are recorded with the study"),
+        ({"lr": 0.1}, "Model needs `width`: add it to the space or to `model_args`"),
+    ],
+)
+def test_a_mismatch_says_what_would_be_right(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterMismatchError, match=message):
+        route(BOTH, config(), params)
+
+
+def test_without_a_data_module_nothing_goes_to_it() -> None:
+    classes = UserClasses(model=Model, data=None)
+    with pytest.raises(ParameterMismatchError, match=r"'data.batch_size', but the study has no data module"):
+        route(classes, config(), {"width": 1, "data.batch_size": 2})
+    with pytest.raises(ParameterMismatchError, match="parameter 'batch_size': the model takes `width`, `lr`;"):
+        route(classes, config(), {"width": 1, "batch_size": 2})
+
+
+def test_names_can_be_checked_before_there_are_values() -> None:
+    check_names(BOTH, config(), ["lr", "trainer.gradient_clip_val"])
+    with pytest.raises(ParameterMismatchError, match="`data_args` has 'shuffle', but the data module takes"):
+        check_names(BOTH, config(data_args={"shuffle": True}), ["lr"])
+
+
+def test_build_makes_both_or_only_the_model() -> None:
+    model, data = build(BOTH, Arguments(model={"width": 3}, data={"batch_size": 2}))
+    assert isinstance(model, Model)
+    assert isinstance(data, Data)
+    assert (model.width, data.batch_size) == (3, 2)
+    assert build(UserClasses(model=Model, data=None), Arguments(model={"width": 3}))[1] is None
