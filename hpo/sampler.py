@@ -225,8 +225,14 @@ class HistorySampler(BaseSampler):
         return [look for look in looks if look is not None]
 
     def _related(self, study: Study, names: Sequence[str]) -> list[int]:
-        own = study._study_id if study._storage is self._history else None
-        return self._history.related_studies(names, exclude=own)
+        return self._history.related_studies(names, exclude=self._own_id(study))
+
+    def _own_id(self, study: Study) -> int | None:
+        """The study's id in the history; by name, for the study may be open through another storage object."""
+        try:
+            return self._history.get_study_id_from_name(study.study_name)
+        except KeyError:
+            return None
 
     def _trials_of(self, study_id: int) -> list[FrozenTrial]:
         return self._history.get_all_trials(study_id, deepcopy=False)

@@ -34,7 +34,7 @@ class SearchSpace:
     def from_json(cls, parameters: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
         """The space as in a study file: `{"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}}`.
 
-        Raises SpaceError where a condition names no parameter of the space, asks for an impossible value, or is circular.
+        Raises SpaceError where a condition names no parameter, asks for an impossible value, or is circular.
         """
         distributions = {name: _distribution(name, fields) for name, fields in parameters.items()}
         conditions = {

@@ -297,9 +297,8 @@ def _key_path(loc: Sequence[str | int], content: Any) -> Path_:
     node: Any = content
     for position, key in enumerate(loc):
         is_last = position == len(loc) - 1
-        if isinstance(node, Mapping) and key in node:
-            node = node[key]
-        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
+        is_item = isinstance(node, list) and isinstance(key, int) and key < len(node)
+        if is_item or (isinstance(node, Mapping) and key in node):
             node = node[key]
         elif not is_last or key in ("float", "int", "categorical", "bool", "str"):
             continue

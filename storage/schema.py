@@ -1,5 +1,6 @@
 """Which version of the tables a database has, and how it gets the current one."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from storage.models import metadata
 
 __all__ = ["SchemaState", "Store", "downgrade", "open_store", "schema_state", "upgrade"]
 
+_ONE_AT_A_TIME = threading.Lock()  # Alembic's context belongs to the process, not to the thread
 VERSION_TABLE = "hindsight_version"  # not Alembic's default: MLflow and Optuna may share the database server
 
 
@@ -110,7 +112,7 @@ def _refuse_foreign_tables(store: Store, connection: Connection) -> None:
 @contextmanager
 def _migrating(store: Store) -> Iterator[tuple[Connection, Config]]:
     """One transaction that nobody else migrates in."""
-    with store.exclusive("schema", wait_seconds=BUSY_TIMEOUT_SECONDS) as is_ours:
+    with _ONE_AT_A_TIME, store.exclusive("schema", wait_seconds=BUSY_TIMEOUT_SECONDS) as is_ours:
         if not is_ours:
             raise unavailable(store.url, "another process has been changing its schema for a minute.")
         with store.write() as connection:

@@ -58,7 +58,7 @@ def main(control_file: int, parent: int) -> None:
         control.send({"type": "error", "error": type(error).__name__, "message": str(error)})
         return
     outlive_parent()  # the thread that called start() may end before the executor does
-    _Template(control, config, classes, folder=order["folder"], parent=parent).serve()
+    _Template(control, config, classes, parent=parent).serve()
 
 
 def _import(config: TrainerConfig, *, names: Collection[str]) -> UserClasses:
@@ -80,13 +80,11 @@ class _Trial:
 
 
 class _Template:
-    def __init__(
-        self, control: Channel, config: TrainerConfig, classes: UserClasses, *, folder: str, parent: int
-    ) -> None:
+    def __init__(self, control: Channel, config: TrainerConfig, classes: UserClasses, *, parent: int) -> None:
         self._control = control
         self._config = config
         self._classes = classes
-        self._folder = folder  # for temporary files
+        self._folder = tempfile.mkdtemp(prefix="hindsight-")  # for temporary files
         self._parent = parent
         self._trials: dict[int, _Trial] = {}  # by process id, which is its group's too
         self._selector = selectors.DefaultSelector()
@@ -98,7 +96,7 @@ class _Template:
         self._selector.register(self._wake_up, selectors.EVENT_READ)
         gc.collect()
         gc.freeze()  # children share what is there now
-        self._control.send({"type": "ready"})
+        self._control.send({"type": "ready", "folder": self._folder})
         try:
             while not self._control.closed and os.getppid() == self._parent:
                 self._selector.select(PARENT_CHECK_SECONDS)

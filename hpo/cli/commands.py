@@ -185,14 +185,13 @@ def upgrade(storage: Storage = None, json: Json = False) -> None:
 
 @db.command(epilog="Example: hpo db check")
 def check(storage: Storage = None, json: Json = False) -> None:
-    """Whether the store can be opened and its schema fits this version; exit code 1 where it does not."""
+    """Whether the store can be opened and its schema fits this version; exit code 3 where it does not."""
     from hpo.cli import show
     from storage import schema
 
-    state = schema.schema_state(_existing_url(storage))
-    show.schema_state(state, as_json=json)
-    if not state.is_current:
-        raise typer.Exit(1)
+    url = _existing_url(storage)
+    show.schema_state(schema.schema_state(url), as_json=json)
+    schema.open_store(url, upgrade=False)  # says what is to be done where the schema does not fit
 
 
 def _existing_store(storage: str | None) -> Store:

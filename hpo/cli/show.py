@@ -307,7 +307,3 @@ def schema_state(state: SchemaState, *, as_json: bool) -> None:
         print_json({"current": state.current, "head": state.head, "is_current": state.is_current})
     elif state.is_current:
         print(f"the store's schema is {state.current}, as it should be")
-    else:
-        print(
-            f"the store's schema is {state.current or 'missing'}; this version of Hindsight needs {state.head}: hpo db upgrade"
-        )

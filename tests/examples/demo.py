@@ -149,8 +149,8 @@ def print_table(races: list[Race]) -> None:
     ratio, (low, high) = speed_up(informed)
     missed = sum(race.trials_history > len(race.history) for race in informed)
     console.print(
-        f"cold / with history: {ratio:.1f} times fewer trials (95% interval {low:.1f} … {high:.1f}, over {len(informed)} "
-        f"pairs of studies; in {missed} of them history did not reach the cold value)"
+        f"cold / with history: {ratio:.1f} times fewer trials (95% interval {low:.1f} … {high:.1f}, over "
+        f"{len(informed)} pairs of studies; in {missed} of them history did not reach the cold value)"
     )
 
 

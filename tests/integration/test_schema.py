@@ -1,6 +1,7 @@
 """Does every database get the right tables, once, and is a wrong one refused?"""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,12 @@ def test_eight_processes_start_on_an_empty_database(store_url, in_processes):
         return create_study(open_store(store_url), name=f"study {index}", task="digits", metric="val_loss")
 
     assert sorted(in_processes(start, 8)) == list(range(1, 9))
+
+
+def test_threads_may_start_different_histories_at_once(tmp_path):
+    urls = [f"sqlite:///{tmp_path / f'{number}.db'}" for number in range(8)]
+    with ThreadPoolExecutor(len(urls)) as pool:
+        assert all(store.path.exists() for store in pool.map(open_store, urls))
 
 
 def test_an_older_schema_is_refused_until_it_is_upgraded(store_url, next_version):

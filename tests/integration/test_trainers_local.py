@@ -273,7 +273,7 @@ def test_what_a_trial_started_ends_with_it(executor: LocalExecutor, tmp_path: Pa
 def test_temporary_files_go_with_the_trial(executor: LocalExecutor, tmp_path: Path) -> None:
     run(executor, make_job(tmp_path))
     run(executor, make_job(tmp_path, habit="crashes"))
-    assert list(Path(executor._template.folder.name).iterdir()) == []
+    assert list(Path(executor._template.folder).iterdir()) == []
 
 
 def test_trials_of_a_killed_template_fail_once_and_the_next_launch_starts_another(
@@ -282,7 +282,7 @@ def test_trials_of_a_killed_template_fail_once_and_the_next_launch_starts_anothe
     key = next(keys)
     executor.launch(key, make_job(tmp_path, habit="hangs"))
     pids = started_pids(tmp_path, "0", "helper", "daemon")
-    template, folder = executor._template.process.pid, Path(executor._template.folder.name)
+    template, folder = executor._template.process.pid, Path(executor._template.folder)
     os.kill(template, signal.SIGKILL)
     (end,) = wait_for(lambda: executor.poll(0.1), seconds=SOON_SECONDS)
     assert isinstance(end, Failed)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -50,7 +51,7 @@ class _Template:
     process: subprocess.Popen[bytes]
     control: Channel
     output: IO[bytes]
-    folder: tempfile.TemporaryDirectory[str]  # for temporary files of trials
+    folder: str | None = None  # for temporary files, once it is ready
 
 
 class LocalExecutor(Executor):
@@ -141,12 +142,12 @@ class LocalExecutor(Executor):
     def _start_template(self) -> _Template:
         template = _spawn_template(self._config)
         try:
-            _introduce(template, self._config, self._parameters)
+            folder = _introduce(template, self._config, self._parameters)
         except BaseException:
             template.process.kill()
             _end(template)
             raise
-        self._template = template
+        self._template = template = replace(template, folder=folder)
         self._selector.register(template.control, selectors.EVENT_READ)
         return template
 
@@ -233,13 +234,12 @@ def _spawn_template(config: TrainerConfig) -> _Template:
         start_new_session=True,  # Ctrl-C reaches the study's process only, which decides
     )
     theirs.close()
-    folder = tempfile.TemporaryDirectory(prefix="hindsight-", ignore_cleanup_errors=True)
-    return _Template(process=process, control=ours, output=output, folder=folder)
+    return _Template(process=process, control=ours, output=output)
 
 
-def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str, ...]) -> None:
-    """Hand over the study's code and wait until it is imported. Raises TrainerError."""
-    template.control.send({"config": config.to_json(), "names": parameters, "folder": template.folder.name})
+def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str, ...]) -> str:
+    """Hand over the study's code, wait until it is imported, and hear of its folder. Raises TrainerError."""
+    template.control.send({"config": config.to_json(), "names": parameters})
     with selectors.DefaultSelector() as selector:
         selector.register(template.control, selectors.EVENT_READ)
         if not selector.select(START_SECONDS):
@@ -250,6 +250,7 @@ def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str
         raise TrainerError(f"the process that imports {config.model!r} {end}\n{_tail(template.output)}".rstrip())
     if answer["type"] == "error":
         raise ERRORS_BY_NAME[answer["error"]](answer["message"])
+    return str(answer["folder"])
 
 
 def _end(template: _Template) -> None:
@@ -261,7 +262,8 @@ def _end(template: _Template) -> None:
         template.process.kill()
         template.process.wait()
     template.output.close()
-    template.folder.cleanup()
+    if template.folder:
+        shutil.rmtree(template.folder, ignore_errors=True)  # it may have had no time to
 
 
 def _reported(trial: _Trial, message: Message) -> Reported:

@@ -25,7 +25,7 @@ class Digits(ArrayData):
         super().__init__(digits(variant), batch_size=batch_size)
 
 
-def digits(variant: str) -> Split:  # noqa: PLR0911  a table: one line a variant
+def digits(variant: str) -> Split:
     """Images of shape (n, 1, 8, 8) in [0, 1], apart from grain."""
     images, labels = _load()
     match variant:

@@ -1,0 +1,186 @@
+"""Does the sampler keep its promises? With and without a history, alone and side by side."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from hpo.sampler import FIRST_POINTS, RECEIPT, HistorySampler
+from hpo.space import SearchSpace
+from storage.studies import SPACE_ATTRIBUTE
+
+SPACE = SearchSpace.from_json(
+    {
+        "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+        "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+        "momentum": {"type": "float", "low": 0.0, "high": 0.9, "when": {"optimizer": ["sgd"]}},
+        "depth": {"type": "int", "low": 1, "high": 4},
+    }
+)
+
+
+class MemoryHistory(InMemoryStorage):
+    def related_studies(self, names, exclude=None):
+        studies = [study for study in self.get_all_studies() if study._study_id != exclude]
+        return [study._study_id for study in studies if self._knows(study._study_id, set(names))]
+
+    def _knows(self, study_id, names):
+        trials = self.get_all_trials(study_id, deepcopy=False)
+        return any(trial.state == TrialState.COMPLETE and names & set(trial.params) for trial in trials)
+
+
+def loss(params, shift=0.0):
+    off = 0.3 if params["optimizer"] == "adam" else abs(params["momentum"] - 0.6)
+    return (np.log10(params["lr"]) + 2 + shift) ** 2 + off + 0.1 * abs(params["depth"] - 3)
+
+
+def history_of(*shifts, n_trials=30, direction="minimize", space=SPACE):
+    storage, sign = MemoryHistory(), 1 if direction == "minimize" else -1
+    for shift in shifts:
+        sampler = optuna.samplers.RandomSampler(seed=int(100 * shift) + 100)
+        past = optuna.create_study(storage=storage, sampler=sampler, direction=direction, study_name=f"past {shift}")
+        past.optimize(lambda trial, shift=shift: sign * loss(space.suggest(trial), shift), n_trials=n_trials)
+    return storage
+
+
+def study_on(storage, *, space=SPACE, seed=0, direction="minimize", name="new"):
+    study = optuna.create_study(
+        storage=storage, sampler=HistorySampler(storage, seed=seed), direction=direction, study_name=name
+    )
+    if space is not None:
+        storage.set_study_system_attr(study._study_id, SPACE_ATTRIBUTE, space.to_json())
+    return study
+
+
+def receipts(study):
+    return [trial.system_attrs[RECEIPT] for trial in study.get_trials()]
+
+
+def test_starts_from_history_and_goes_on_with_the_model():
+    study = study_on(history_of(0.0, 0.2, -0.2))
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=6)
+    assert [receipt["kind"] for receipt in receipts(study)] == ["portfolio"] * FIRST_POINTS + ["gaussian_process"] * 2
+    assert study.trials[0].value < 0.7
+    assert sum(source["weight"] for source in receipts(study)[0]["leans_on"]) == pytest.approx(1, abs=0.01)
+    last = receipts(study)[-1]
+    assert last["interval90"][0] < last["predicted"] < last["interval90"][1]
+
+
+def test_a_single_past_study_gives_different_first_points():
+    study = study_on(history_of(0.0))
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=FIRST_POINTS)
+    configurations = {tuple(sorted(trial.params.items(), key=str)) for trial in study.trials}
+    assert len(configurations) == FIRST_POINTS
+    assert min(trial.value for trial in study.trials) < 0.7
+
+
+def test_starts_with_the_centre_without_history():
+    study = study_on(MemoryHistory())
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=6)
+    assert [receipt["kind"] for receipt in receipts(study)] == ["cold_start"] * 4 + ["gaussian_process"] * 2
+    assert study.trials[0].params["lr"] == pytest.approx(1e-2)
+
+
+def test_inactive_parameters_are_never_proposed():
+    study = study_on(history_of(0.0, 0.2))
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=8)
+    for trial in study.trials:
+        assert ("momentum" in trial.params) == (trial.params["optimizer"] == "sgd")
+    sampler, trial = study.sampler, study.ask()
+    frozen = study._storage.get_trial(trial._trial_id)
+    params = sampler.sample_relative(study, frozen, sampler.infer_relative_search_space(study, frozen))
+    assert ("momentum" in params) == (params["optimizer"] == "sgd")
+
+
+def test_the_same_seed_and_data_give_the_same_trials_in_any_process():
+    runs = []
+    for fresh_each_time in (False, True):
+        study = study_on(history_of(0.0, 0.2), seed=3)
+        for _ in range(7):
+            if fresh_each_time:
+                study.sampler = pickle.loads(pickle.dumps(HistorySampler(study._storage, seed=3)))
+            study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=1)
+        runs.append([trial.params for trial in study.trials])
+    assert runs[0] == runs[1]
+
+
+def test_maximising_mirrors_minimising():
+    runs = []
+    for direction, sign in (("minimize", 1), ("maximize", -1)):
+        study = study_on(history_of(0.0, 0.2, direction=direction), direction=direction)
+        study.optimize(lambda trial, sign=sign: sign * loss(SPACE.suggest(trial)), n_trials=6)
+        runs.append([trial.params for trial in study.trials])
+    assert runs[0] == runs[1]
+
+
+def test_side_by_side_trials_get_different_points_of_the_portfolio():
+    study = study_on(history_of(0.0, 0.2))
+    trials = [study.ask() for _ in range(6)]  # all are begun before any has parameters
+    configurations = [SPACE.suggest(trial) for trial in reversed(trials)]
+    assert len({repr(configuration) for configuration in configurations}) == 6
+
+
+def test_a_changed_space_is_respected():
+    changed = SearchSpace.from_json(
+        {
+            "optimizer": {"type": "categorical", "choices": ["adam"]},  # sgd is gone
+            "lr": {"type": "float", "low": 1e-1, "high": 10.0, "log": True},  # the optimum is outside
+            "dropout": {"type": "float", "low": 0.0, "high": 0.5},  # new
+            "depth": {"type": "float", "low": 1, "high": 4},  # another type
+        }
+    )
+    study = study_on(history_of(0.0, 0.2), space=changed)
+    study.optimize(lambda trial: changed.suggest(trial)["lr"], n_trials=6)
+    assert receipts(study)[0]["kind"] == "portfolio"
+    assert all(0.1 <= trial.params["lr"] <= 10.0 and trial.params["optimizer"] == "adam" for trial in study.trials)
+    assert study.trials[0].params["lr"] < 0.5
+
+
+def test_a_plain_define_by_run_study_starts_from_history_too():
+    study = study_on(history_of(0.0, 0.2, -0.2), space=None)
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=6)
+    assert receipts(study)[0]["kind"] == "portfolio"
+    assert study.trials[0].value < 0.7
+    known = [trial.params for past in study._storage.get_all_studies() if past.study_name != "new"
+             for trial in study._storage.get_all_trials(past._study_id)]  # fmt: skip
+    first = study.trials[0].params
+    assert any(params["lr"] == pytest.approx(first["lr"]) and params["depth"] == first["depth"] for params in known)
+
+
+def test_every_point_of_a_small_space_is_tried_before_one_repeats():
+    space = SearchSpace.from_json({name: {"type": "int", "low": 0, "high": 2} for name in "ab"})
+    study = study_on(MemoryHistory(), space=space)
+    study.optimize(lambda trial: sum(space.suggest(trial).values()), n_trials=10)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 9
+
+
+def test_failed_and_pruned_trials_are_evidence_not_obstacles():
+    study = study_on(MemoryHistory())
+
+    def objective(trial):
+        params = SPACE.suggest(trial)
+        trial.report(loss(params), 0)
+        if trial.number % 3 == 0:
+            raise optuna.TrialPruned
+        if trial.number % 3 == 1:
+            raise ValueError("diverged")
+        return loss(params)
+
+    study.optimize(objective, n_trials=9, catch=ValueError)
+    assert receipts(study)[-1]["kind"] == "gaussian_process"
+
+
+def test_a_study_in_which_everything_fails_goes_on():
+    study = study_on(MemoryHistory())
+
+    def objective(trial):
+        SPACE.suggest(trial)
+        raise ValueError("diverged")
+
+    study.optimize(objective, n_trials=7, catch=ValueError)
+    assert len({repr(trial.params) for trial in study.trials}) == 7
