@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 COLD, HISTORY, INK = "#8a8f98", "#0b6e4f", "#22252a"
@@ -29,21 +30,21 @@ def race_figure(panels: Sequence[RacePanel], *, loss_name: str) -> Figure:
     for axis, panel in zip(axes, panels, strict=True):
         _draw_race(axis, panel)
     axes[0].set_ylabel(f"best {loss_name} so far", color=INK)
+    axes[-1].legend(frameon=False, fontsize=9, loc="upper right")
     return figure
 
 
 def _draw_race(axis: Axes, panel: RacePanel) -> None:
+    trials = np.arange(1, panel.cold.shape[1] + 1)
     for curves, colour, label in ((panel.cold, COLD, "cold"), (panel.history, HISTORY, "with history")):
-        trials = np.arange(1, curves.shape[1] + 1)
         axis.fill_between(trials, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, lw=0, step="post")
         axis.step(trials, np.median(curves, axis=0), where="post", color=colour, lw=2, label=label)
-    target = float(np.median(panel.cold[:, -1]))
-    axis.axhline(target, color=INK, lw=0.8, ls=":")
-    axis.annotate("what cold reaches", (panel.cold.shape[1], target), xytext=(0, -4), textcoords="offset points",
-                  ha="right", va="top", fontsize=8, color=INK)  # fmt: skip
+    axis.axhline(float(np.median(panel.cold[:, -1])), color=INK, lw=0.8, ls=":", label="what cold reaches")
     axis.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axis.set_xlabel("trials", color=INK)
+    axis.set_xlim(1, trials[-1])
     axis.set_yscale("log")
-    axis.set_xlim(1, panel.cold.shape[1])
+    for tickers in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        tickers(StrMethodFormatter("{x:.2g}"))
+    axis.tick_params(which="both", labelsize=8, colors=INK)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)

@@ -40,6 +40,7 @@ _TRAINER_TAIL = """\
   max_epochs: {max_epochs}
   devices: 1              # per trial
   # accelerator: gpu      # cpu, gpu, …; by default whatever is there
+  # threads: 1            # of torch, per trial; by default the cores, shared among --jobs
   # arguments: {{gradient_clip_val: 1.0}}   # further arguments of lightning.Trainer
 
 # Each parameter goes to the constructor that names it, the model's or the data module's;

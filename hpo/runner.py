@@ -120,6 +120,7 @@ class StudyRunner:
         with self._executor:
             self._study_id = self._create_study() if existing is None else existing
             self._study = self._load_study()
+            self._folder_of_runs = self._study_directory()
             self._code_version = git_commit(self._folder)
             studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
             with Delivery(self._store.url, self._settings.mlflow, notice=self._watcher.notice):
@@ -202,7 +203,7 @@ class StudyRunner:
             max_epochs=trainer.max_epochs,
             devices=trainer.devices,
             accelerator=trainer.accelerator,
-            threads=max(1, cores // (self._jobs * trainer.devices)),
+            threads=trainer.threads or max(1, cores // (self._jobs * trainer.devices)),
             python_path=(str(self._folder), str(Path.cwd())),
         )
 
@@ -250,7 +251,7 @@ class StudyRunner:
         return started
 
     def _launch(self, claim: studies.Claim) -> None:
-        directory = self._directory(claim)
+        directory = self._folder_of_runs / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
         trial = Trial(self._study, claim.trial_id)
         self._running[claim.trial_id] = _Running(claim, trial, directory)
         params = self._spec.search_space().suggest(trial)
@@ -349,11 +350,11 @@ class StudyRunner:
 
     # Facts ----------------------------------------------------------------------------------------------------------
 
-    def _directory(self, claim: studies.Claim) -> Path:
-        study = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
-        return (
-            self._settings.runs / f"{study}-{self._study_id}" / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
-        )
+    def _study_directory(self) -> Path:
+        """A folder that no other study has, not even one of that name in another store."""
+        created_at = history.get_study(self._store, self._spec.study).created_at
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
+        return self._settings.runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
 
     def _data_fingerprint(self) -> str | None:
         _, data = self._components()

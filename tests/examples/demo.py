@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import shutil
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from dashboards.figures import RacePanel, race_figure
 
 TASKS = ("digits_mlp/all", "digits_mlp/noisy-20", "digits_mlp/small")
 TRIALS, SEEDS = 16, (0, 1, 2)
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def tune_chain(
         study = hpo.tune(
             {
                 "study": f"{task} {kind} seed {seed}",
-                "trainer": {"recipe": task},
+                "trainer": {"recipe": task, "threads": 1},  # studies run side by side
                 "budget": {"trials": trials},
                 "pruner": "none",  # so that every trial has a value that can be compared
                 "seeds": {"tuner": seed, "training": seed},

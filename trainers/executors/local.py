@@ -220,6 +220,7 @@ def _spawn_template(config: TrainerConfig) -> _Template:
     output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the template
     arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
     environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow a busy machine down 10 to 30 times
         **os.environ,
         "OMP_NUM_THREADS": str(config.threads),  # else Lightning chooses for its ranks
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for GPUs must not start CUDA before the fork
