@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ def test_a_users_own_module_from_file_to_mlflow(project: Project) -> None:
     assert "incumbent" in project.hpo("show", "line").stdout
     assert project.json("studies")[0]["name"] == "line"
     check_mlflow(project, shown)
+    check_ui(project)
 
 
 def check_mlflow(project: Project, shown: dict[str, Any]) -> None:
@@ -86,6 +89,23 @@ def check_mlflow(project: Project, shown: dict[str, Any]) -> None:
         assert client.get_metric_history(run.info.run_id, "train_loss")
         assert run.data.tags["hindsight.trial"] == str(trial["number"])
         assert client.list_artifacts(run.info.run_id, "checkpoint")
+
+
+def check_ui(project: Project) -> None:
+    """`hpo ui` serves that store, prints its address, and leaves nothing behind."""
+    process = project.start("ui", "--port", "0", "--json", mlflow=project.mlflow)
+    assert process.stdout is not None
+    address = json.loads("".join(process.stdout.readline() for _ in range(4)))["address"]
+    body = json.dumps({"max_results": 10}).encode()
+    request = urllib.request.Request(
+        f"{address}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert "line" in {experiment["name"] for experiment in json.load(response)["experiments"]}
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not [command for command in processes_of(project) if "mlflow" in command]
 
 
 def test_killed_in_the_middle_and_resumed(project: Project) -> None:
