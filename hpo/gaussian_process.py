@@ -24,6 +24,7 @@ from typing import TypeAlias
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
+from scipy.special import gammaln
 
 from hpo.arrays import Array, Mask
 
@@ -33,6 +34,9 @@ NOISE_MEAN, NOISE_DEVIATION = -4.0, 1.0  # of the log noise variance, as in BoTo
 LENGTHSCALE_DEVIATION = np.sqrt(3.0)  # Hvarfner et al. 2024
 LOG_LENGTHSCALE_BOUNDS = (np.log(0.01), np.log(100.0))  # beyond them the kernel does not change
 LOG_NOISE_BOUNDS = (np.log(1e-6), np.log(1.0))
+SAMPLED_LENGTHSCALE, SAMPLED_DEVIATION = 0.5, 1.0  # median in units of sqrt d, and deviation of the log: where sampled
+LEVEL = 1.0  # prior variance of the mean loss, in units of the output scale
+SCALE_SHAPE = 3.0  # of the output scale's inverse gamma prior, around 1
 JITTERS = (0.0, 1e-8, 1e-6, 1e-4)  # added to the diagonal until the Cholesky factor exists
 
 
@@ -43,6 +47,8 @@ class Kernel:
     lengthscales: Array  # (d,), > 0
     noise: float  # variance, > 0
     categorical: Mask  # (d,)
+    scale: float = 1.0  # variance around the level, > 0
+    level: float = 0.0  # variance of the level, a constant
 
     @classmethod
     def prior_mode(cls, categorical: Mask) -> Kernel:
@@ -52,6 +58,11 @@ class Kernel:
 
     def covariance(self, A: Array, B: Array) -> Array:
         """Prior covariance between the points A (a, d) and B (b, d): shape (a, b)."""
+        covariance: Array = self.scale * self.correlation(A, B) + self.level
+        return covariance
+
+    def correlation(self, A: Array, B: Array) -> Array:
+        """How alike the losses at A (a, d) and B (b, d) are, 1 at the same point: shape (a, b)."""
         return _matern(self._squared_distances(A, B))
 
     def _squared_distances(self, A: Array, B: Array) -> Array:
@@ -81,7 +92,7 @@ class GaussianProcess:
         """Posterior mean and standard deviation of the noiseless loss at points (m, d): shapes (m,), (m,)."""
         cross = self.kernel.covariance(points, self.X)
         half = _solve_lower(self._factor, cross.T)
-        variance = 1.0 - (half**2).sum(0)
+        variance = self.kernel.scale + self.kernel.level - (half**2).sum(0)
         return cross @ self._alpha, np.sqrt(np.maximum(variance, 1e-10))
 
     def joint(self, points: Array) -> tuple[Array, Array]:
@@ -135,6 +146,46 @@ def fit_kernel(
         if np.isfinite(result.fun) and result.fun < best_loss:
             best, best_loss = result.x, float(result.fun)
     return Kernel(lengthscales=np.exp(best[:-1]), noise=float(np.exp(best[-1])), categorical=categorical)
+
+
+def sample_kernels(
+    X: Array, y: Array, categorical: Mask, rng: np.random.Generator, *, count: int = 8, steps: int = 3
+) -> tuple[list[Kernel], float]:
+    """Kernels from their posterior given one task's X (n, d), y (n,), and their mean log evidence.
+
+    Elliptical slice sampling from the maximum (Murray, Adams and MacKay, AISTATS 2010), one of every `steps` kept.
+    """
+    parts, (location, deviation) = _parts(X, categorical), _sampling_prior(len(categorical))
+    start = fit_kernel([(X, y)], categorical, rng, restarts=1)
+    theta = np.append(np.log(start.lengthscales), np.log(start.noise))
+    log_evidence, scale = _log_evidence(theta, parts, y)
+    kernels: list[Kernel] = []
+    evidences: list[float] = []
+    for step in range(1, count * steps + 1):
+        other = deviation * rng.standard_normal(len(theta))
+        floor = log_evidence + np.log(rng.random())
+        angle = rng.uniform(0.0, 2.0 * np.pi)
+        low, high = angle - 2.0 * np.pi, angle
+        while True:
+            moved = location + (theta - location) * np.cos(angle) + other * np.sin(angle)
+            log_evidence, scale = _log_evidence(moved, parts, y)
+            if log_evidence > floor or high - low < 1e-3:
+                theta = moved
+                break
+            low, high = (angle, high) if angle < 0.0 else (low, angle)
+            angle = rng.uniform(low, high)
+        if step % steps == 0:
+            kernels.append(
+                Kernel(
+                    lengthscales=np.exp(theta[:-1]),
+                    noise=float(scale * np.exp(theta[-1])),
+                    categorical=categorical,
+                    scale=scale,
+                    level=scale * LEVEL,
+                )
+            )
+            evidences.append(log_evidence)
+    return kernels, float(np.mean(evidences))
 
 
 def cholesky(covariance: Array) -> Array:
@@ -199,6 +250,26 @@ def _negative_log_prior(theta: Array) -> tuple[float, Array]:
 def _prior(d: int) -> tuple[Array, Array]:
     location = np.r_[np.full(d, np.sqrt(2.0) + np.log(max(d, 1)) / 2.0), NOISE_MEAN]
     return location, np.r_[np.full(d, LENGTHSCALE_DEVIATION), NOISE_DEVIATION]
+
+
+def _sampling_prior(d: int) -> tuple[Array, Array]:
+    location = np.r_[np.full(d, np.log(SAMPLED_LENGTHSCALE) + np.log(max(d, 1)) / 2.0), NOISE_MEAN]
+    return location, np.r_[np.full(d, SAMPLED_DEVIATION), NOISE_DEVIATION]
+
+
+def _log_evidence(theta: Array, parts: Array, y: Array) -> tuple[float, float]:
+    r"""Log p(y) with the output scale integrated out, and the scale's posterior mode-like estimate.
+
+    $s^2 \sim InvGamma(a, a)$: $p(y) \propto |K|^{-1/2} (a + y^T K^{-1} y / 2)^{-(a + n / 2)}$.
+    """
+    n = len(y)
+    K = _matern(parts @ np.exp(-2.0 * theta[:-1])) + LEVEL
+    K[np.diag_indices_from(K)] += np.exp(theta[-1])
+    L = cholesky(K)
+    half = _solve_lower(L, y)
+    shape, rate = SCALE_SHAPE + n / 2.0, SCALE_SHAPE + float(half @ half) / 2.0
+    constant = gammaln(shape) - gammaln(SCALE_SHAPE) + SCALE_SHAPE * np.log(SCALE_SHAPE) - n / 2.0 * np.log(2.0 * np.pi)
+    return float(constant - shape * np.log(rate) - np.log(np.diag(L)).sum()), rate / shape
 
 
 def _prior_mode(d: int) -> Array:

@@ -42,12 +42,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _complain(error: Exception) -> int:
     """Say what went wrong in a few lines; the exit code."""
     from hpo.errors import HpoError, StudyFailedError
-    from storage.errors import StorageError, StudyNotFoundError
+    from storage.errors import StorageError, StudyExistsError, StudyNotFoundError
     from trainers.errors import TrainerError
 
     if isinstance(error, StudyFailedError):
         code = STUDY_FAILED
-    elif isinstance(error, StorageError) and not isinstance(error, StudyNotFoundError):
+    elif isinstance(error, StorageError) and not isinstance(error, StudyExistsError | StudyNotFoundError):
         code = STORE_UNUSABLE
     elif isinstance(error, HpoError | StorageError | TrainerError):
         code = WRONG_INPUT
