@@ -53,7 +53,7 @@ class Delivery:
 def start_sender(storage_url: str) -> subprocess.Popen[bytes]:
     """The background sender; it finishes what is there and ends once its standard input is closed."""
     return subprocess.Popen(
-        [sys.executable, "-m", "storage.outbox", "--follow", "--drain-seconds", str(DRAIN_SECONDS)],
+        [sys.executable, "-P", "-m", "storage.outbox", "--follow", "--drain-seconds", str(DRAIN_SECONDS)],
         env={**os.environ, "HPO_STORAGE": storage_url},  # not an argument: the URL may hold a password
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

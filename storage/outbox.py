@@ -29,6 +29,7 @@ log = logging.getLogger("storage.outbox")
 
 MESSAGES_PER_READ = 1_000
 POLL_SECONDS = 0.5
+REFUSED_ROUNDS = 3  # at the end of a study nobody should wait for an MLflow that is not there
 STORAGE_VARIABLE = "HPO_STORAGE"
 LONGEST_BACKOFF_SECONDS = 30.0
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # sending the same again would not help
@@ -46,11 +47,16 @@ def deliver(store: Store, *, limit: int | None = None) -> int:
     What cannot be delivered now stays for the next time, and a warning says why. Does nothing while another process
     delivers.
     """
+    return _deliver(store, limit)[0]
+
+
+def _deliver(store: Store, limit: int | None = None) -> tuple[int, bool]:
+    """As `deliver`; also whether every MLflow took what it was given."""
     done = 0
     unreachable: set[str] = set()
     with store.exclusive("outbox", wait_seconds=0) as is_ours:
         if not is_ours:
-            return 0
+            return 0, True
         for study in _studies_with_messages(store):
             left = None if limit is None else limit - done
             if study.mlflow_uri not in unreachable and left != 0:
@@ -59,7 +65,7 @@ def deliver(store: Store, *, limit: int | None = None) -> int:
                 done += delivery.done
                 if not delivery.is_reachable:
                     unreachable.add(study.mlflow_uri)
-    return done
+    return done, not unreachable
 
 
 class _Delivery:
@@ -166,19 +172,24 @@ def _first_line(error: Exception) -> str:
 
 
 def follow(store: Store, *, until: threading.Event, drain_seconds: float) -> None:
-    """Deliver until the event; then what is left, for at most `drain_seconds`. Backs off while MLflow is away."""
+    """Deliver until the event; then what is left, for at most `drain_seconds`, unless MLflow keeps refusing it.
+
+    Backs off while MLflow is away.
+    """
     wait = POLL_SECONDS
     deadline: float | None = None
+    refused = 0  # rounds in a row
     while True:
         try:
-            done = deliver(store)
+            done, is_taken = _deliver(store)
             left = pending(store)
         except (StorageError, SQLAlchemyError) as error:
             log.warning("%s", _first_line(error))
-            done, left = 0, 1
+            done, left, is_taken = 0, 1, False
+        refused = 0 if is_taken else refused + 1
         if until.is_set():
             deadline = deadline or time.monotonic() + drain_seconds
-            if left == 0 or time.monotonic() >= deadline:
+            if left == 0 or refused >= REFUSED_ROUNDS or time.monotonic() >= deadline:
                 return
             time.sleep(POLL_SECONDS)
             continue

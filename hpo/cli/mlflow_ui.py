@@ -46,7 +46,7 @@ def _start_server(uri: str, address: str, log: IO[bytes]) -> subprocess.Popen[by
     host, _, port = address.removeprefix("http://").rpartition(":")
     options = ["--backend-store-uri", uri, "--host", host, "--port", port, "--workers", "1"]
     return subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *options],
+        [sys.executable, "-P", "-m", "mlflow", "server", *options],
         env={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ},
         stdout=subprocess.DEVNULL,
         stderr=log,
