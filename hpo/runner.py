@@ -94,7 +94,6 @@ def _resolve_study(study: StudySpec | Mapping[str, Any] | str | Path, trials: in
 @dataclass
 class _Running:
     claim: studies.Claim
-    trial: Trial
     directory: Path
 
 
@@ -252,9 +251,8 @@ class StudyRunner:
 
     def _launch(self, claim: studies.Claim) -> None:
         directory = self._folder_of_runs / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
-        trial = Trial(self._study, claim.trial_id)
-        self._running[claim.trial_id] = _Running(claim, trial, directory)
-        params = self._spec.search_space().suggest(trial)
+        self._running[claim.trial_id] = _Running(claim, directory)
+        params = self._spec.search_space().suggest(Trial(self._study, claim.trial_id))
         seed = self._spec.seeds.training
         studies.start_trial(
             self._store,
@@ -289,7 +287,8 @@ class StudyRunner:
 
     def _report(self, running: _Running, event: Reported) -> None:
         studies.report(self._store, running.claim, step=event.epoch, value=event.value, metrics=dict(event.metrics))
-        self._executor.answer(event.key, prune=running.trial.should_prune())
+        trial = self._storage.get_trial(running.claim.trial_id)
+        self._executor.answer(event.key, prune=bool(self._study.pruner.prune(self._study, trial)))
 
     def _finish(self, running: _Running, event: Finished) -> None:
         outcome = event.outcome

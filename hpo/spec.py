@@ -55,7 +55,7 @@ class Trainer(_Section):
     max_epochs: int = Field(ge=1)
     devices: int = Field(default=1, ge=1)
     accelerator: str = "auto"
-    threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among the jobs
+    threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     arguments: dict[str, Any] = Field(default_factory=dict)  # further arguments of lightning.Trainer
 
     @field_validator("model", "data", mode="before")

@@ -149,6 +149,20 @@ def check_every_attempt_is_one_run(project: Project, trials: list[dict[str, Any]
     assert all(run.info.status in ("FINISHED", "KILLED") for run in children)
 
 
+def test_a_hopeless_trial_is_pruned(project: Project) -> None:
+    space = {"offset": {"type": "float", "low": 0.0, "high": 1.0}}
+    trainer = project.trainer("Offset", max_epochs=8)
+    study = project.study("pruned", trainer=trainer, space=space, budget={"trials": 12},
+                          pruner={"name": "median", "startup_trials": 2})  # fmt: skip
+    project.hpo("tune", study)
+    trials = project.json("show", "pruned")["all_trials"]
+    pruned = [trial for trial in trials if trial["state"] == "pruned"]
+    assert pruned
+    assert all(trial["epochs"] == len(trial["intermediate_values"]) < 8 for trial in pruned)
+    kept = [trial["value"] for trial in trials if trial["state"] == "complete"]
+    assert min(kept) < min(trial["value"] for trial in pruned)
+
+
 def test_ctrl_c_leaves_a_study_that_can_be_resumed(project: Project) -> None:
     study = project.study("interrupted", trainer=project.trainer("Net", nap=0.15), budget={"trials": 5})
     process = project.start("tune", study, "--jobs", "2")
