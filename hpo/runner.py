@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from hpo.delivery import Delivery
 from hpo.errors import DirectionError, SpecError, StudyFailedError
+from hpo.interrupts import Interrupts
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
 from hpo.sampler import HistorySampler
 from hpo.settings import Settings, resolve_settings
@@ -123,7 +124,8 @@ class StudyRunner:
             self._code_version = git_commit(self._folder)
             studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
             with Delivery(self._store.url, self._settings.mlflow, notice=self._watcher.notice):
-                self._spend_budget()
+                with Interrupts() as interrupts:
+                    self._spend_budget(interrupts)
         return self._study
 
     # The study ------------------------------------------------------------------------------------------------------
@@ -217,12 +219,13 @@ class StudyRunner:
 
     # The loop -------------------------------------------------------------------------------------------------------
 
-    def _spend_budget(self) -> None:
+    def _spend_budget(self, interrupts: Interrupts) -> None:
         self._started = time.monotonic()
         self._spent_before = float(self._study.user_attrs.get(SECONDS_SPENT, 0.0))
         try:
             self._tell_progress()
             while self._start_trials() or self._running:
+                interrupts.check()
                 for event in self._executor.poll(POLL_SECONDS):
                     self._handle(event)
                 self._keep_leases()

@@ -248,20 +248,10 @@ def test_a_metric_that_is_never_logged_names_those_that_are(project: Project) ->
     assert "val_los" in done.stderr and "val_loss" in done.stderr and "train_loss" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        ("no_such_module.Net", ["no_such_module"]),
-        ("user_models.Nothing", ["Nothing", "user_models"]),
-        ("user_models.NotAModule", ["NotAModule", "LightningModule"]),
-    ],
-)
-def test_a_class_that_cannot_be_used_is_refused_before_anything_is_made(
-    project: Project, model: str, expected: list[str]
-) -> None:
-    study = project.study("bad", trainer={"model": model, "max_epochs": 2})
+def test_a_class_that_cannot_be_used_is_refused_before_anything_is_made(project: Project) -> None:
+    study = project.study("bad", trainer={"model": "user_models.NotAModule", "max_epochs": 2})
     done = project.hpo("tune", study, code=2)
-    assert all(part in done.stderr for part in expected), done.stderr
+    assert "NotAModule" in done.stderr and "LightningModule" in done.stderr
     assert len(done.stderr.splitlines()) <= 8
     assert project.json("studies") == []
 
