@@ -123,9 +123,9 @@ class StudyRunner:
             self._folder_of_runs = self._study_directory()
             self._code_version = git_commit(self._folder)
             studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
-            with Delivery(self._store.url, self._settings.mlflow, notice=self._watcher.notice):
-                with Interrupts() as interrupts:
-                    self._spend_budget(interrupts)
+            delivery = Delivery(self._store.url, self._settings.mlflow, notice=self._watcher.notice)
+            with delivery, Interrupts() as interrupts:
+                self._spend_budget(interrupts)
         return self._study
 
     # The study ------------------------------------------------------------------------------------------------------

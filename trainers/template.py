@@ -121,7 +121,7 @@ class _Template:
                 case "kill":
                     for pid, trial in self._trials.items():
                         if trial.key == message["key"]:
-                            kill_group(pid)
+                            _kill(pid)
 
     def _launch(self, message: Message, *, file: int) -> None:
         folder = tempfile.mkdtemp(dir=self._folder)
@@ -183,12 +183,18 @@ class _Template:
 
     def _end(self) -> None:
         for pid in self._trials:
-            kill_group(pid)
+            _kill(pid)
         for pid in self._trials:
             _end_group(pid)
         self._trials.clear()
         self._kill_stray_orphans()
         shutil.rmtree(self._folder, ignore_errors=True)  # the executor may be gone
+
+
+def _kill(trial: int) -> None:
+    """Kill a trial that has not been waited for; one just forked may not lead its group yet, and is alone."""
+    if not kill_group(trial):
+        os.kill(trial, signal.SIGKILL)
 
 
 def _end_group(group: int) -> None:

@@ -250,6 +250,14 @@ def test_kill_drops_events_that_nobody_has_seen(executor: LocalExecutor, tmp_pat
     assert executor.poll(0.1) == []
 
 
+def test_a_trial_may_be_killed_the_moment_it_is_launched(executor: LocalExecutor, tmp_path: Path) -> None:
+    for number in range(20):  # among them trials that do not lead their process group yet
+        key = next(keys)
+        executor.launch(key, make_job(tmp_path / str(number)))
+        executor.kill(key)
+    assert executor.poll(0.05) == []
+
+
 def test_a_killed_trial_fails_exactly_once(executor: LocalExecutor, tmp_path: Path) -> None:
     key = next(keys)
     executor.launch(key, make_job(tmp_path, habit="hangs"))
