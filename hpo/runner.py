@@ -205,7 +205,7 @@ class StudyRunner:
             devices=trainer.devices,
             accelerator=trainer.accelerator,
             threads=trainer.threads or max(1, cores // (self._jobs * trainer.devices)),
-            python_path=(str(self._folder), str(Path.cwd())),
+            python_path=tuple(dict.fromkeys((str(self._folder), str(Path.cwd())))),
         )
 
     def _components(self) -> tuple[Component, Component | None]:

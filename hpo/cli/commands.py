@@ -40,6 +40,23 @@ Mlflow = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"hindsight-hpo {version('hindsight-hpo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hyperparameter tuning that learns from every training run you already have."""
+
+
 @app.command(epilog="Example: hpo init study.yaml --recipe digits_cnn/noisy-20")
 def init(
     path: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),

@@ -114,6 +114,6 @@ def _describe(progress: Progress) -> str:
         parts.append(f"{progress.failed} failed")
     if progress.running:
         parts.append(f"{progress.running} running")
-    if progress.seconds_left is not None:
+    if progress.seconds_left:
         parts.append(f"{show.duration(progress.seconds_left)} left")
     return ", ".join(parts) or "the first trials are training"

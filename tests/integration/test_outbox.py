@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from storage import outbox
 from storage.mlflow_runs import StudyRuns
 from storage.models import mlflow_runs, studies
 from storage.outbox import deliver, pending
+from storage.schema import open_store
 from storage.studies import claim_trial, create_study, finish_trial, release_trial, report, start_trial
 
 AWAY = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -165,6 +168,17 @@ def test_while_mlflow_is_away_everything_is_kept(store, client, mlflow_uri, requ
         connection.execute(update(studies).where(studies.c.id == away).values(mlflow_uri=mlflow_uri))
     assert deliver(store) == left // 2
     assert set(runs_of(client, f"{name} away")) == {f"{name} away", "0"}
+
+
+def test_nobody_waits_at_the_end_for_an_mlflow_that_is_not_there(sqlite_url):
+    store = open_store(sqlite_url)
+    train(store, followed(store, AWAY, "away"), 1.0)
+    left, over = pending(store), threading.Event()
+    over.set()
+    started = time.monotonic()
+    outbox.follow(store, until=over, drain_seconds=600)
+    assert time.monotonic() - started < 120
+    assert pending(store) == left
 
 
 def test_what_mlflow_refuses_does_not_block_the_rest(store, study_id, client, request, caplog):
