@@ -77,11 +77,12 @@ def look_back(
     known = float(np.mean(~np.isnan(points).all(axis=0)))
     if known == 0.0:
         return None
-    y = LossScale.of(losses).standardise(losses)[rows]
+    scale = LossScale.of(losses)
+    y = scale.standardise(losses)[rows]
     placed = encoding.project(np.where(np.isnan(points), encoding.moderate(len(points), rng), points))
     return PastStudy(
         study_id=study_id,
-        task=PastTask(X=encoding.canonical(points), y=y, weight=known**2),
+        task=PastTask(X=encoding.canonical(points), y=y, weight=known**2, scale=scale),
         landmarks=placed[_best_and_some(y, most_landmarks, rng)],
     )
 

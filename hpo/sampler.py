@@ -4,7 +4,8 @@
 
 1. The first trials are a portfolio: configurations that cover what past tasks with these parameters were like.
 2. Without a past there is a space-filling design instead, its first point the centre of the space.
-3. Then a Gaussian process over this study's own trials, and the largest expected improvement.
+3. Then the largest expected improvement under Gaussian processes: some start from what the past says and learn where
+   this study differs, others know this study's own trials only, and each counts as much as it explains those.
 
 The sampler keeps no state between calls: every proposal is a function of the trials in the storage, the seed and the
 number of the trial. So any process may ask, and a crash loses nothing.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -24,16 +26,16 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask
 from hpo.encoding import Encoding, union
 from hpo.evidence import Evidence, PastStudy, gather, look_back
-from hpo.gaussian_process import GaussianProcess, fit_kernel
-from hpo.priors.portfolio import Pick, portfolio
+from hpo.priors.history import History
+from hpo.priors.mixture import Mixture, mixture
+from hpo.priors.portfolio import Pick, fit_shared_kernel, portfolio
 from hpo.search import maximise, untried
 from hpo.space import SearchSpace, declared_space
-from hpo.statistics.loss_scale import LossScale
 
 if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
@@ -47,10 +49,11 @@ PAST_STUDIES = 128  # at most, the latest
 PAST_TRIALS = 8192  # over all past studies together ...
 PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
 LANDMARKS = 1024  # configurations that may enter the portfolio, over all past studies
-MODELLED_TRIALS = 500  # beyond them: the best half and a random one
-FITTED_TRIALS = 200  # of those, how many choose the kernel
+MODELLED_TRIALS = 200  # beyond them: the best half and a random one
+LEAST_SHARE = 0.01  # of history, to be mentioned
+LEADING_SOURCES = 8  # past studies that a receipt names at most
 ANCHORS = 5  # good trials whose neighbourhood is searched
-NORMAL_95 = 1.6448536269514722  # so that +- it is a 90% interval
+PAST_ANCHORS = 8  # of the portfolio and of the past bests, the same
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +78,21 @@ class Proposal:
         }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Past:
+    """The related studies and what was learned from them."""
+
+    studies: Sequence[PastStudy]
+    history: History
+    picks: Sequence[Pick]  # the portfolio
+
+    @property
+    def anchors(self) -> Array:
+        """Points worth a look around, shape (a, d): the portfolio's first and the latest studies' bests."""
+        bests = [study.landmarks[0] for study in self.studies[-PAST_ANCHORS // 2 :]]
+        return np.array([*(pick.point for pick in self.picks[:FIRST_POINTS]), *bests])
+
+
 class HistorySampler(BaseSampler):
     """Proposes configurations from the history in `storage`; the same seed and the same data give the same proposals.
 
@@ -84,7 +102,7 @@ class HistorySampler(BaseSampler):
     def __init__(self, storage: HistoryStorage, *, seed: int | None = None) -> None:
         self._history = storage
         self._seed = seed
-        self._portfolios: dict[str, list[Pick]] = {}  # a pure cache of the latest one
+        self._pasts: dict[str, Past] = {}  # a pure cache of the latest one
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The declared space, or every parameter that this study has asked for so far."""
@@ -105,7 +123,8 @@ class HistorySampler(BaseSampler):
         if not search_space:
             return {}
         encoding = Encoding(space=_with_conditions(study, search_space))
-        proposal = self._propose(study, trial, encoding)
+        with _one_thread().limit(limits=1, user_api="blas"):
+            proposal = self._propose(study, trial, encoding)
         _keep_receipt(study, trial, proposal)
         return encoding.decode(proposal.point)
 
@@ -115,7 +134,8 @@ class HistorySampler(BaseSampler):
         """One parameter of a space that is not known yet: from history where possible, else at random."""
         if _is_for_tpe(study):
             return self._tpe(trial).sample_independent(study, trial, param_name, param_distribution)
-        value = self._remember(study, trial, param_name, param_distribution)
+        with _one_thread().limit(limits=1, user_api="blas"):
+            value = self._remember(study, trial, param_name, param_distribution)
         if value is not None:
             return value
         encoding = Encoding(space=SearchSpace(distributions={param_name: param_distribution}, conditions={}))
@@ -127,21 +147,19 @@ class HistorySampler(BaseSampler):
     def _propose(self, study: Study, trial: FrozenTrial, encoding: Encoding) -> Proposal:
         evidence = gather(_trials(study), study.direction, encoding, trial.number)
         rng = self._rng(trial.number)
-        if evidence.position < FIRST_POINTS:
-            proposal = self._from_portfolio(study, encoding, evidence)
+        past = self._past(study, encoding, encoding.names)
+        if past is not None and evidence.position < FIRST_POINTS:
+            proposal = self._from_portfolio(past, evidence)
             if proposal is not None:
                 return proposal
         design_size = min(FIRST_POINTS, 2 + len(encoding.names))
         if evidence.position < design_size or not len(evidence.losses):
             return self._from_design(study, encoding, evidence, design_size, rng)
-        return _from_model(study, encoding, evidence, rng)
+        return self._from_model(study, encoding, evidence, past, rng)
 
-    def _from_portfolio(self, study: Study, encoding: Encoding, evidence: Evidence) -> Proposal | None:
-        """The next entry of the portfolio that nobody has tried, or is about to; None without history."""
-        past = self._past_studies(study, encoding, encoding.names)
-        picks = self._portfolio(encoding, past)
-        if not picks:
-            return None
+    def _from_portfolio(self, past: Past, evidence: Evidence) -> Proposal | None:
+        """The next entry of the portfolio that nobody has tried, or is about to; None if there is no other."""
+        picks = past.picks
         new = [pick for pick, is_new in zip(picks, untried(_points(picks), evidence.tried), strict=True) if is_new]
         if len(new) <= evidence.waiting:
             return None
@@ -149,8 +167,9 @@ class HistorySampler(BaseSampler):
         return Proposal(
             point=pick.point,
             kind="portfolio",
-            leans_on=self._sources(pick, past),
-            why=f"Among the first {FIRST_POINTS} points that together do well on {_count(len(past), 'past study')}.",
+            leans_on=self._sources(past, pick.credit),
+            why=f"Among the first {FIRST_POINTS} points that together do well on "
+            f"{_count(len(past.studies), 'past study')}.",
         )
 
     def _from_design(
@@ -164,6 +183,32 @@ class HistorySampler(BaseSampler):
             point = maximise(lambda points: rng.random(len(points)), encoding, evidence.tried, design, rng)
         return Proposal(point=point, kind="cold_start", why="No history of these parameters: a space-filling start.")
 
+    def _from_model(
+        self, study: Study, encoding: Encoding, evidence: Evidence, past: Past | None, rng: np.random.Generator
+    ) -> Proposal:
+        """The largest expected improvement, by history and by this study's own trials."""
+        rows = _best_and_random(evidence.losses, MODELLED_TRIALS, rng)
+        X, losses = evidence.X[rows], evidence.losses[rows]
+        history = None if past is None else past.history
+        models = mixture(X, losses, encoding.categorical, rng, pending=evidence.pending, history=history)
+        anchors = X[np.argsort(losses, kind="stable")[:ANCHORS]]
+        if past is not None and models.history_weight > 0.0:
+            anchors = np.vstack([anchors, past.anchors])
+        point = maximise(models.log_expected_improvement, encoding, evidence.tried, anchors, rng)
+        sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
+        low, middle, high = (sign * loss for loss in models.quantiles(point, (0.05, 0.5, 0.95)))
+        leans_on = [] if past is None else self._sources(past, models.credit(point))
+        if models.history_weight < 1.0:
+            leans_on.append((study.study_name, 1.0 - models.history_weight))
+        return Proposal(
+            point=point,
+            kind="gaussian_process",
+            predicted=middle,
+            interval90=(min(low, high), max(low, high)),
+            leans_on=sorted(leans_on, key=lambda source: -source[1]),
+            why=_reason(len(evidence.losses), models, past),
+        )
+
     def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """One parameter of the portfolio entry closest to those already given in this trial; None without history."""
         given = {**trial.distributions, name: distribution}
@@ -172,10 +217,10 @@ class HistorySampler(BaseSampler):
         if not seen:
             return None
         encoding = Encoding(space=SearchSpace(distributions={**seen, **given}, conditions={}))
-        past = self._past_studies(study, encoding, list(given))
-        picks = self._portfolio(encoding, past)
-        if not picks:
+        past = self._past(study, encoding, list(given))
+        if past is None:
             return None
+        picks = past.picks
         turn = sum(1 for other in _trials(study) if other.number < trial.number)
         pick = _closest([*picks[turn:], *picks[:turn]], encoding.raw([trial.params])[0], encoding.categorical)
         _keep_receipt(
@@ -184,30 +229,37 @@ class HistorySampler(BaseSampler):
             Proposal(
                 point=pick.point,
                 kind="portfolio",
-                leans_on=self._sources(pick, past),
-                why=f"Parameter by parameter from {_count(len(past), 'past study')} with the same parameters.",
+                leans_on=self._sources(past, pick.credit),
+                why=f"Parameter by parameter from {_count(len(past.studies), 'past study')} with the same parameters.",
             ),
         )
         return encoding.decode(pick.point)[name]
 
     # What history says
 
-    def _portfolio(self, encoding: Encoding, past: Sequence[PastStudy]) -> list[Pick]:
-        """The portfolio of these past studies, the same for everyone who asks."""
-        if not past:
-            return []
-        key = repr((encoding.space, [(study.study_id, study.task.X.shape, study.task.y.tobytes()) for study in past]))
-        if key not in self._portfolios:
-            landmarks = np.unique(np.vstack([study.landmarks for study in past]), axis=0)
-            tasks = [study.task for study in past]
-            picks = portfolio(
-                tasks, landmarks, encoding.categorical, FIRST_POINTS + SPARE_POINTS, np.random.default_rng(0)
-            )
-            self._portfolios = {key: picks}
-        return self._portfolios[key]
-
-    def _past_studies(self, study: Study, encoding: Encoding, names: Sequence[str]) -> list[PastStudy]:
+    def _past(self, study: Study, encoding: Encoding, names: Sequence[str]) -> Past | None:
+        """The past of the parameters `names`, the same for everyone who asks; None without history."""
         related = self._related(study, names)[-PAST_STUDIES:]
+        sizes = [(study_id, sum(t.state.is_finished() for t in self._trials_of(study_id))) for study_id in related]
+        key = repr((encoding.space, sizes))
+        if key in self._pasts:
+            return self._pasts[key]
+        studies = self._past_studies(related, encoding)
+        if not studies:
+            return None
+        rng = np.random.default_rng(0)
+        tasks = [past.task for past in studies]
+        kernel = fit_shared_kernel(tasks, encoding.categorical, rng)
+        landmarks = np.unique(np.vstack([past.landmarks for past in studies]), axis=0)
+        past = Past(
+            studies=studies,
+            history=History(tasks=tasks, kernel=kernel),
+            picks=portfolio(tasks, landmarks, kernel, FIRST_POINTS + SPARE_POINTS, rng),
+        )
+        self._pasts = {key: past}
+        return past
+
+    def _past_studies(self, related: Sequence[int], encoding: Encoding) -> list[PastStudy]:
         rng = np.random.default_rng(0)
         fewest, most = PAST_TRIALS_OF_A_STUDY
         looks = [
@@ -237,10 +289,10 @@ class HistorySampler(BaseSampler):
     def _trials_of(self, study_id: int) -> list[FrozenTrial]:
         return self._history.get_all_trials(study_id, deepcopy=False)
 
-    def _sources(self, pick: Pick, past: Sequence[PastStudy]) -> list[tuple[str, float]]:
-        """The past studies that argue most for a pick."""
-        leading = [int(t) for t in np.argsort(-pick.credit, kind="stable")[:3] if pick.credit[t] > 0]
-        return [(self._history.get_study_name_from_id(past[t].study_id), float(pick.credit[t])) for t in leading]
+    def _sources(self, past: Past, credit: Array) -> list[tuple[str, float]]:
+        """The past studies that count most, by their credit (t,)."""
+        leading = [int(t) for t in np.argsort(-credit, kind="stable")[:LEADING_SOURCES] if credit[t] > 0]
+        return [(self._history.get_study_name_from_id(past.studies[t].study_id), float(credit[t])) for t in leading]
 
     # Randomness
 
@@ -254,34 +306,17 @@ class HistorySampler(BaseSampler):
             return TPESampler(multivariate=True, group=True, seed=seed)
 
 
-def _from_model(study: Study, encoding: Encoding, evidence: Evidence, rng: np.random.Generator) -> Proposal:
-    """The largest expected improvement of a Gaussian process on this study's own trials."""
-    scale = LossScale.of(evidence.losses)
-    rows = _best_and_random(evidence.losses, MODELLED_TRIALS, rng)
-    X, y = evidence.X[rows], scale.standardise(evidence.losses[rows])
-    fitted = _best_and_random(y, FITTED_TRIALS, rng)
-    kernel = fit_kernel([(X[fitted], y[fitted])], encoding.categorical, rng)
-    process = GaussianProcess(X=X, y=y, kernel=kernel).believing_its_mean(evidence.pending)
-    incumbent = float(process.mean(X).min())
-    point = maximise(
-        lambda points: log_expected_improvement(*process.predict(points), incumbent),
-        encoding,
-        evidence.tried,
-        X[np.argsort(y, kind="stable")[:ANCHORS]],
-        rng,
-    )
-    mean, std = (float(estimate[0]) for estimate in process.predict(point[None, :]))
-    half_width = NORMAL_95 * float(np.hypot(std, np.sqrt(kernel.noise)))
-    sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
-    predicted, *ends = (sign * scale.restore(np.array([mean, mean - half_width, mean + half_width]))).tolist()
-    return Proposal(
-        point=point,
-        kind="gaussian_process",
-        predicted=predicted,
-        interval90=(min(ends), max(ends)),
-        leans_on=[(study.study_name, 1.0)],
-        why=f"The largest expected improvement after {_count(len(evidence.losses), 'trial')} of this study.",
-    )
+def _reason(trials: int, models: Mixture, past: Past | None) -> str:
+    reason = f"The largest expected improvement after {_count(trials, 'trial')} of this study"
+    if past is None or models.history_weight < LEAST_SHARE:
+        return reason + "."
+    return f"{reason}; what {_count(len(past.studies), 'past study')} led to expect counts {models.history_weight:.0%}."
+
+
+@cache
+def _one_thread() -> ThreadpoolController:
+    """Small matrices are slower on several threads, on a busy machine much slower. Found once, for that takes long."""
+    return ThreadpoolController()
 
 
 def _is_for_tpe(study: Study) -> bool:

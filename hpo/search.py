@@ -30,7 +30,7 @@ def maximise(
         return best
     wide = encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
     close = [neighbours(anchors, radius, encoding, rng) for radius in RADII[:2]]
-    kept = _best(_preferably_untried(np.vstack([wide, *close]), tried), acquisition, KEPT)
+    kept = _best(_preferably_untried(np.vstack([anchors, wide, *close]), tried), acquisition, KEPT)
     for radius in RADII:
         around = neighbours(kept, radius, encoding, rng)
         kept = _best(np.vstack([kept, around[untried(around, tried)]]), acquisition, KEPT)

@@ -9,6 +9,7 @@ import numpy as np
 
 from hpo.arrays import Array, Mask
 from hpo.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
+from hpo.statistics.loss_scale import LossScale
 
 DRAWS = 64  # imagined tasks, over all past ones
 DEVIATION = 0.25  # prior standard deviation between a past task and the next one like it, in standardised losses
@@ -22,6 +23,7 @@ class PastTask:
     X: Array  # (n, d)
     y: Array  # (n,) standardised losses
     weight: float  # how much the task counts, > 0
+    scale: LossScale  # of its raw losses
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,14 +35,13 @@ class Pick:
 
 
 def portfolio(
-    tasks: Sequence[PastTask], landmarks: Array, categorical: Mask, count: int, rng: np.random.Generator
+    tasks: Sequence[PastTask], landmarks: Array, kernel: Kernel, count: int, rng: np.random.Generator
 ) -> list[Pick]:
     """At most `count` of the `landmarks` (m, d), in order, such that a task like a past one soon meets a good one.
 
     Each past task is imagined several times (`imagine`), and the list covers all imagined tasks: so even one past task
     gives several good points that differ.
     """
-    kernel = fit_shared_kernel(tasks, categorical, rng)
     repeats = max(1, round(DRAWS / len(tasks)))
     losses = np.vstack([imagine(task, landmarks, kernel, repeats, rng) for task in tasks])
     weights = np.repeat([task.weight for task in tasks], repeats)

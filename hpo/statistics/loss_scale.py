@@ -46,6 +46,21 @@ class LossScale:
         restored: Array = straight * self.spread + self.centre
         return restored
 
+    def log_slope(self, losses: Array) -> Array:
+        """Log of the derivative of `standardise`: what turns a density of standardised losses into one of raw ones."""
+        u = (losses - self.centre) / self.spread
+        slope: Array = -np.log(np.maximum(u, 1.0)) - np.log(self.spread * self.deviation)
+        return slope
+
+    @property
+    def unit(self) -> float:
+        """One standardised unit in raw units, among good losses."""
+        return self.spread * self.deviation
+
+    def straightened(self, standardised: Array) -> Array:
+        """How many spreads from the median the standardised losses are."""
+        return (self.restore(standardised) - self.centre) / self.spread
+
 
 def _bend(u: Array) -> Array:
     bent: Array = np.where(u <= 1.0, u, 1.0 + np.log(np.maximum(u, 1.0)))

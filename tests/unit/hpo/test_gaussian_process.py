@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_t
 
-from hpo.gaussian_process import GaussianProcess, Kernel, _negative_log_posterior, _parts, cholesky, fit_kernel
+from hpo.gaussian_process import (
+    GaussianProcess,
+    Kernel,
+    _log_evidence,
+    _negative_log_posterior,
+    _parts,
+    cholesky,
+    fit_kernel,
+    sample_kernels,
+)
 
 CATEGORICAL = np.array([False, False, True])
 
@@ -76,3 +86,19 @@ def test_cholesky_of_a_singular_covariance():
     np.testing.assert_allclose(factor @ factor.T, np.ones((4, 4)), atol=1e-3)
     indefinite = np.diag([1.0, -0.5, 2.0])
     assert np.isfinite(cholesky(indefinite)).all()
+
+
+def test_the_evidence_with_an_unknown_scale_is_a_multivariate_t_density():
+    X, y = _observations(6)
+    theta = np.log([0.4, 1.0, 0.8, 0.05])
+    K = Kernel(lengthscales=np.exp(theta[:-1]), noise=0.05, categorical=CATEGORICAL, level=1.0).covariance(X, X)
+    shape = multivariate_t(shape=K + 0.05 * np.eye(6), df=2 * 3.0)  # a = b = 3
+    assert _log_evidence(theta, _parts(X, CATEGORICAL), y)[0] == pytest.approx(shape.logpdf(y), abs=1e-6)
+
+
+def test_sampled_kernels_differ_and_agree_on_what_matters():
+    X, y = _observations(40)
+    kernels, _ = sample_kernels(X, (y - y.mean()) / y.std(), CATEGORICAL, np.random.default_rng(0), count=12)
+    assert len({kernel.noise for kernel in kernels}) > 6
+    shorter = [kernel.lengthscales[0] < kernel.lengthscales[1] for kernel in kernels]
+    assert np.mean(shorter) > 0.7

@@ -32,3 +32,10 @@ def test_a_diverged_run_leaves_the_good_ones_apart():
 
 def test_equal_losses_have_a_scale():
     assert LossScale.of(np.full(5, 2.0)).standardise(np.array([2.0])) == pytest.approx([0.0])
+
+
+def test_log_slope_is_the_log_of_the_derivative():
+    losses = np.array([0.1, 0.5, 0.7, 1.0, 4.0, 50.0])
+    scale = LossScale.of(losses)
+    numeric = (scale.standardise(losses + 1e-6) - scale.standardise(losses - 1e-6)) / 2e-6
+    np.testing.assert_allclose(scale.log_slope(losses), np.log(numeric), atol=1e-4)

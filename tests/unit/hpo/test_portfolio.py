@@ -5,9 +5,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from hpo.priors.portfolio import PastTask, greedy_cover, normalised_regret, portfolio
+from hpo.priors.portfolio import PastTask, fit_shared_kernel, greedy_cover, normalised_regret, portfolio
+from hpo.statistics.loss_scale import LossScale
 
 NUMBERS = np.array([False, False])
+
+
+def _portfolio(tasks, landmarks, count):
+    rng = np.random.default_rng(0)
+    return portfolio(tasks, landmarks, fit_shared_kernel(tasks, NUMBERS, rng), count, rng)
 
 
 def test_greedy_cover_is_close_to_the_best_set():
@@ -34,8 +40,8 @@ def test_regret_does_not_know_the_scale():
 def test_one_past_task_gives_four_good_points_that_differ():
     X = np.random.default_rng(0).random((60, 2))
     y = ((X - 0.3) ** 2).sum(1)
-    task = PastTask(X=X, y=(y - y.mean()) / y.std(), weight=1.0)
-    points = np.array([pick.point for pick in portfolio([task], X, NUMBERS, 4, np.random.default_rng(0))])
+    task = PastTask(X=X, y=(y - y.mean()) / y.std(), weight=1.0, scale=LossScale.of(y))
+    points = np.array([pick.point for pick in _portfolio([task], X, 4)])
     assert len(np.unique(points, axis=0)) == 4
     assert (((points - 0.3) ** 2).sum(1) <= np.median(y)).all()
     assert ((points[0] - 0.3) ** 2).sum() <= np.quantile(y, 0.1)
@@ -46,8 +52,8 @@ def test_credit_goes_to_the_task_that_is_covered():
     tasks = []
     for centre in (0.1, 0.9):
         y = ((X - centre) ** 2).sum(1)
-        tasks.append(PastTask(X=X, y=(y - y.mean()) / y.std(), weight=1.0))
-    first, second = portfolio(tasks, X, NUMBERS, 2, np.random.default_rng(0))
+        tasks.append(PastTask(X=X, y=(y - y.mean()) / y.std(), weight=1.0, scale=LossScale.of(y)))
+    first, second = _portfolio(tasks, X, 2)
     assert first.credit.sum() == pytest.approx(1)
     for pick in (first, second):
         assert np.argmax(pick.credit) == int(pick.point.mean() > 0.5)

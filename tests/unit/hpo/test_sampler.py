@@ -69,6 +69,10 @@ def test_starts_from_history_and_goes_on_with_the_model():
     assert sum(source["weight"] for source in receipts(study)[0]["leans_on"]) == pytest.approx(1, abs=0.01)
     last = receipts(study)[-1]
     assert last["interval90"][0] < last["predicted"] < last["interval90"][1]
+    weights = {source["study"]: source["weight"] for source in last["leans_on"]}
+    assert sum(weights.values()) == pytest.approx(1, abs=0.01)
+    assert sum(weight for study, weight in weights.items() if study.startswith("past")) > 0.0
+    assert "3 past studies" in last["why"]
 
 
 def test_a_single_past_study_gives_different_first_points():
