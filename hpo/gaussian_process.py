@@ -155,8 +155,8 @@ def fit_kernel(
 
 def sample_kernels(
     X: Array, y: Array, categorical: Mask, rng: np.random.Generator, *, count: int = 8, steps: int = 3
-) -> tuple[list[Kernel], float]:
-    """Kernels from their posterior given one task's X (n, d), y (n,), and their mean log evidence.
+) -> list[Kernel]:
+    """Kernels from their posterior given one task's X (n, d), y (n,).
 
     Elliptical slice sampling from the maximum (Murray, Adams and MacKay, AISTATS 2010), one of every `steps` kept.
     """
@@ -165,7 +165,6 @@ def sample_kernels(
     theta = np.append(np.log(start.lengthscales), np.log(start.noise))
     log_evidence = _log_evidence(theta, parts, y)[0]
     kernels: list[Kernel] = []
-    evidences: list[float] = []
     for step in range(1, count * steps + 1):
         theta, log_evidence, scale = _slice_step(theta, log_evidence, prior, parts, y, rng)
         if step % steps == 0:
@@ -175,8 +174,7 @@ def sample_kernels(
                     lengthscales=lengthscales, noise=noise, categorical=categorical, scale=scale, level=scale * LEVEL
                 )
             )
-            evidences.append(log_evidence)
-    return kernels, float(np.mean(evidences))
+    return kernels
 
 
 def _slice_step(  # noqa: PLR0917

@@ -54,6 +54,10 @@ class Outlook:
         """At some of the points."""
         return Outlook(values=self.values[:, rows], variances=self.variances[:, rows], weights=self.weights)
 
+    def forgotten(self) -> Outlook:
+        """As if the tasks had said nothing."""
+        return Outlook(values=self.values, variances=self.variances, weights=np.zeros_like(self.weights))
+
     def precisions(self, deviation: float) -> Array:
         """What every task adds, shape (t, m)."""
         precisions: Array = self.weights[:, None] / (self.variances + deviation**2)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp, ndtr
+from scipy.special import log_expit, logsumexp, ndtr
 
 from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask
@@ -24,7 +24,6 @@ KERNELS = 8  # of the study alone
 FITTED_TRIALS = 100  # that weigh the models and choose the kernels
 LEAST_WEIGHT = 0.01  # of a model that is kept
 CLOSEST_TASKS = 8  # past tasks that are asked
-HEADSTART = 2.0  # nats: evidence averaged over sampled kernels is above the marginal one by about this; heuristic
 Process: TypeAlias = GaussianProcess | HistoryProcess
 
 
@@ -118,16 +117,24 @@ def mixture(
     pending: Array,
     history: History | None,
 ) -> Mixture:
-    """What X (n, d) with raw losses (n,), evaluations running at `pending` (p, d), and the past say together."""
+    """What X (n, d) with raw losses (n,), evaluations running at `pending` (p, d), and the past say together.
+
+    History counts by its Bayes factor against the same model without its knowledge, on the same scales: against a model
+    whose scale these few losses chose, any history would look unlikely. Its prior odds are the number of past tasks.
+    """
     fitted = _best_and_some(losses, FITTED_TRIALS, rng)
     models = _plain(X, losses, fitted, categorical, rng)
     past_tasks = 0 if history is None else len(history.tasks)
     chosen = np.arange(0) if history is None else history.closest(X, losses, CLOSEST_TASKS)
     if history is not None:
         history = history.only(chosen)
+        outlook = history.look(X)
+        informed = _informed(X, losses, fitted, history, outlook)
+        ignorant = _informed(X, losses, fitted, history, outlook.forgotten())
+        log_odds = np.log(past_tasks) + _log_total(informed) - _log_total(ignorant)
         models = [
-            *_weighed(models, -np.log(past_tasks + 1.0)),
-            *_weighed(_informed(X, losses, fitted, history), np.log(past_tasks / (past_tasks + 1.0)) + HEADSTART),
+            *_weighed(models, log_expit(-log_odds) - _log_total(models)),
+            *_weighed(informed, log_expit(log_odds) - _log_total(informed)),
         ]
     models = _normalised(models)
     if not any(isinstance(model.process, HistoryProcess) for model in models):
@@ -143,25 +150,23 @@ def mixture(
 def _plain(
     X: Array, losses: Array, fitted: NDArray[np.intp], categorical: Mask, rng: np.random.Generator
 ) -> list[Model]:
-    """The study alone. These losses chose its centre and spread, hence Schwarz's penalty of log(n) / 2 each."""
+    """The study alone, on its own scale, under equally likely kernels."""
     scale = LossScale.of(losses)
     y = scale.standardise(losses)
-    kernels, log_evidence = sample_kernels(X[fitted], y[fitted], categorical, rng, count=KERNELS)
-    log_weight = log_evidence + float(scale.log_slope(losses[fitted]).sum()) - np.log(len(fitted) * len(kernels))
+    kernels = sample_kernels(X[fitted], y[fitted], categorical, rng, count=KERNELS)
     return [
         Model(
             process=GaussianProcess(X=X, y=y, kernel=kernel),
             scales=[scale],
-            weights=np.array([log_weight]),
+            weights=np.zeros(1),
             noise=kernel.noise,
         )
         for kernel in kernels
     ]
 
 
-def _informed(X: Array, losses: Array, fitted: NDArray[np.intp], history: History) -> list[Model]:
-    """The study as one more task like those of the history."""
-    outlook = history.look(X)
+def _informed(X: Array, losses: Array, fitted: NDArray[np.intp], history: History, outlook: Outlook) -> list[Model]:
+    """The study as one more task like those of the history, given its outlook at X."""
     expected, _ = outlook.pooled(DEVIATIONS[1])
     scales, log_prior = candidate_scales(losses, expected, [task.scale for task in history.tasks])
     Z = np.array([scale.standardise(losses) for scale in scales]).T
@@ -182,6 +187,10 @@ def _weighed(models: Sequence[Model], log_prior: float) -> list[Model]:
         Model(process=model.process, scales=model.scales, weights=model.weights + log_prior, noise=model.noise)
         for model in models
     ]
+
+
+def _log_total(models: Sequence[Model]) -> float:
+    return float(logsumexp(np.concatenate([model.weights for model in models])))
 
 
 def _normalised(models: Sequence[Model]) -> list[Model]:
