@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from storage import outbox
 from storage.schema import open_store
@@ -16,47 +17,74 @@ DRAIN_SECONDS = 120.0  # how long the end of a study waits for MLflow to take th
 
 
 class Delivery:
-    """Keeps the outbox empty while a study runs; waits at its end until all is delivered, or says what is not."""
+    """Keeps the outbox empty while a study runs; waits at its end until all of it is delivered, or says what is not.
 
-    def __init__(self, storage_url: str, mlflow_uri: str | None, *, notice: Callable[[str], None]) -> None:
-        self._storage_url, self._mlflow_uri, self._notice = storage_url, mlflow_uri, notice
+    mlflow_uri: where the study is followed; None: nowhere, and nothing is started.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage_url: str,
+        study_id: int,
+        study_name: str,
+        mlflow_uri: str | None,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._storage_url, self._study_id, self._study_name = storage_url, study_id, study_name
+        self._mlflow_uri, self._notice = mlflow_uri, notice
         self._process: subprocess.Popen[bytes] | None = None
+        self._complaints: IO[bytes] | None = None  # what the sender says
 
     def __enter__(self) -> Self:
         if self._mlflow_uri is not None:
-            self._process = start_sender(self._storage_url)
+            self._complaints = tempfile.TemporaryFile()
+            self._process = start_sender(self._storage_url, self._study_name, complaints=self._complaints)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process is None:
+        if self._process is None or self._complaints is None:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()  # the sender's sign to finish
-        store = open_store(self._storage_url)
-        if outbox.pending(store):
+        with self._complaints:
+            self._finish(self._process, self._complaints)
+
+    def _finish(self, sender: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+        assert sender.stdin is not None
+        sender.stdin.close()  # its sign to finish
+        store = open_store(self._storage_url, upgrade=False)
+        if outbox.pending(store, self._study_id):
             self._notice(f"sending the results to MLflow at {self._mlflow_uri}")
         try:
-            self._process.wait(timeout=DRAIN_SECONDS + 30)
+            sender.wait(timeout=DRAIN_SECONDS + 30)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self._process.kill()
-            self._process.wait()
-        waiting = outbox.pending(store)
+            sender.kill()
+            sender.wait()
+        waiting = outbox.pending(store, self._study_id)
+        store.dispose()
         if waiting:
+            reason = _last_line(complaints)
             self._notice(
                 f"MLflow at {self._mlflow_uri} does not take the results: {waiting} messages are kept; "
-                "`hpo sync` sends them when it is back"
+                "`hpo sync` sends them when it is back" + (f"\n    {reason}" if reason else "")
             )
 
 
-def start_sender(storage_url: str) -> subprocess.Popen[bytes]:
-    """The background sender; it finishes what is there and ends once its standard input is closed."""
+def start_sender(storage_url: str, study_name: str, *, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The background sender; it finishes what is there of the study and ends once its standard input is closed."""
+    command = ["--follow", "--drain-seconds", str(DRAIN_SECONDS), f"--study={study_name}"]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "storage.outbox", "--follow", "--drain-seconds", str(DRAIN_SECONDS)],
+        [sys.executable, "-P", "-m", "storage.outbox", *command],
         env={**os.environ, "HPO_STORAGE": storage_url},  # not an argument: the URL may hold a password
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=complaints,
         start_new_session=True,  # Ctrl-C is for the study; the sender still delivers what it left
     )
+
+
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = output.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

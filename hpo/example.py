@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hpo.errors import SettingsError
+from hpo.spec import is_import_path
 from trainers.recipes import Recipe, find_recipe
 
 _HEAD = """\
@@ -74,6 +75,9 @@ def write_study_file(path: Path, *, recipe: str, model: str | None, data: str | 
         raise SettingsError(f"{path} is there already; name another file, or overwrite it with --force")
     if model is None and data is not None:
         raise SettingsError("--data goes with --model: a recipe brings its own data")
+    for option, path_given in (("--model", model), ("--data", data)):
+        if path_given is not None and not is_import_path(path_given):
+            raise SettingsError(f"{option} {path_given!r} is no import path; write package.module.ClassName")
     text = _own_example(path, model, data) if model is not None else _recipe_example(path, recipe)
     try:
         path.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,25 @@ def hardware() -> str:
 
 
 def this_worker() -> str:
-    """A name for this process that no other process, earlier or later, shares: host/pid/start."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_time(os.getpid())}"
+    """A name for a worker in this process that no other worker, earlier or later, shares: host/pid/start/random."""
+    return f"{_host()}/{os.getpid()}/{_start_time(os.getpid())}/{uuid.uuid4().hex[:8]}"
 
 
 def may_be_alive(worker: str) -> bool:
     """False only if it is certain that `worker` has ended: a process of this host that is gone, or another one now."""
-    host, _, rest = worker.partition("/")
-    pid, _, started = rest.partition("/")
-    if host != socket.gethostname() or not pid.isdigit():
+    host, pid, started, *_ = [*worker.split("/"), "", ""]
+    if host != _host() or not pid.isdigit():
         return True
     return _is_running(int(pid)) and _start_time(int(pid)) == started
+
+
+def _host() -> str:
+    """This machine; for a container, which counts its processes by itself, this container."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}+{namespace}"
 
 
 def _is_running(pid: int) -> bool:

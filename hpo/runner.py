@@ -14,17 +14,19 @@ import optuna
 from optuna import Trial
 from optuna.trial import TrialState
 
+from hpo.admission import admit
 from hpo.delivery import Delivery
-from hpo.errors import DirectionError, SpecError, StudyFailedError
+from hpo.errors import SpecError, StudyFailedError
 from hpo.interrupts import Interrupts
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
 from hpo.sampler import HistorySampler
-from hpo.settings import Settings, resolve_settings
+from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
 from hpo.spec import Component, Pruner, StudySpec, load_spec, parse_spec
 from storage import history, studies
-from storage.errors import StaleAttemptError, StudyExistsError, StudyNotFoundError
+from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
+from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
 from trainers.recipes import find_recipe
@@ -32,7 +34,6 @@ from trainers.recipes import find_recipe
 LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 0.2
-MAX_ATTEMPTS = 3  # of a trial whose process was killed
 MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one success stops (heuristic)
 SECONDS_SPENT = "hindsight:seconds_spent"
 
@@ -79,8 +80,9 @@ def tune(
     Raises SpecError, StudyExistsError, DirectionError, StudyFailedError, StorageError or TrainerError.
     """
     spec, folder = _resolve_study(study, trials)
-    settings = resolve_settings(storage=storage, mlflow=mlflow, runs=runs)
-    runner = StudyRunner(spec, settings=settings, folder=folder, jobs=jobs, watcher=watcher or Watcher())
+    runner = StudyRunner(
+        spec, folder=folder, storage=storage, mlflow=mlflow, runs=runs, jobs=jobs, watcher=watcher or Watcher()
+    )
     return runner.run(resume=resume)
 
 
@@ -101,76 +103,57 @@ class _Running:
 class StudyRunner:
     """One process's work on one study; several may share a study, each trial is claimed by one of them."""
 
-    def __init__(self, spec: StudySpec, *, settings: Settings, folder: Path, jobs: int, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        *,
+        folder: Path,
+        storage: str | None,
+        mlflow: str | None,
+        runs: str | Path | None,
+        jobs: int,
+        watcher: Watcher,
+    ) -> None:
         if jobs < 1:
             raise SpecError(f"jobs = {jobs} is not at least 1")
-        self._spec, self._settings, self._folder = spec, settings, folder
-        self._jobs, self._watcher = jobs, watcher
+        self._spec, self._folder, self._jobs, self._watcher = spec, folder, jobs, watcher
+        self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
         self._worker = this_worker()
         self._running: dict[int, _Running] = {}
-        self._last_heartbeat = time.monotonic()
+        self._last_heartbeat = time.time()
 
     def run(self, *, resume: bool) -> optuna.Study:
         """Open or create the study, spend its budget, and see everything delivered."""
-        self._store = open_store(self._settings.storage)
+        refuse_shared_database(self._storage_url, mlflow_uri(self._mlflow))
+        self._store = open_store(self._storage_url)
         self._storage = HistoryStorage(self._store)
-        existing = self._check_against_history(resume=resume)
+        existing = admit(self._store, self._spec, resume=resume)
         self._executor = LocalExecutor(self._trainer_config(), jobs=self._jobs)
         self._executor.start(self._spec.space)  # imports the user's classes: a study that cannot train is not created
         with self._executor:
-            self._study_id = self._create_study() if existing is None else existing
+            if existing is None:
+                self._create_study(resume=resume)
+            else:
+                self._go_on_with(existing)
             self._study = self._load_study()
             self._folder_of_runs = self._study_directory()
             self._code_version = git_commit(self._folder)
-            studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
-            delivery = Delivery(self._store.url, self._settings.mlflow, notice=self._watcher.notice)
-            with delivery, Interrupts() as interrupts:
+            with self._delivery(), Interrupts() as interrupts:
                 self._spend_budget(interrupts)
         return self._study
 
     # The study ------------------------------------------------------------------------------------------------------
 
-    def _check_against_history(self, *, resume: bool) -> int | None:
-        """The id of the study to go on with, None for a new one; refuses what contradicts history."""
-        try:
-            existing = history.get_study(self._store, self._spec.study)
-        except StudyNotFoundError:
-            self._check_direction()
-            return None
-        if not resume:
-            raise StudyExistsError(
-                f"study {self._spec.study!r} is there already, with {existing.trials} trials; "
-                "go on with it by --resume, or give this one another name (the key `study` of the file, or --study)"
-            )
-        self._check_unchanged(existing.spec)
-        return existing.study_id
-
-    def _check_unchanged(self, before: Mapping[str, Any] | None) -> None:
-        if before is None:
-            return
-        now = self._spec.model_dump(mode="json", exclude_defaults=True)
-        changed = [key for key in ("task", "space") if before.get(key) != now.get(key)]
-        if changed:
-            raise SpecError(
-                f"study {self._spec.study!r} was started with another {' and '.join(changed)}; "
-                "restore the file to resume it, or start a new study under another name: it will learn from this one"
-            )
-
-    def _check_direction(self) -> None:
-        task, opposite = self._spec.task, {"minimize": "maximize", "maximize": "minimize"}[self._spec.task.direction]
-        opposite_family = history.family_of(self._spec.search_space().to_json(), task.metric, [opposite])
-        for past in history.list_studies(self._store):
-            same_task = past.task == task.name and past.metric == task.metric and past.directions == (opposite,)
-            if same_task or past.family == opposite_family:
-                raise DirectionError(
-                    f"task.direction: {task.metric} is to be {task.direction}d here, and study {past.name!r} of the "
-                    f"same {'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the "
-                    "metric differently"
-                )
-
-    def _create_study(self) -> int:
+    def _create_study(self, *, resume: bool) -> None:
         task = self._spec.task
-        return studies.create_study(
+        try:
+            studies.delete_study_without_results(self._store, self._spec.study)
+            self._watcher.notice(f"study {self._spec.study!r} had no result and is started anew")
+        except StudyNotFoundError:
+            if resume:
+                self._watcher.notice(f"there is no study {self._spec.study!r} to resume: starting it")
+        self._mlflow_uri = mlflow_uri(self._mlflow)
+        self._study_id = studies.create_study(
             self._store,
             name=self._spec.study,
             directions=(task.direction,),
@@ -178,9 +161,16 @@ class StudyRunner:
             metric=task.metric,
             space=self._spec.search_space().to_json(),
             spec=self._spec.model_dump(mode="json", exclude_defaults=True),
-            mlflow_uri=self._settings.mlflow,
+            mlflow_uri=self._mlflow_uri,
             provenance={"code_version": git_commit(self._folder), "hardware": hardware()},
         )
+
+    def _go_on_with(self, existing: history.StudySummary) -> None:
+        self._study_id = existing.study_id
+        self._mlflow_uri = mlflow_uri(self._mlflow, otherwise=existing.mlflow_uri)
+        if self._mlflow_uri != existing.mlflow_uri:
+            studies.set_mlflow_uri(self._store, self._study_id, self._mlflow_uri)
+        studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
 
     def _load_study(self) -> optuna.Study:
         # what Study.set_metric_names does, without its warning that it is experimental
@@ -217,6 +207,15 @@ class StudyRunner:
         recipe, variant = find_recipe(trainer.recipe)
         return Component(class_path=recipe.model), Component(class_path=recipe.data, init_args={"variant": variant})
 
+    def _delivery(self) -> Delivery:
+        return Delivery(
+            storage_url=self._store.url,
+            study_id=self._study_id,
+            study_name=self._spec.study,
+            mlflow_uri=self._mlflow_uri,
+            notice=self._watcher.notice,
+        )
+
     # The loop -------------------------------------------------------------------------------------------------------
 
     def _spend_budget(self, interrupts: Interrupts) -> None:
@@ -228,7 +227,6 @@ class StudyRunner:
                 interrupts.check()
                 for event in self._executor.poll(POLL_SECONDS):
                     self._handle(event)
-                self._keep_leases()
                 self._tell_progress()
         finally:
             self._abandon_running()
@@ -237,6 +235,7 @@ class StudyRunner:
     def _start_trials(self) -> bool:
         """Fill the free places; whether any trial was started."""
         started = False
+        self._keep_leases()
         while len(self._running) < self._jobs and not self._is_out_of_time():
             claim = studies.claim_trial(
                 self._store,
@@ -244,7 +243,6 @@ class StudyRunner:
                 worker=self._worker,
                 lease_seconds=LEASE_SECONDS,
                 max_trials=self._spec.budget.trials,
-                max_attempts=MAX_ATTEMPTS,
             )
             if claim is None:
                 break
@@ -309,9 +307,11 @@ class StudyRunner:
 
     def _fail(self, running: _Running, event: Failed) -> None:
         claim = running.claim
-        if event.kind == "killed" and claim.attempt < MAX_ATTEMPTS:
-            studies.release_trial(self._store, claim, reason=event.reason)
-            self._watcher.notice(f"trial {claim.number}: {event.reason}; it is tried again")
+        if event.kind == "killed":
+            is_tried_again = studies.release_trial(self._store, claim, reason=event.reason, counts=True)
+            self._watcher.notice(
+                f"trial {claim.number} {event.reason}{'; it is tried again' if is_tried_again else ''}"
+            )
             return
         reason = f"{event.kind}: {event.reason}"
         studies.finish_trial(self._store, claim, state=TrialState.FAIL, value=None, error=reason)
@@ -332,9 +332,9 @@ class StudyRunner:
             )
 
     def _keep_leases(self) -> None:
-        if not self._running or time.monotonic() - self._last_heartbeat < HEARTBEAT_SECONDS:
+        if not self._running or time.time() - self._last_heartbeat < HEARTBEAT_SECONDS:
             return
-        self._last_heartbeat = time.monotonic()
+        self._last_heartbeat = time.time()  # the wall clock: leases go on while a laptop sleeps
         claims = [running.claim for running in self._running.values()]
         ours = studies.extend_leases(self._store, claims, worker=self._worker, lease_seconds=LEASE_SECONDS)
         for trial_id in set(self._running) - ours:
@@ -344,11 +344,12 @@ class StudyRunner:
 
     def _abandon_running(self) -> None:
         """Give back what is still running (after Ctrl-C or an error): it is trained anew when the study is resumed."""
-        for trial_id, running in list(self._running.items()):
-            self._executor.kill(trial_id)
+        while self._running:
+            trial_id, running = self._running.popitem()
+            with suppress(TrainerError):  # it ends with the executor at the latest
+                self._executor.kill(trial_id)
             with suppress(StaleAttemptError):  # another worker has it by now
                 studies.release_trial(self._store, running.claim, reason="interrupted")
-        self._running.clear()
 
     # Facts ----------------------------------------------------------------------------------------------------------
 
@@ -356,7 +357,7 @@ class StudyRunner:
         """A folder that no other study has, not even one of that name in another store."""
         created_at = history.get_study(self._store, self._spec.study).created_at
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
-        return self._settings.runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
+        return self._runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
 
     def _data_fingerprint(self) -> str | None:
         _, data = self._components()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpo.errors import SpaceError, SpecError
 from hpo.space import SearchSpace
@@ -19,6 +20,28 @@ from trainers.recipes import find_recipe
 
 Choice = bool | int | float | str | None
 
+STEP_TOLERANCE = 1e-6  # of a step, for rounding
+LARGEST_INT = 2**53  # that a double holds exactly
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text!r} holds a character that cannot be printed; use one line of text")
+    return text
+
+
+def _jsonable(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name, value in arguments.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(f"{name}: {value!r} is no number, text, list or mapping; put it in quotes") from error
+    return arguments
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_jsonable)]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,8 +50,8 @@ class _Section(BaseModel):
 class Task(_Section):
     """What is tuned: tasks with the same space, metric and direction learn from each other."""
 
-    name: str = Field(min_length=1, max_length=200)
-    metric: str = Field(min_length=1, max_length=200)  # as the model logs it, e.g. val_loss
+    name: Name
+    metric: Name  # as the model logs it, e.g. val_loss
     direction: Literal["minimize", "maximize"]
 
 
@@ -36,12 +59,12 @@ class Component(_Section):
     """A class of the user's own, as in a LightningCLI config."""
 
     class_path: str
-    init_args: dict[str, Any] = Field(default_factory=dict)
+    init_args: Arguments = Field(default_factory=dict)
 
     @field_validator("class_path")
     @classmethod
     def _is_import_path(cls, path: str) -> str:
-        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*", path):
+        if not is_import_path(path):
             raise ValueError(f"{path!r} is no import path; write `package.module.ClassName`")
         return path
 
@@ -56,7 +79,7 @@ class Trainer(_Section):
     devices: int = Field(default=1, ge=1)
     accelerator: str = "auto"
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
-    arguments: dict[str, Any] = Field(default_factory=dict)  # further arguments of lightning.Trainer
+    arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer
 
     @field_validator("model", "data", mode="before")
     @classmethod
@@ -75,15 +98,29 @@ class Trainer(_Section):
 class _Parameter(_Section):
     when: dict[str, Choice | list[Choice]] | None = None  # active only where the parent has one of these values
 
+    @field_validator("when")
+    @classmethod
+    def _names_a_value(cls, when: dict[str, Any] | None) -> dict[str, Any] | None:
+        if when is not None and (not when or [] in when.values()):
+            raise ValueError("name a parent and its values, as in `when: {optimizer: [sgd]}`, or drop `when`")
+        return when
+
 
 class _Range(_Parameter):
     log: bool = False
 
+    @field_validator("low", "high", "step", mode="before", check_fields=False)
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"{str(value).lower()} is no number")
+        return value
+
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         low, high, step = getattr(self, "low"), getattr(self, "high"), getattr(self, "step")  # noqa: B009 (subclasses')
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"low = {low:g} and high = {high:g} must be finite")
+        if not math.isfinite(high - low):
+            raise ValueError(f"low = {low:g} and high = {high:g} must be finite, and so must their distance")
         if low >= high:
             fix = "swap them" if low > high else "a range of one value is a fixed argument: put it under init_args"
             raise ValueError(f"low = {low:g} is not below high = {high:g}; {fix}")
@@ -93,6 +130,9 @@ class _Range(_Parameter):
             raise ValueError("log and step exclude each other; drop one of them")
         if step is not None and step > high - low:
             raise ValueError(f"step = {step:g} is wider than the range {low:g} … {high:g}")
+        if step is not None and abs((high - low) / step - round((high - low) / step)) > STEP_TOLERANCE:
+            last = low + step * math.floor((high - low) / step)
+            raise ValueError(f"steps of {step:g} from {low:g} do not end at {high:g}; write high: {last:.6g}")
         return self
 
 
@@ -109,8 +149,8 @@ class IntParameter(_Range):
     """A whole number."""
 
     type: Literal["int"]
-    low: int
-    high: int
+    low: int = Field(ge=-LARGEST_INT, le=LARGEST_INT)
+    high: int = Field(ge=-LARGEST_INT, le=LARGEST_INT)
     step: int | None = Field(default=None, ge=1)
 
 
@@ -123,8 +163,9 @@ class CategoricalParameter(_Parameter):
     @field_validator("choices")
     @classmethod
     def _differ(cls, choices: list[Choice]) -> list[Choice]:
-        if len({(type(choice), choice) for choice in choices}) < len(choices):
-            raise ValueError(f"the choices {choices} repeat one; every choice once")
+        for position, choice in enumerate(choices):
+            if choice in choices[:position]:  # 1, 1.0 and true are one to Optuna
+                raise ValueError(f"the choices repeat {choice!r} (1, 1.0 and true are equal); every choice once")
         return choices
 
 
@@ -135,7 +176,7 @@ class Budget(_Section):
     """When a study is over: whichever comes first."""
 
     trials: int | None = Field(default=None, ge=1)
-    hours: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -162,7 +203,7 @@ class Seeds(_Section):
 class StudySpec(_Section):
     """A whole study file, valid."""
 
-    study: str = Field(min_length=1, max_length=200)
+    study: Name
     task: Task
     trainer: Trainer
     space: dict[str, Parameter] = Field(min_length=1)
@@ -192,6 +233,11 @@ class StudySpec(_Section):
         return {name: parameter.model_dump(exclude_defaults=True) for name, parameter in self.space.items()}
 
 
+def is_import_path(text: str) -> bool:
+    """Whether text has the form `package.module.Class` or `package.module:Class`."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*", text) is not None
+
+
 def load_spec(path: Path, **overrides: Any) -> StudySpec:
     """Read and check a study file. `overrides`: `trials`, `study`; None leaves what the file says.
 
@@ -216,8 +262,9 @@ def parse_spec(
     try:
         return StudySpec.model_validate(filled)
     except ValidationError as error:
-        problems = [_explain(problem, filled, source, lines or {}) for problem in error.errors()]
-        raise SpecError("\n".join(dict.fromkeys(problems))) from error
+        by_key = {_key_path(problem["loc"], filled): problem for problem in reversed(error.errors())}
+        problems = [_explain(problem, filled, source, lines or {}) for problem in reversed(by_key.values())]
+        raise SpecError("\n".join(problems)) from error
     except TrainerError as error:
         raise SpecError(f"{source}: trainer.recipe: {error}") from error
 
@@ -258,6 +305,9 @@ _ADVICE = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "dict_type": "must be a mapping of keys",
+    "model_attributes_type": "must be a mapping of keys",
+    "bool_type": "must be true or false",
+    "too_short": "must not be empty",
     "model_type": "must be a mapping of keys",
     "list_type": "must be a list, as in [a, b]",
     "union_tag_not_found": "needs a `type`: float, int or categorical",

@@ -33,6 +33,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from storage.errors import StoreUnavailableError
+from storage.locks import ForkSafeLock
 
 BUSY_TIMEOUT_SECONDS = 60  # how long a writer waits for the others; several times what 8 busy processes need
 CONNECT_TIMEOUT_SECONDS = 10
@@ -46,7 +47,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._url = _checked_url(url)
         self._engines: _Engines | None = None
-        self._opening = threading.Lock()
+        self._opening = ForkSafeLock()
 
     @property
     def url(self) -> str:
@@ -107,7 +108,6 @@ class Store:
             return engines
         if engines is not None:  # forked: the parent's connections must not be used, nor closed under its feet
             _INHERITED.append(engines)
-            self._opening = threading.Lock()  # another thread of the parent may have held the old one
             self._engines = None
         with self._opening:
             if self._engines is None:

@@ -1,7 +1,6 @@
 """How search distributions are kept once each and referred to by a small number."""
 
 import json
-import threading
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -10,6 +9,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from sqlalchemy import Connection, select
 
 from storage.database import Store, insert_if_absent
+from storage.locks import ForkSafeLock
 from storage.models import distributions
 
 StoredParams = dict[str, tuple[int, float]]  # name -> distribution id, internal value
@@ -21,7 +21,7 @@ class DistributionTable:
     def __init__(self) -> None:
         self._by_id: dict[int, BaseDistribution] = {}
         self._ids: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def id_of(self, store: Store, distribution: BaseDistribution) -> int:
         """The number of the distribution, which is given one if it has none.

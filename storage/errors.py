@@ -7,7 +7,8 @@ StorageError
 ├── StudyExistsError      (ValueError)        a study of that name is there already
 ├── StudyNotFoundError    (KeyError)          there is no such study
 ├── TrialNotFoundError    (KeyError)          there is no such trial
-└── StaleAttemptError     (RuntimeError)      the trial was given to somebody else in the meantime
+├── StaleAttemptError     (RuntimeError)      the trial was given to somebody else in the meantime
+└── SenderBusyError       (RuntimeError)      another process is sending to MLflow
 """
 
 from collections.abc import Iterable
@@ -56,3 +57,7 @@ class TrialNotFoundError(_NotFoundError):
 
 class StaleAttemptError(StorageError, RuntimeError):
     """The attempt is not the trial's current one: its lease ended, or the trial is finished."""
+
+
+class SenderBusyError(StorageError, RuntimeError):
+    """Another process is sending what waits for MLflow."""

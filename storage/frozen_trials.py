@@ -2,7 +2,6 @@
 
 import json
 import math
-import threading
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -14,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
 from storage.database import Store
 from storage.distributions import DistributionTable, external_params, read_params
 from storage.errors import StudyNotFoundError, TrialNotFoundError
+from storage.locks import ForkSafeLock
 from storage.models import UNFINISHED, intermediate_values, studies, trial_attributes, trials
 
 NUMBERS_PER_QUERY = 10_000  # SQLite takes at most 32,766 values in a statement
@@ -26,7 +26,7 @@ class FrozenTrials:
         self._distributions = known_distributions
         self._studies: dict[int, _StudyTrials] = {}
         self._finished: dict[int, FrozenTrial] = {}  # by trial id
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def one(self, store: Store, trial_id: int) -> FrozenTrial:
         """The trial. Raises TrialNotFoundError."""

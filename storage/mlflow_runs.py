@@ -6,12 +6,15 @@ at which they were reported.
 
 import logging
 import os
-from collections.abc import Sequence
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from storage.database import Store, insert_if_absent
 from storage.models import UNFINISHED, mlflow_runs, trials
@@ -26,6 +29,14 @@ PARAMS_PER_CALL = 100
 PARAM_LENGTH = 6_000
 TAG_LENGTH = 5_000
 RUN_KEY_TAG = "hindsight.run_key"
+ORIGINAL_NAME_TAG = "hindsight.name."  # and the name in MLflow; its value is the name that MLflow does not take
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
+IS_GONE = "RESOURCE_DOES_NOT_EXIST"
+
+
+def study_run_key(name: str, created_at: float) -> str:
+    """The key of a study's run, unlike any other study's, also in another store that sends to the same MLflow."""
+    return f"{name}@{created_at!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +53,8 @@ class FollowedStudy:
 
     @property
     def run_key(self) -> str:
-        """Unlike any other study's, also in another store that sends to the same MLflow."""
-        return f"{self.name}@{self.created_at!r}"
+        """The key of the study's run."""
+        return study_run_key(self.name, self.created_at)
 
     @property
     def result_name(self) -> str:
@@ -77,9 +88,23 @@ class StudyRuns:
         self._study = study
         self._client = _client(study.mlflow_uri)
         self._experiment_id = _experiment_id(self._client, study)
+        self._parent_id: str | None = None  # once it is known to be there
+        self._renamed: set[tuple[str, str]] = set()  # run and name, once MLflow knows the original
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Send the messages about one run, in the order in which they were left."""
+        """Send the messages about one run, in the order in which they were left.
+
+        A run that is gone, because MLflow's store was deleted, is made anew.
+        """
+        try:
+            self._send(messages)
+        except Exception as error:
+            if getattr(error, "error_code", None) != IS_GONE:
+                raise
+            self._forget_runs()
+            self._send(messages)
+
+    def _send(self, messages: Sequence[Message]) -> None:
         parent = self._parent()
         if messages[0].trial_id is None:
             return  # the study has started: now there is a run that says so
@@ -90,7 +115,7 @@ class StudyRuns:
                 case "run_started":
                     self._started(run_id, message)
                 case "metrics":
-                    metrics += _metrics(message, message.payload["metrics"], message.payload["step"])
+                    metrics += self._metrics(run_id, message, message.payload["metrics"], message.payload["step"])
                 case "run_finished":
                     self._log_metrics(run_id, metrics)
                     metrics = []
@@ -110,6 +135,13 @@ class StudyRuns:
             self._client.update_run(self._parent(), status="RUNNING")
 
     def _parent(self) -> str:
+        if self._parent_id is None:
+            run_id = self._create_parent()
+            self._client.get_run(run_id)  # a run nested in one that is gone would be seen by nobody
+            self._parent_id = run_id
+        return self._parent_id
+
+    def _create_parent(self) -> str:
         study = self._study
         tags = {"hindsight.study": study.name, "hindsight.directions": ",".join(study.directions)}
         if study.metric:
@@ -131,8 +163,9 @@ class StudyRuns:
 
     def _run_id(self, key: str, name: str, tags: dict[str, str], started_milliseconds: int) -> str:
         """The run of that key, created if MLflow does not have it."""
+        here = {"mlflow_uri": self._study.mlflow_uri, "run_key": key}
         with self._store.read() as connection:
-            known = connection.execute(select(mlflow_runs.c.run_id).where(mlflow_runs.c.run_key == key)).scalar()
+            known = connection.execute(select(mlflow_runs.c.run_id).filter_by(**here)).scalar()
         if known is not None:
             return str(known)
         tags = {tag: value[:TAG_LENGTH] for tag, value in tags.items()} | {RUN_KEY_TAG: key}
@@ -142,8 +175,17 @@ class StudyRuns:
             ).info.run_id
         )
         with self._store.write(durable=False) as connection:
-            connection.execute(insert_if_absent(self._store.dialect, mlflow_runs), {"run_key": key, "run_id": run_id})
+            connection.execute(insert_if_absent(self._store.dialect, mlflow_runs), {**here, "run_id": run_id})
         return run_id
+
+    def _forget_runs(self) -> None:
+        """Look them up, or create them, when they are needed next."""
+        keys, study = mlflow_runs.c.run_key, self._study
+        is_of_study = (keys == study.run_key) | keys.startswith(f"{study.run_key}/", autoescape=True)
+        with self._store.write(durable=False) as connection:
+            connection.execute(delete(mlflow_runs).where(mlflow_runs.c.mlflow_uri == study.mlflow_uri, is_of_study))
+        self._experiment_id = _experiment_id(self._client, study)
+        self._parent_id = None
 
     def _find(self, key: str) -> str | None:
         from mlflow.entities import ViewType  # noqa: PLC0415 - MLflow takes seconds to import
@@ -157,7 +199,9 @@ class StudyRuns:
         from mlflow.entities import Param, RunTag  # noqa: PLC0415
 
         payload = message.payload
-        params = [Param(name, str(value)[:PARAM_LENGTH]) for name, value in payload["params"].items()]
+        names = mlflow_names(payload["params"])
+        self._keep_original(run_id, names)
+        params = [Param(names[name], str(value)[:PARAM_LENGTH]) for name, value in payload["params"].items()]
         facts = {
             "mlflow.source.git.commit": payload["code_version"],
             "hindsight.seed": payload["seed"],
@@ -170,19 +214,44 @@ class StudyRuns:
             self._client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
 
     def _finished(self, parent: str, run_id: str, message: Message) -> None:
+        """Tell the outcome; should MLflow refuse a part of it, the run is over all the same."""
+        try:
+            self._tell_outcome(parent, run_id, message)
+        finally:
+            self._client.set_terminated(run_id, message.payload["status"], end_time=message.milliseconds)
+
+    def _tell_outcome(self, parent: str, run_id: str, message: Message) -> None:
         payload = message.payload
         value = payload.get("value")
         measured = {name: payload.get(name) for name in ("cost_seconds", "epochs", "peak_memory_bytes")}
         if value is not None:
             measured[self._study.result_name] = value
-        self._log_metrics(run_id, _metrics(message, measured, step=payload.get("epochs") or 0))
+        self._log_metrics(run_id, self._metrics(run_id, message, measured, step=payload.get("epochs") or 0))
         if payload["state"] == "COMPLETE" and message.number is not None:
-            self._log_metrics(parent, _metrics(message, {self._study.result_name: value}, step=message.number))
+            outcome = {self._study.result_name: value}
+            self._log_metrics(parent, self._metrics(parent, message, outcome, step=message.number))
         self._client.set_tag(run_id, "hindsight.state", payload["state"])
         if payload.get("error"):
             self._client.set_tag(run_id, "hindsight.error", payload["error"][:TAG_LENGTH])
         self._log_checkpoint(run_id, payload.get("checkpoint"))
-        self._client.set_terminated(run_id, payload["status"], end_time=message.milliseconds)
+
+    def _metrics(self, run_id: str, message: Message, values: Mapping[str, float | None], step: int) -> list[Any]:
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        names, at = mlflow_names(values), message.milliseconds
+        self._keep_original(run_id, names)
+        return [Metric(names[name], float(value), at, step) for name, value in values.items() if value is not None]
+
+    def _keep_original(self, run_id: str, names: Mapping[str, str]) -> None:
+        """Note in tags what was renamed, once for each run."""
+        from mlflow.entities import RunTag  # noqa: PLC0415
+
+        renamed = {(run_id, there): name for name, there in names.items() if name != there}
+        new = {at: name for at, name in renamed.items() if at not in self._renamed}
+        if new:
+            tags = [RunTag(f"{ORIGINAL_NAME_TAG}{there}", name[:TAG_LENGTH]) for (_, there), name in new.items()]
+            self._client.log_batch(run_id, tags=tags)
+            self._renamed |= new.keys()
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Any]) -> None:
         for start in range(0, len(metrics), METRICS_PER_CALL):
@@ -191,19 +260,32 @@ class StudyRuns:
     def _log_checkpoint(self, run_id: str, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        if Path(checkpoint).is_dir():
-            self._client.log_artifacts(run_id, checkpoint, "checkpoint")
-        elif Path(checkpoint).exists():
-            self._client.log_artifact(run_id, checkpoint, "checkpoint")
-        else:
-            log.warning("The checkpoint %s is gone; its run in MLflow goes without.", checkpoint)
+        try:
+            if Path(checkpoint).is_dir():
+                self._client.log_artifacts(run_id, checkpoint, "checkpoint")
+            elif Path(checkpoint).exists():
+                self._client.log_artifact(run_id, checkpoint, "checkpoint")
+            else:
+                log.warning("The checkpoint %s is gone; its run in MLflow goes without.", checkpoint)
+        except PermissionError as error:  # the server's folder for artifacts may be no folder of this machine
+            log.warning("MLflow's artifacts cannot be written here, so its run goes without a checkpoint: %s", error)
 
 
-def _metrics(message: Message, values: dict[str, float | None], step: int) -> list[Any]:
-    from mlflow.entities import Metric  # noqa: PLC0415
+def mlflow_names(names: Iterable[str]) -> dict[str, str]:
+    """What each name is called in MLflow, which does not take every character; names that differ stay different."""
+    plain = {name: _plain(name) for name in names}
+    there = list(plain.values())
+    return {
+        name: f"{new}_{sha256(name.encode()).hexdigest()[:6]}" if new != name and there.count(new) > 1 else new
+        for name, new in plain.items()
+    }
 
-    at = message.milliseconds
-    return [Metric(name, float(value), at, step) for name, value in values.items() if value is not None]
+
+def _plain(name: str) -> str:
+    plain = NOT_IN_NAMES.sub("_", name)
+    if posixpath.normpath(plain) != plain or plain.startswith(("/", "..")) or plain == ".":  # names are paths, too
+        return f"_{plain.replace('/', '_')}"
+    return plain
 
 
 def _client(uri: str) -> "MlflowClient":

@@ -109,6 +109,7 @@ trials = Table(
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("attempt", Integer, nullable=False, server_default="0"),  # how often claimed: the fencing token
+    Column("deaths", Integer, nullable=False, server_default="0"),  # attempts that ended with their process or lease
     Column("worker", Text),  # who holds the lease
     Column("lease_until", Double),  # by the database's clock; null: not leased
     Column("cost_seconds", Double),
@@ -170,9 +171,10 @@ outbox = Table(  # what MLflow has yet to be told
     sqlite_autoincrement=True,
 )
 
-mlflow_runs = Table(  # which MLflow run belongs to a study or to an attempt at a trial
+mlflow_runs = Table(  # which run of which MLflow belongs to a study or to an attempt at a trial
     "mlflow_runs",
     metadata,
+    Column("mlflow_uri", Text, primary_key=True),
     Column("run_key", Text, primary_key=True),
     Column("run_id", Text, nullable=False),
 )

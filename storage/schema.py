@@ -20,6 +20,9 @@ __all__ = ["SchemaState", "Store", "downgrade", "open_store", "schema_state", "u
 _ONE_AT_A_TIME = threading.Lock()  # Alembic's context belongs to the process, not to the thread
 VERSION_TABLE = "hindsight_version"  # not Alembic's default: MLflow and Optuna may share the database server
 
+OTHER_PROGRAMS = {"MLflow": "latest_metrics", "Optuna": "study_directions"}  # and a table that only they have
+TABLES_SHOWN = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaState:
@@ -35,7 +38,7 @@ class SchemaState:
 
 
 def open_store(url: str, *, upgrade: bool = True) -> Store:
-    """Open the history at `url`; an empty database becomes one, unless `upgrade` is False.
+    """Open the history at `url`; a database without one gets one, unless `upgrade` is False.
 
     Any number of processes may do this at once. A database of another version is refused, never changed.
     Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError.
@@ -50,7 +53,7 @@ def open_store(url: str, *, upgrade: bool = True) -> Store:
         state = _state(store)
     if not state.is_current:
         store.dispose()
-        raise _mismatch(store, state)
+        raise _mismatch(store, state) if state.current else unavailable(url, "there is no history in this database.")
     return store
 
 
@@ -103,10 +106,17 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _refuse_foreign_tables(store: Store, connection: Connection) -> None:
-    taken = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    """A PostgreSQL database may be shared as long as no name is taken; a SQLite file has one writer at a time."""
+    foreign = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
+    taken = foreign if store.dialect == "sqlite" else foreign & set(metadata.tables)
     if taken:
-        reason = f"another program's tables are there already ({', '.join(taken)}). Use a database of its own."
-        raise unavailable(store.url, reason)
+        owner = next((program for program, table in OTHER_PROGRAMS.items() if table in foreign), "another program")
+        shown = ", ".join(sorted(taken)[:TABLES_SHOWN]) + (", …" if len(taken) > TABLES_SHOWN else "")
+        raise unavailable(
+            store.url,
+            f"{owner}'s tables are there already ({shown}). "
+            f"Use a {'file' if store.dialect == 'sqlite' else 'database'} of its own.",
+        )
 
 
 @contextmanager
@@ -123,9 +133,9 @@ def _migrating(store: Store) -> Iterator[tuple[Connection, Config]]:
 
 def _mismatch(store: Store, state: SchemaState) -> SchemaOutdatedError | SchemaTooNewError:
     masked = repr(store)[len("Store(") + 1 : -2]
-    if state.current is None or _is_known(state.current):
+    if state.current is not None and _is_known(state.current):
         return SchemaOutdatedError(
-            f"The history at {masked} has schema {state.current or 'none'}, this program needs {state.head}. Run:\n"
+            f"The history at {masked} has schema {state.current}, this program needs {state.head}. Run:\n"
             f"  hpo db upgrade --storage {masked}"
         )
     return SchemaTooNewError(

@@ -2,6 +2,7 @@
 
 A claim gives a worker a trial until its lease ends by the database's clock. Each claim is a new attempt, and its number
 is the fencing token: whoever comes back with an older one is refused, and what it brought is kept as a late result.
+An attempt that ends with its process or its lease is a death; a trial that took too many workers with it is given up.
 Everything that belongs together, the row and its message to MLflow, is one transaction.
 """
 
@@ -21,6 +22,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     tuple_,
     update,
@@ -29,7 +31,17 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.database import Store, database_now, insert_if_absent, upsert
 from storage.errors import StaleAttemptError, StorageError, StudyExistsError, StudyNotFoundError, TrialNotFoundError
-from storage.models import intermediate_values, outbox, studies, study_attributes, tasks, trial_attributes, trials
+from storage.mlflow_runs import study_run_key
+from storage.models import (
+    intermediate_values,
+    mlflow_runs,
+    outbox,
+    studies,
+    study_attributes,
+    tasks,
+    trial_attributes,
+    trials,
+)
 
 SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared search space
 LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
@@ -89,6 +101,38 @@ def create_study(
     return study_id
 
 
+def set_mlflow_uri(store: Store, study_id: int, uri: str | None) -> None:
+    """Follow a study in another MLflow from now on, or in none. Raises StudyNotFoundError.
+
+    What has not arrived yet goes to the new one; with none it is kept until there is one again.
+    """
+    with store.write() as connection:
+        changed = connection.execute(update(studies).where(studies.c.id == study_id).values(mlflow_uri=uri))
+        if changed.rowcount == 0:
+            raise StudyNotFoundError(f"There is no study with id {study_id}.")
+
+
+def delete_study_without_results(store: Store, name: str) -> bool:
+    """Delete a study in which no trial is complete or pruned; returns whether it did.
+
+    It does not while somebody holds the lease of a trial in it. A task that no study is left of goes too, and what
+    MLflow has yet to be told. Raises StudyNotFoundError.
+    """
+    with store.write() as connection:
+        study = connection.execute(_STUDY_NAMED, {"name": name}).first()
+        if study is None:
+            raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
+        if connection.execute(_IS_WORTH_KEEPING, {"study_id": study.id}).first() is not None:
+            return False
+        key = study_run_key(study.name, study.created_at)
+        is_its_run = or_(mlflow_runs.c.run_key == key, mlflow_runs.c.run_key.startswith(f"{key}/", autoescape=True))
+        connection.execute(delete(mlflow_runs).where(is_its_run))
+        connection.execute(delete(studies).where(studies.c.id == study.id))
+        is_used = select(studies.c.id).where(studies.c.task_id == tasks.c.id).exists()
+        connection.execute(delete(tasks).where(tasks.c.id == study.task_id, ~is_used))
+        return True
+
+
 def claim_trial(
     store: Store,
     study_id: int,
@@ -100,14 +144,18 @@ def claim_trial(
 ) -> Claim | None:
     """Claim the next trial: one whose lease ended, else the oldest waiting, else a new one; None when all are taken.
 
-    A trial whose lease ended at its last attempt is given up: it fails with that as the reason. No new trial is made
-    once the study has `max_trials`. Trials that run without a lease, as plain Optuna's do, are left alone.
+    What the worker itself holds is not taken from it, even if its lease ended while the machine was suspended. A trial
+    whose `max_attempts`th lease ended is given up: it fails with that as the reason. No trial is started once
+    `max_trials` run or are finished. Trials that run without a lease, as plain Optuna's do, are left alone.
     """
+    study = {"study_id": study_id}
     with store.write() as connection:
         number_of_trials = count_trials_locking(connection, study_id)
-        for trial in connection.execute(_EXPIRED, {"study_id": study_id}).all():
-            _requeue(connection, trial, reason="its lease ended", max_attempts=max_attempts)
-        trial_id = connection.execute(_OLDEST_WAITING, {"study_id": study_id}).scalar()
+        for trial in connection.execute(_EXPIRED, {**study, "by": worker}).all():
+            _requeue(connection, trial, reason="its lease ended", max_deaths=max_attempts)
+        if max_trials is not None and number_of_trials - _number_waiting(connection, study_id) >= max_trials:
+            return None
+        trial_id = connection.execute(_OLDEST_WAITING, study).scalar()
         if trial_id is None:
             if max_trials is not None and number_of_trials >= max_trials:
                 return None
@@ -135,10 +183,17 @@ def extend_leases(store: Store, claims: Iterable[Claim], *, worker: str, lease_s
         return set(extended.scalars())
 
 
-def release_trial(store: Store, claim: Claim, *, reason: str) -> None:
-    """Give a claimed trial back to the queue, as when the user interrupts. Raises StaleAttemptError."""
+def release_trial(
+    store: Store, claim: Claim, *, reason: str, counts: bool = False, max_attempts: int = MAX_ATTEMPTS
+) -> bool:
+    """Give a claimed trial back to the queue, as when the user interrupts; returns whether it will be tried again.
+
+    `counts`: the trial's process died. At the `max_attempts`th death it fails instead of waiting.
+    Raises StaleAttemptError.
+    """
     with store.write() as connection:
-        _requeue(connection, _current(connection, claim), reason=reason, max_attempts=None)
+        trial = _current(connection, claim)
+        return _requeue(connection, trial, reason=reason, max_deaths=max_attempts if counts else None)
 
 
 def reclaim_dead_workers(
@@ -151,7 +206,7 @@ def reclaim_dead_workers(
         alive = {worker: is_alive(worker) for worker in {trial.worker for trial in leased}}
         orphans = [trial for trial in leased if not alive[trial.worker]]
         for trial in orphans:
-            _requeue(connection, trial, reason="its worker died", max_attempts=max_attempts)
+            _requeue(connection, trial, reason="its worker died", max_deaths=max_attempts)
         return len(orphans)
 
 
@@ -310,13 +365,15 @@ _is_leased = and_(trials.c.study_id == bindparam("study_id"), _is_running, trial
 _INSERT_TRIAL = insert(trials).returning(trials.c.id)
 _CHANGE_TRIAL = update(trials).where(trials.c.id == bindparam("changed_id"))
 
-_held = (trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.worker)
+_held = (trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker)
 
 _LEASED = select(*_held).where(_is_leased).order_by(trials.c.number).with_for_update()
-_EXPIRED = _LEASED.where(trials.c.lease_until < database_now())
+_EXPIRED = _LEASED.where(trials.c.lease_until < database_now(), trials.c.worker != bindparam("by"))
+_is_waiting = and_(trials.c.study_id == bindparam("study_id"), trials.c.state == TrialState.WAITING.value)
+_NUMBER_WAITING = select(func.count()).select_from(trials).where(_is_waiting)
 _OLDEST_WAITING = (
     select(trials.c.id)
-    .where(trials.c.study_id == bindparam("study_id"), trials.c.state == TrialState.WAITING.value)
+    .where(_is_waiting)
     .order_by(trials.c.number)
     .limit(1)
     .with_for_update(skip_locked=True)  # plain Optuna may be starting it
@@ -335,6 +392,20 @@ _CLAIM = (
     .returning(trials.c.number, trials.c.attempt)
 )
 _LOCK_STUDY = select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
+_STUDY_NAMED = (
+    select(studies.c.id, studies.c.name, studies.c.created_at, studies.c.task_id)
+    .where(studies.c.name == bindparam("name"))
+    .with_for_update()
+)
+_has_result = trials.c.state.in_([TrialState.COMPLETE.value, TrialState.PRUNED.value])
+_IS_WORTH_KEEPING = (
+    select(trials.c.id)
+    .where(
+        trials.c.study_id == bindparam("study_id"),
+        or_(_has_result, and_(_is_running, trials.c.lease_until >= database_now())),
+    )
+    .limit(1)
+)
 _NEXT_NUMBER = select(func.coalesce(func.max(trials.c.number), -1) + 1).where(
     trials.c.study_id == bindparam("study_id")
 )
@@ -391,17 +462,28 @@ def _stale(trial: TrialRow, claim: Claim) -> StaleAttemptError:
     )
 
 
-def _requeue(connection: Connection, trial: TrialRow, *, reason: str, max_attempts: int | None) -> None:
-    """End an attempt without an outcome: back into the queue, or given up after the last."""
-    if max_attempts is not None and trial.attempt >= max_attempts:
-        reason = f"gave up after {trial.attempt} attempts: {reason}"
+def _requeue(connection: Connection, trial: TrialRow, *, reason: str, max_deaths: int | None) -> bool:
+    """End an attempt without an outcome: back into the queue, or given up after so many deaths; None: it is no death.
+
+    Returns whether it is back in the queue.
+    """
+    deaths = trial.deaths + (max_deaths is not None)
+    is_given_up = max_deaths is not None and deaths >= max_deaths
+    if is_given_up:
+        reason = f"gave up after {deaths} attempts: {reason}"
         columns = finished_columns(TrialState.FAIL, None)
     else:
         columns = {"state": TrialState.WAITING.value, "lease_until": None}
-    change_trial(connection, trial.id, worker=None, error=reason, **columns)
+    error = reason.replace("\0", "")  # PostgreSQL's text cannot hold a NUL
+    change_trial(connection, trial.id, worker=None, deaths=deaths, error=error, **columns)
     attempt = Claim(trial_id=trial.id, number=-1, attempt=trial.attempt)
-    outcome = {"status": "KILLED", "state": TrialState(columns["state"]).name, "error": reason}
+    outcome = {"status": "KILLED", "state": TrialState(columns["state"]).name, "error": error}
     _tell_mlflow(connection, trial.study_id, "run_finished", outcome, attempt)
+    return not is_given_up
+
+
+def _number_waiting(connection: Connection, study_id: int) -> int:
+    return int(connection.execute(_NUMBER_WAITING, {"study_id": study_id}).scalar_one())
 
 
 def _keep_late_result(

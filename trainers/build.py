@@ -14,8 +14,8 @@ from trainers.imports import UserClasses
 from trainers.job import TrainerConfig
 
 OURS = {
-    "devices": "set `devices` of the study",
-    "accelerator": "set `accelerator` of the study",
+    "devices": "set `trainer.devices`",
+    "accelerator": "set `trainer.accelerator`",
     "strategy": "it follows from `devices`",
     "num_nodes": "a trial runs on one machine",
     "callbacks": "return them from `configure_callbacks` of the model",
@@ -25,6 +25,8 @@ OURS = {
     "fast_dev_run": "set `max_epochs` and `limit_train_batches` instead",
     "default_root_dir": "each trial has a folder of its own",
 }  # arguments of the Trainer that a study cannot set, and what to do instead
+FIXED_ELSEWHERE = {"max_epochs": "set `trainer.max_epochs`"}  # that it can search, but fixes by a key of their own
+FILE_KEYS = {"model": "model.init_args", "data": "data.init_args", "trainer": "trainer.arguments"}  # of the study file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def route(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -
         missing = [name for name in signature_of(constructor).required if name not in given] if constructor else []
         if missing and constructor:
             raise ParameterMismatchError(
-                f"{constructor.__name__} needs {_listed(missing)}: add it to the space or to `{role}_args`"
+                f"{constructor.__name__} needs {_listed(missing)}: add it to the space or to `{FILE_KEYS[role]}`"
             )
     return arguments
 
@@ -98,7 +100,10 @@ def _send(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -
     arguments: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "trainer": {}}
     for role, args in fixed.items():
         for name, value in args.items():
-            _check(role, name, signatures, asked=f"`{role}_args` has {name!r}")
+            asked = f"`{FILE_KEYS[role]}` has {name!r}"
+            if role == "trainer" and name in FIXED_ELSEWHERE:
+                raise ParameterMismatchError(f"{asked}: {FIXED_ELSEWHERE[name]} instead")
+            _check(role, name, signatures, asked=asked)
             arguments[role][name] = value
     for parameter, value in params.items():
         for role, name in _receivers(parameter, signatures):

@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from trainers.build import Arguments, build, route
@@ -61,7 +61,7 @@ def fit(classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int, 
     model, data = build(classes, arguments)
     with tempfile.TemporaryFile("w+") as result:
         judge = EpochJudge(job, threads=config.threads, report=report, result=result)
-        trainer = make_trainer(config, arguments, judge, directory=job.directory, slot=slot)
+        trainer = make_trainer(config, arguments, [judge], directory=job.directory, slot=slot)
         try:
             trainer.fit(model, datamodule=data)
         except Exception:
@@ -71,7 +71,7 @@ def fit(classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int, 
 
 
 def make_trainer(
-    config: TrainerConfig, arguments: Arguments, judge: EpochJudge, *, directory: str, slot: int
+    config: TrainerConfig, arguments: Arguments, callbacks: list[Callback], *, directory: str, slot: int
 ) -> lightning.Trainer:
     """The study's own arguments win over our defaults, a trial's parameters over both."""
     return lightning.Trainer(
@@ -79,7 +79,7 @@ def make_trainer(
         accelerator=config.accelerator,
         devices=choose_devices(config, slot=slot),
         strategy=choose_strategy(config),
-        callbacks=[judge],
+        callbacks=callbacks,
         logger=False,
         default_root_dir=directory,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -22,14 +23,16 @@ from typing import NoReturn
 import torch
 import torch.profiler  # Lightning imports it when a fit begins
 
-from trainers.build import check_names
+from trainers.build import Arguments, check_names
 from trainers.channel import Channel, Message, open_inherited_channel
 from trainers.errors import ModelImportError, TrainerError
+from trainers.fit import make_trainer
 from trainers.imports import UserClasses, import_user_classes
 from trainers.job import FitJob, TrainerConfig
 from trainers.processes import (
     TRIAL_VARIABLE,
     adopt_orphans,
+    describe_exit,
     die_with_parent,
     kill_group,
     outlive_parent,
@@ -65,12 +68,42 @@ def _import(config: TrainerConfig, *, names: Collection[str]) -> UserClasses:
     torch.set_num_threads(1)  # user modules may compute on import; OpenMP's threads do not survive a fork
     classes = import_user_classes(config)
     check_names(classes, config, names)
+    _check_trainer(config)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has not typed it yet
         raise ModelImportError(
             f"importing {config.model!r} or {config.data!r} starts CUDA, which no forked trial could use then: "
             "move what touches the GPU from the module into a constructor or a hook"
         )
     return classes
+
+
+def _check_trainer(config: TrainerConfig) -> None:
+    """Whether Lightning makes a Trainer of the study's settings; tried in a child, for it may start threads or CUDA."""
+    reading, writing = os.pipe()
+    template = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with_parent(parent=template)
+            os.write(writing, _refusal(config).encode()[: select.PIPE_BUF])
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8", errors="replace") as answer:  # noqa: PTH123 - a descriptor
+        refusal = answer.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if refusal or code:
+        raise TrainerError(f"Lightning makes no Trainer of this study's settings: {refusal or describe_exit(code)}")
+
+
+def _refusal(config: TrainerConfig) -> str:
+    """What Lightning says against the settings; empty where it takes them."""
+    try:
+        arguments = Arguments(trainer=config.trainer_args)
+        make_trainer(config, arguments, [], directory=tempfile.gettempdir(), slot=0)
+    except Exception as error:
+        return str(error).strip() or type(error).__name__
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)

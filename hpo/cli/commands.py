@@ -179,9 +179,14 @@ def sync(storage: Storage = None, json: Json = False) -> None:
     """Send the results that still wait for MLflow."""
     from hpo.cli import show
     from storage import outbox
+    from storage.errors import SenderBusyError
 
     store = _existing_store(storage)
-    sent = outbox.deliver(store)
+    try:
+        sent = outbox.deliver(store)
+    except SenderBusyError:
+        show.sync_is_busy(outbox.pending(store), as_json=json)
+        return
     waiting = outbox.pending(store)
     show.synced(sent, waiting, as_json=json)
     if waiting:
@@ -192,10 +197,10 @@ def sync(storage: Storage = None, json: Json = False) -> None:
 def upgrade(storage: Storage = None, json: Json = False) -> None:
     """Bring the store's schema to this version's (a new store is made if there is none)."""
     from hpo.cli import show
-    from hpo.settings import resolve_settings
+    from hpo.settings import storage_url
     from storage import schema
 
-    url = resolve_settings(storage=storage).storage
+    url = storage_url(storage)
     schema.upgrade(url)
     show.schema_state(schema.schema_state(url), as_json=json)
 
@@ -214,15 +219,15 @@ def check(storage: Storage = None, json: Json = False) -> None:
 def _existing_store(storage: str | None) -> Store:
     from storage.schema import open_store
 
-    return open_store(_existing_url(storage))
+    return open_store(_existing_url(storage), upgrade=False)
 
 
 def _existing_url(storage: str | None) -> str:
     """The store's URL; a question never creates a store."""
     from hpo.errors import SettingsError
-    from hpo.settings import resolve_settings
+    from hpo.settings import storage_url
 
-    url = resolve_settings(storage=storage).storage
+    url = storage_url(storage)
     scheme, _, path = url.partition(":///")
     if scheme.startswith("sqlite") and path and not Path(path).exists():
         raise SettingsError(f"there is no history at {path} yet; `hpo tune` makes one, or name another by --storage")

@@ -17,14 +17,14 @@ from typing import IO
 
 from hpo.cli import show
 from hpo.errors import HpoError, SettingsError
-from hpo.settings import resolve_settings
+from hpo.settings import mlflow_uri
 
 START_SECONDS = 120.0
 
 
 def serve(mlflow: str | None, *, host: str, port: int, as_json: bool) -> None:
     """Serve until interrupted; a remote tracking server has a UI of its own, whose address is printed."""
-    uri = resolve_settings(mlflow=mlflow).mlflow
+    uri = mlflow_uri(mlflow)
     if uri is None:
         raise SettingsError("MLflow is `none`: there is no UI to show; name a tracking URI by --mlflow")
     if uri.startswith(("http://", "https://")):

@@ -177,7 +177,7 @@ def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool
     _print_best(console, summary, trials)
     incumbents = [value for value in _incumbents(trials, summary.directions) if value is not None]
     if len(incumbents) > 1:
-        console.print(f"\nincumbent {summary.metric or 'value'} after each finished trial")
+        console.print(f"\nincumbent {escape(summary.metric or 'value')} after each finished trial")
         console.print(step_chart(incumbents), markup=False)
     console.print(_trial_table(trials[-MAX_TRIALS_SHOWN:]))
     if len(trials) > MAX_TRIALS_SHOWN:
@@ -197,7 +197,7 @@ def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialR
     if best is None:
         console.print("no finished trial yet" if not trials else "no trial has succeeded yet")
         return
-    console.print(f"best: trial {best.number}, {summary.metric or 'value'} = [bold]{number(best.value)}[/]")
+    console.print(f"best: trial {best.number}, {escape(summary.metric or 'value')} = [bold]{number(best.value)}[/]")
     console.print(f"  {escape(params_text(best.params))}")
     if best.checkpoint:
         console.print(f"  checkpoint {escape(best.checkpoint)}", soft_wrap=True)
@@ -299,6 +299,14 @@ def synced(sent: int, waiting: int, *, as_json: bool) -> None:
         print(f"{sent} messages sent to MLflow; {waiting} still wait: MLflow does not take them")
     else:
         print(f"{sent} messages sent to MLflow; nothing waits")
+
+
+def sync_is_busy(waiting: int, *, as_json: bool) -> None:
+    """`hpo sync` while a study sends by itself."""
+    if as_json:
+        print_json({"sent": 0, "waiting": waiting, "busy": True})
+    else:
+        print(f"a running study is sending already; {waiting} messages wait")
 
 
 def schema_state(state: SchemaState, *, as_json: bool) -> None:

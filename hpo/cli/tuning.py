@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +18,7 @@ from rich.progress import Progress as ProgressBar
 from hpo.cli import show
 from hpo.errors import StudyFailedError
 from hpo.runner import Progress, StudyRunner, Watcher
-from hpo.settings import resolve_settings
+from hpo.settings import storage_url
 from hpo.spec import load_spec
 from storage import history
 from storage.schema import open_store
@@ -35,20 +38,37 @@ def tune_with_progress(
 ) -> None:
     """Run the study of a file; progress on standard error, the result on standard output."""
     spec = load_spec(study_file, trials=trials, study=name)
-    settings = resolve_settings(storage=storage, mlflow=mlflow, runs=runs)
     console = Console(stderr=True, highlight=False)
-    console.print(f"study [bold]{escape(spec.study)}[/]: {spec.task.direction} {escape(spec.task.metric)} "
-                  f"over {len(spec.space)} hyperparameters")  # fmt: skip
-    resume_command = f"hpo tune {study_file} --resume"
+    console.print(
+        f"study [bold]{escape(spec.study)}[/]: {spec.task.direction} {escape(spec.task.metric)} "
+        f"over {len(spec.space)} hyperparameters"
+    )
     try:
         with _Display(console) as display:
-            watcher = Watcher(progress=display.show, notice=display.say)
-            folder = study_file.resolve().parent
-            StudyRunner(spec, settings=settings, folder=folder, jobs=jobs, watcher=watcher).run(resume=resume)
+            StudyRunner(
+                spec,
+                folder=study_file.resolve().parent,
+                storage=storage,
+                mlflow=mlflow,
+                runs=runs,
+                jobs=jobs,
+                watcher=Watcher(progress=display.show, notice=display.say),
+            ).run(resume=resume)
     except KeyboardInterrupt:
-        console.print(f"interrupted; nothing is lost. Go on with: {escape(resume_command)}")
+        options = {"study": name, "trials": trials, "jobs": jobs, "storage": storage, "mlflow": mlflow, "runs": runs}
+        command = _resume_command(study_file, options)
+        console.print(f"interrupted; nothing is lost. Go on with: {escape(command)}", soft_wrap=True)
         raise
-    _print_result(settings.storage, spec.study, as_json=as_json)
+    _print_result(storage_url(storage), spec.study, as_json=as_json)
+
+
+def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
+    """The command line that goes on with the study, with the options that were given; a password stays hidden."""
+    words = ["hpo", "tune", str(study_file), "--resume"]
+    for option, value in options.items():
+        if value is not None and (option, value) != ("jobs", 1):
+            words += [f"--{option}", re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(value))]
+    return shlex.join(words)
 
 
 def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
@@ -57,13 +77,16 @@ def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
     trials = history.list_trials(store, summary.study_id)
     best = show.best_trial(summary, trials)
     if best is None:
-        raise StudyFailedError(f"study {name!r} has ended without one trial that succeeded")
+        raise StudyFailedError(
+            f"study {name!r} has ended without one trial that succeeded; `hpo show {shlex.quote(name)}` says why"
+        )
     if as_json:
         show.study(summary, trials, as_json=True)
         return
     metric = summary.metric or "value"
     print(f"best {metric} = {show.number(best.value)} in trial {best.number}: {show.params_text(best.params)}")
-    print(f"more: hpo show {name}   |   hpo ui   |   hpo stats {summary.task or summary.family}")
+    target = shlex.quote(summary.task or summary.family)
+    print(f"more: hpo show {shlex.quote(name)}   |   hpo ui   |   hpo stats {target}")
 
 
 class _Display:

@@ -80,6 +80,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Double(), nullable=True),
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column("cost_seconds", sa.Double(), nullable=True),
@@ -151,9 +152,10 @@ def upgrade() -> None:
     op.create_index("ix_outbox_study_id", "outbox", ["study_id"])
     op.create_table(
         "mlflow_runs",
+        sa.Column("mlflow_uri", sa.Text(), nullable=False),
         sa.Column("run_key", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("run_key", name="pk_mlflow_runs"),
+        sa.PrimaryKeyConstraint("mlflow_uri", "run_key", name="pk_mlflow_runs"),
     )
 
 

@@ -16,11 +16,12 @@ from optuna.trial import TrialState
 from sqlalchemy import update
 
 from storage import outbox
+from storage.errors import SenderBusyError
 from storage.mlflow_runs import StudyRuns
 from storage.models import mlflow_runs, studies
 from storage.outbox import deliver, pending
 from storage.schema import open_store
-from storage.studies import claim_trial, create_study, finish_trial, release_trial, report, start_trial
+from storage.studies import claim_trial, create_study, finish_trial, release_trial, report, set_mlflow_uri, start_trial
 
 AWAY = "http://127.0.0.1:9"  # nothing listens on the discard port
 
@@ -183,7 +184,7 @@ def test_nobody_waits_at_the_end_for_an_mlflow_that_is_not_there(sqlite_url):
 
 def test_what_mlflow_refuses_does_not_block_the_rest(store, study_id, client, request, caplog):
     claimed = claim(store, study_id)
-    report(store, claimed, step=0, value=1.0, metrics={"a name with a \n in it": 1.0})
+    report(store, claimed, step=0, value=1.0, metrics={"x" * 300: 1.0})
     finish_trial(store, claimed, state=TrialState.COMPLETE, value=1.0)
     deliver(store)
     assert pending(store) == 0
@@ -192,9 +193,108 @@ def test_what_mlflow_refuses_does_not_block_the_rest(store, study_id, client, re
     assert (trial.info.status, trial.data.metrics) == ("FINISHED", {"best_val_loss": 1.0})
 
 
+def test_names_that_mlflow_refuses_are_changed(store, study_id, client, request):
+    claimed = claim_trial(store, study_id, worker="worker", lease_seconds=60, max_trials=None)
+    start_trial(store, claimed, params={"model.lr@1": 0.1})
+    report(store, claimed, step=0, value=1.0, metrics={"acc@1": 1.0, "acc#1": 2.0, "loss[val]": 3.0, "loss": 4.0})
+    finish_trial(store, claimed, state=TrialState.COMPLETE, value=1.0)
+    deliver(store)
+    data = runs_of(client, request.node.name)["0"].data
+    assert data.params == {"model.lr_1": "0.1"}
+    names = {
+        tag.removeprefix("hindsight.name."): name for tag, name in data.tags.items() if tag.startswith("hindsight.name")
+    }
+    assert sorted(names.values()) == ["acc#1", "acc@1", "loss[val]", "model.lr@1"]
+    metrics = {names.get(name, name): value for name, value in data.metrics.items()}
+    assert metrics == {"acc@1": 1.0, "acc#1": 2.0, "loss[val]": 3.0, "loss": 4.0, "best_val_loss": 1.0}
+
+
+def test_a_study_whose_metric_has_an_odd_name(store, mlflow_uri, client):
+    study_id = create_study(
+        store, name="odd", task=f"task of odd {store.dialect}", metric="acc@1", mlflow_uri=mlflow_uri
+    )
+    train(store, study_id, 1.0)
+    deliver(store)
+    assert pending(store) == 0
+    runs = runs_of(client, f"odd {store.dialect}")
+    assert {name: run.info.status for name, run in runs.items()} == {"odd": "FINISHED", "0": "FINISHED"}
+    assert runs["0"].data.metrics["best_acc_1"] == 1.0
+
+
+def test_runs_are_made_anew_where_mlflow_lost_them(store, study_id, client, request, caplog):
+    train(store, study_id, 1.0)
+    deliver(store)
+    with store.write() as connection:  # as if another store had been there
+        connection.execute(update(mlflow_runs).values(run_id="0" * 32))
+    train(store, study_id, 2.0)
+    deliver(store)
+    assert pending(store) == 0
+    assert caplog.text == ""
+    runs = runs_of(client, request.node.name)
+    assert set(runs) == {request.node.name, "0", "1"}
+    assert runs["1"].data.tags["mlflow.parentRunId"] == runs[request.node.name].info.run_id
+
+
+def test_what_cannot_be_sent_even_to_a_new_run_does_not_block(store, study_id, monkeypatch, caplog):
+    class GoneError(Exception):
+        error_code = "RESOURCE_DOES_NOT_EXIST"
+
+    def refuse(self, messages):
+        raise GoneError("no such run")
+
+    monkeypatch.setattr(StudyRuns, "_send", refuse)
+    train(store, study_id, 1.0)
+    deliver(store)
+    assert pending(store) == 0
+    assert "MLflow refuses" in caplog.text
+
+
+def test_a_study_that_moves_to_another_mlflow_is_sent_there(store, study_id, client, request, tmp_path):
+    from mlflow import MlflowClient
+
+    train(store, study_id, 1.0)
+    deliver(store)
+    other = MlflowClient(f"sqlite:///{tmp_path}/other.db")
+    set_mlflow_uri(store, study_id, other.tracking_uri)
+    train(store, study_id, 2.0)
+    deliver(store)
+    assert set(runs_of(client, request.node.name)) == {request.node.name, "0"}
+    assert set(runs_of(other, request.node.name)) == {request.node.name, "1"}
+
+
+def test_at_the_end_nobody_waits_for_another_studys_mlflow(store, study_id, mlflow_uri, request, monkeypatch):
+    away = followed(store, AWAY, f"{request.node.name} away")
+    train(store, away, 1.0)
+    train(store, study_id, 1.0)
+    asked = []
+    attempt = outbox._Delivery.attempt
+    monkeypatch.setattr(outbox._Delivery, "attempt", lambda self: asked.append(self._study.study_id) or attempt(self))
+    over = threading.Event()
+    over.set()
+    outbox.follow(store, until=over, drain_seconds=600, study_id=study_id)
+    assert asked == [study_id]
+    assert pending(store, study_id) == 0
+    assert pending(store, away) == pending(store) > 0
+
+
+def test_an_mlflow_that_is_away_is_asked_less_and_less():
+    patience = outbox._Patience()
+    assert patience.may_ask(AWAY)
+    for _ in range(3):
+        assert not patience.is_over(AWAY)
+        patience.refused(AWAY, after_seconds=0.1)
+        assert not patience.may_ask(AWAY)
+    assert patience.is_over(AWAY)
+    assert patience.may_ask("another")
+    patience.give_last_chance()
+    assert not patience.is_over(AWAY)
+    patience.took(AWAY)
+    assert patience.may_ask(AWAY)
+
+
 def test_one_sender_at_a_time(store, study_id):
-    with store.exclusive("outbox", wait_seconds=0):
-        assert deliver(store) == 0
+    with store.exclusive("outbox", wait_seconds=0), pytest.raises(SenderBusyError, match="Another process"):
+        deliver(store)
     assert deliver(store) == 1
 
 
@@ -208,9 +308,10 @@ def test_a_limit_is_kept(store, study_id):
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_background_sender_drains_and_ends_with_its_parent(store, study_id, client, request):
     train(store, study_id, 1.0)
-    command = [sys.executable, "-m", outbox.__name__, "--follow", "--drain-seconds", "60"]
+    followed(store, AWAY, "away")
+    command = [sys.executable, "-m", outbox.__name__, "--follow", "--drain-seconds", "60", "--study", request.node.name]
     options = {"env": os.environ | {"HPO_STORAGE": store.url}, "stdin": subprocess.DEVNULL, "timeout": 120}
     sender = subprocess.run(command, check=False, capture_output=True, text=True, **options)
-    assert (sender.returncode, sender.stdout, sender.stderr) == (0, "", "")
-    assert pending(store) == 0
+    assert (sender.returncode, sender.stdout) == (0, "")
+    assert pending(store, study_id) == 0
     assert set(runs_of(client, request.node.name)) == {request.node.name, "0"}

@@ -96,7 +96,7 @@ def test_a_newer_schema_is_refused(store_url, next_version):
 
 
 def test_an_empty_database_stays_empty_without_permission(store_url):
-    with pytest.raises(SchemaOutdatedError):
+    with pytest.raises(StoreUnavailableError, match="there is no history in this database"):
         open_store(store_url, upgrade=False)
     assert schema_state(store_url).current is None
 
@@ -113,6 +113,21 @@ def test_another_programs_tables_are_not_touched(store_url):
     engine.dispose()
     with pytest.raises(StoreUnavailableError, match="another program's tables"):
         open_store(store_url)
+
+
+@pytest.mark.parametrize(
+    ("table", "owner"), [("latest_metrics", "MLflow"), ("study_directions", "Optuna"), ("albums", "another program")]
+)
+def test_a_file_of_another_program_is_refused_and_a_server_is_shared(sqlite_url, postgresql_url, table, owner):
+    for url in (sqlite_url, postgresql_url):
+        engine = create_engine(schema.Store(url).url)
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE TABLE {table} (id INTEGER)"))
+        engine.dispose()
+    for use in (open_store, upgrade):
+        with pytest.raises(StoreUnavailableError, match=rf"{owner}'s tables are there already \({table}\). Use a file"):
+            use(sqlite_url)
+    open_store(postgresql_url).dispose()
 
 
 @pytest.mark.parametrize(

@@ -5,31 +5,37 @@ import multiprocessing
 import os
 import signal
 import time
+from itertools import count
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from storage.errors import StaleAttemptError, StorageError, StudyExistsError, StudyNotFoundError, TrialNotFoundError
 from storage.history import get_study, list_trials
-from storage.models import outbox, trials
+from storage.mlflow_runs import study_run_key
+from storage.models import mlflow_runs, outbox, studies, tasks, trials
 from storage.optuna_storage import HistoryStorage
+from storage.outbox import pending
 from storage.studies import (
     LATE_RESULTS_ATTRIBUTE,
     Claim,
     claim_trial,
     create_study,
+    delete_study_without_results,
     extend_leases,
     finish_trial,
     reclaim_dead_workers,
     release_trial,
     report,
+    set_mlflow_uri,
     start_trial,
 )
 
 LONG = 3600.0
 ENDED = -1.0  # a lease that is over as soon as it is given
+numbers = count()
 
 
 @pytest.fixture
@@ -37,7 +43,8 @@ def study_id(store):
     return create_study(store, name="study", task="digits", metric="val_loss", mlflow_uri="sqlite:///unused.db")
 
 
-def claim(store, study_id, *, worker="worker", lease=LONG, max_trials=None, max_attempts=3):
+def claim(store, study_id, *, worker=None, lease=LONG, max_trials=None, max_attempts=3):
+    worker = worker or ("worker" if lease == LONG else f"gone {next(numbers)}")
     return claim_trial(
         store, study_id, worker=worker, lease_seconds=lease, max_trials=max_trials, max_attempts=max_attempts
     )
@@ -86,6 +93,50 @@ def test_only_followed_studies_leave_messages(store):
     assert messages(store) == []
 
 
+def test_a_study_may_be_followed_elsewhere(store, study_id):
+    set_mlflow_uri(store, study_id, None)
+    complete(store, claim(store, study_id))
+    assert len(messages(store)) == 1
+    assert pending(store) == pending(store, study_id) == 0
+    set_mlflow_uri(store, study_id, "http://other")
+    assert get_study(store, "study").mlflow_uri == "http://other"
+    assert pending(store, study_id) == 1
+    assert pending(store, study_id + 1) == 0
+    with pytest.raises(StudyNotFoundError):
+        set_mlflow_uri(store, 99, None)
+
+
+def test_a_study_without_results_can_be_deleted(store, study_id):
+    fail = claim(store, study_id)
+    report(store, fail, step=0, value=1.0)
+    finish_trial(store, fail, state=TrialState.FAIL, value=None, error="a typing error")
+    held = claim(store, study_id)
+    assert not delete_study_without_results(store, "study")  # somebody is at it
+    release_trial(store, held, reason="interrupted")
+    keys = [study_run_key("study", get_study(store, "study").created_at.timestamp()), "other@1.0"]
+    with store.write() as connection:
+        for key in (*keys, f"{keys[0]}/0/1"):
+            connection.execute(insert(mlflow_runs).values(mlflow_uri="uri", run_key=key, run_id="1"))
+    assert delete_study_without_results(store, "study")
+    with store.read() as connection:
+        assert connection.execute(select(mlflow_runs.c.run_key)).scalars().all() == ["other@1.0"]
+        for table in (studies, trials, tasks, outbox):
+            assert connection.execute(select(table)).all() == []
+    create_study(store, name="study", task="digits", metric="val_loss", directions=["maximize"])
+    with pytest.raises(StudyNotFoundError, match="Did you mean 'study'"):
+        delete_study_without_results(store, "studi")
+
+
+def test_results_and_shared_tasks_are_not_deleted(store, study_id):
+    other = create_study(store, name="other", task="digits", metric="val_loss")
+    complete(store, claim(store, study_id))
+    assert not delete_study_without_results(store, "study")
+    assert delete_study_without_results(store, "other")
+    assert get_study(store, "study").task == "digits"
+    with pytest.raises(StudyNotFoundError):
+        claim(store, other)
+
+
 # Claims
 
 
@@ -127,8 +178,42 @@ def test_a_trial_is_given_up_after_its_last_attempt(store, study_id):
     assert record(store, study_id).error == "gave up after 2 attempts: its lease ended"
 
 
+def test_a_worker_keeps_what_it_held_while_the_machine_was_suspended(store, study_id):
+    held = claim(store, study_id, worker="worker", lease=ENDED)
+    assert claim(store, study_id, worker="worker").number == 1
+    assert extend_leases(store, [held], worker="worker", lease_seconds=LONG) == {held.trial_id}
+    complete(store, held)
+
+
+def test_interruptions_are_no_deaths(store, study_id):
+    for _ in range(5):
+        assert release_trial(store, claim(store, study_id), reason="interrupted")
+    assert release_trial(store, claim(store, study_id), reason="killed", counts=True)
+    claim(store, study_id, lease=ENDED)
+    assert not release_trial(store, claim(store, study_id), reason="killed by SIGKILL", counts=True)
+    assert record(store, study_id).state == TrialState.FAIL
+    assert record(store, study_id).error == "gave up after 3 attempts: killed by SIGKILL"
+
+
+def test_dead_workers_count(store, study_id):
+    for _ in range(3):
+        claim(store, study_id)
+        reclaim_dead_workers(store, study_id, lambda worker: False)
+    assert record(store, study_id).error == "gave up after 3 attempts: its worker died"
+
+
+def test_a_smaller_budget_leaves_what_waits(store, study_id):
+    running, done, interrupted = [claim(store, study_id) for _ in range(3)]
+    complete(store, done)
+    release_trial(store, interrupted, reason="interrupted")
+    assert claim(store, study_id, max_trials=2) is None
+    assert record(store, study_id, interrupted.number).state == TrialState.WAITING
+    assert claim(store, study_id, max_trials=3).number == interrupted.number
+    complete(store, running)
+
+
 def test_a_lease_can_be_extended_by_its_holder_only(store, study_id):
-    held, lost = claim(store, study_id, lease=LONG), claim(store, study_id, lease=ENDED)
+    held, lost = claim(store, study_id), claim(store, study_id, worker="worker", lease=ENDED)
     claim(store, study_id, worker="other")
     assert extend_leases(store, [held, lost], worker="worker", lease_seconds=LONG) == {held.trial_id}
     assert extend_leases(store, [held], worker="other", lease_seconds=LONG) == set()

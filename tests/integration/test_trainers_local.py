@@ -365,6 +365,33 @@ def test_a_model_that_cannot_be_used_is_told_at_the_start() -> None:
     executor.close()
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"accelerator": "cupid"}, "Lightning makes no Trainer of this study's settings: .*cupid"),
+        ({"trainer_args": {"precision": "17"}}, "17"),
+    ],
+)
+def test_settings_that_lightning_refuses_are_told_at_the_start(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TrainerError, match=reason):
+        LocalExecutor(make_config(**changes), jobs=1).start()
+
+
+def test_a_file_named_like_a_module_of_python_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json", "random", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the one that was meant')")
+    monkeypatch.chdir(tmp_path)
+    with LocalExecutor(make_config(), jobs=1) as executor:
+        *_, end = run(executor, make_job(tmp_path / "trial"))
+    assert isinstance(end, Finished)
+
+
+def test_the_last_lines_are_the_users(executor: LocalExecutor, tmp_path: Path) -> None:
+    (end,) = run(executor, make_job(tmp_path, habit="raises"))
+    assert isinstance(end, Failed)
+    assert end.output_tail.startswith("about to fail\nTraceback")
+
+
 def test_an_import_that_ends_the_process_is_told_at_the_start() -> None:
     with pytest.raises(TrainerError, match="ended with exit code 7\nthis machine has no license"):
         LocalExecutor(make_config(model="exits_on_import.Model"), jobs=1).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import shutil
 import subprocess
@@ -27,6 +28,10 @@ GONE_SECONDS = 10.0  # for killed processes to be gone
 GONE_POLL_SECONDS = 0.01
 TAIL_LINES = 20
 TAIL_BYTES = 16_384
+CHATTER = re.compile(
+    r"(GPU|TPU|HPU) available: |💡 Tip: |`weights_only` was not set|`Trainer\.fit` stopped: "
+    r"|.*[/\\]lightning[/\\]pytorch[/\\]utilities[/\\]_pytree\.py:\d+: "
+)  # lines that Lightning prints in every trial
 BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -226,7 +231,7 @@ def _spawn_template(config: TrainerConfig) -> _Template:
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for GPUs must not start CUDA before the fork
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", BOOT, *arguments],
+        [sys.executable, "-P", "-c", BOOT, *arguments],  # a json.py in this folder is not what BOOT imports
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -288,8 +293,8 @@ def _output_tail(trial: _Trial) -> str:
 
 
 def _tail(output: IO[bytes]) -> str:
-    """The last lines of what a process printed."""
+    """The last lines of what a process printed, without Lightning's chatter."""
     size = output.seek(0, os.SEEK_END)
     output.seek(max(0, size - TAIL_BYTES))
     lines = output.read().decode(errors="replace").splitlines()
-    return "\n".join(lines[-TAIL_LINES:])
+    return "\n".join([line for line in lines if not CHATTER.match(line)][-TAIL_LINES:])

@@ -65,7 +65,7 @@ def test_a_parameter_wins_over_a_fixed_argument() -> None:
         ({"model.depth": 3}, "parameter 'model.depth', but the model takes `width`, `lr`"),
         ({"trainer.depth": 3}, "parameter 'trainer.depth', but the Trainer takes `accelerator`"),
         ({"trainer.logger": True}, "'trainer.logger', which a study cannot set: metrics are recorded with the study"),
-        ({"lr": 0.1}, "Model needs `width`: add it to the space or to `model_args`"),
+        ({"lr": 0.1}, "Model needs `width`: add it to the space or to `model.init_args`"),
     ],
 )
 def test_a_mismatch_says_what_would_be_right(params: dict[str, Any], message: str) -> None:
@@ -83,8 +83,13 @@ def test_without_a_data_module_nothing_goes_to_it() -> None:
 
 def test_names_can_be_checked_before_there_are_values() -> None:
     check_names(BOTH, config(), ["lr", "trainer.gradient_clip_val"])
-    with pytest.raises(ParameterMismatchError, match="`data_args` has 'shuffle', but the data module takes"):
+    with pytest.raises(ParameterMismatchError, match=r"`data.init_args` has 'shuffle', but the data module takes"):
         check_names(BOTH, config(data_args={"shuffle": True}), ["lr"])
+
+
+def test_max_epochs_has_a_key_of_its_own() -> None:
+    with pytest.raises(ParameterMismatchError, match=r"`trainer.arguments` has 'max_epochs': set `trainer.max_epochs`"):
+        check_names(BOTH, config(trainer_args={"max_epochs": 3}), [])
 
 
 def test_build_makes_both_or_only_the_model() -> None:

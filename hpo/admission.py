@@ -1,0 +1,78 @@
+"""May this study be run on this history: is it new, the same as before, or against what is known?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.trial import TrialState
+
+from hpo.errors import DirectionError, SpecError
+from hpo.spec import StudySpec
+from storage import history
+from storage.database import Store
+from storage.errors import StudyExistsError, StudyNotFoundError
+
+OPPOSITE = {"minimize": "maximize", "maximize": "minimize"}
+FREE_TO_CHANGE = ("threads", "devices", "accelerator")  # of the trainer: they change the speed, not the result
+
+
+def admit(store: Store, spec: StudySpec, *, resume: bool) -> history.StudySummary | None:
+    """The study to go on with; None where a new one is to be made, which may replace one that never had a result.
+
+    Raises StudyExistsError, SpecError, DirectionError.
+    """
+    try:
+        existing = history.get_study(store, spec.study)
+    except StudyNotFoundError:
+        existing = None
+    if existing is None or _has_only_failed(existing):
+        _check_direction(store, spec)
+        return None
+    if not resume:
+        raise StudyExistsError(
+            f"study {spec.study!r} is there already, with {existing.trials} trials; go on with it by --resume, "
+            "or give this one another name by --study (or the key `study` of the file)"
+        )
+    _check_unchanged(spec, existing.spec)
+    return existing
+
+
+def _has_only_failed(study: history.StudySummary) -> bool:
+    """Nothing would be lost by starting it again, as after a mistyped metric."""
+    return 0 < study.trials == study.counts[TrialState.FAIL]
+
+
+def _check_unchanged(spec: StudySpec, before: Any) -> None:
+    if before is None:
+        raise SpecError(
+            f"study {spec.study!r} was made by another program and cannot be resumed from a study file; "
+            "give this one another name by --study: it will learn from that one"
+        )
+    then, now = (_decisive(content) for content in (before, spec.model_dump(mode="json", exclude_defaults=True)))
+    changed = [key for key in now if then.get(key) != now[key]]
+    if changed:
+        raise SpecError(
+            f"study {spec.study!r} was started with another {' and '.join(changed)}; restore the file to resume it, "
+            "or start a new study by --study NAME: it will learn from this one"
+        )
+
+
+def _decisive(content: Any) -> dict[str, Any]:
+    """What must stay the same for the trials of a study to be comparable."""
+    trainer = {key: value for key, value in content["trainer"].items() if key not in FREE_TO_CHANGE}
+    return {"task": content["task"], "space": content["space"], "trainer": trainer}
+
+
+def _check_direction(store: Store, spec: StudySpec) -> None:
+    task, opposite = spec.task, OPPOSITE[spec.task.direction]
+    opposite_family = history.family_of(spec.search_space().to_json(), task.metric, [opposite])
+    for past in history.list_studies(store):
+        if past.name == spec.study:
+            continue  # it has only failed, and is replaced
+        same_task = past.task == task.name and past.metric == task.metric and past.directions == (opposite,)
+        if same_task or past.family == opposite_family:
+            raise DirectionError(
+                f"task.direction: {task.metric} is to be {task.direction}d here, and study {past.name!r} of the "
+                f"same {'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the "
+                "metric differently"
+            )
