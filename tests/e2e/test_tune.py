@@ -10,11 +10,13 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import hpo
 from tests.e2e.conftest import SPACE, Project
 
 
@@ -292,3 +294,13 @@ def test_stores_that_cannot_be_used(project: Project) -> None:
         connection.execute("UPDATE hindsight_version SET version_num = '9999'")
     newer = project.hpo("studies", code=3)
     assert "newer" in newer.stderr.lower()
+
+
+def test_python_runs_a_study_from_any_thread(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.work)
+    study = {"trainer": {"recipe": "wine_mlp/all", "max_epochs": 2}, "budget": {"trials": 9}}
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(hpo.tune, study, storage=project.storage, mlflow="none", trials=2).result(timeout=240)
+    assert [trial.state.name for trial in done.trials] == ["COMPLETE", "COMPLETE"]
+    assert done.study_name == "wine_mlp/all"
+    assert set(done.trials[0].system_attrs["hindsight:receipt"]) >= {"kind", "why", "leans_on"}
