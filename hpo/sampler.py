@@ -52,6 +52,7 @@ LANDMARKS = 1024  # configurations that may enter the portfolio, over all past s
 MODELLED_TRIALS = 200  # beyond them: the best half and a random one
 LEAST_SHARE = 0.01  # of history, to be mentioned
 LEADING_SOURCES = 8  # past studies that a receipt names at most
+WIDE_EVERY = 4  # one proposal in so many may be anywhere; the others are near good points (heuristic)
 ANCHORS = 5  # good trials whose neighbourhood is searched
 PAST_ANCHORS = 8  # of the portfolio and of the past bests, the same
 
@@ -194,7 +195,8 @@ class HistorySampler(BaseSampler):
         anchors = X[np.argsort(losses, kind="stable")[:ANCHORS]]
         if past is not None and models.history_weight > 0.0:
             anchors = np.vstack([anchors, past.anchors])
-        point = maximise(models.log_expected_improvement, encoding, evidence.tried, anchors, rng)
+        near = evidence.position % WIDE_EVERY != 0
+        point = maximise(models.log_expected_improvement, encoding, evidence.tried, anchors, rng, near=near)
         sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
         low, middle, high = (sign * loss for loss in models.quantiles(point, (0.05, 0.5, 0.95)))
         leans_on = [] if past is None else self._sources(past, models.credit(point))

@@ -12,25 +12,35 @@ from hpo.encoding import Encoding
 SMALL_SPACE = 4096  # a space of fewer points is looked at completely
 CANDIDATES = 1024  # uniform points in a larger one
 NEIGHBOURS = 64  # of each point that is looked around
+CLOSE_RADII = (0.3, 0.1, 0.03)  # around the anchors, in units of a range
 RADII = (0.1, 0.03, 0.01, 0.003)  # of the local refinement, in units of a range
 KEPT = 5  # points that are refined
 EQUAL_DIGITS = 9  # coordinates closer than this are the same
 
 
 def maximise(
-    acquisition: Callable[[Array], Array], encoding: Encoding, tried: Array, anchors: Array, rng: np.random.Generator
+    acquisition: Callable[[Array], Array],
+    encoding: Encoding,
+    tried: Array,
+    anchors: Array,
+    rng: np.random.Generator,
+    *,
+    near: bool = False,
 ) -> Array:
     """The untried point (d,) of the largest acquisition: a wide look first, then closer and closer around the best.
 
     acquisition: scores (m,) of points (m, d). tried: (n, d), never returned while something else is left.
-    anchors: (a, d), good points whose neighbourhood is worth a look.
+    anchors: (a, d), good points whose neighbourhood is worth a look. near: look nowhere else. In more than a few
+    dimensions nearly all of a space is far from everything known, and a model's doubt there outweighs what it expects
+    close by: changing a few parameters of a good point at a time is what makes such a search converge (Papenmeier et
+    al., Understanding High-Dimensional Bayesian Optimization, ICML 2025).
     """
     if encoding.size <= SMALL_SPACE:
         best: Array = _best(_preferably_untried(encoding.every_point(), tried), acquisition, 1)[0]
         return best
-    wide = encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
-    close = [neighbours(anchors, radius, encoding, rng) for radius in RADII[:2]]
-    kept = _best(_preferably_untried(np.vstack([anchors, wide, *close]), tried), acquisition, KEPT)
+    wide = anchors if near else encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
+    close = [neighbours(anchors, radius, encoding, rng) for radius in CLOSE_RADII]
+    kept = _best(_preferably_untried(np.vstack([wide, *close]), tried), acquisition, KEPT)
     for radius in RADII:
         around = neighbours(kept, radius, encoding, rng)
         kept = _best(np.vstack([kept, around[untried(around, tried)]]), acquisition, KEPT)
