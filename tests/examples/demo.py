@@ -29,7 +29,7 @@ import hpo
 from dashboards.figures import RacePanel, race_figure
 
 TASKS = ("digits_mlp/all", "digits_mlp/blurred", "digits_mlp/small")  # all images; blurred ones; only 300 of them
-TRIALS, SEEDS = 16, (0, 1, 2)
+TRIALS, SEEDS = 12, (0, 1, 2)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
