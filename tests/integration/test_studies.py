@@ -113,8 +113,9 @@ def test_a_study_without_results_can_be_deleted(store, study_id):
     held = claim(store, study_id)
     assert not delete_study_without_results(store, "study")  # somebody is at it
     release_trial(store, held, reason="interrupted")
-    keys = [study_run_key("study", get_study(store, "study").created_at.timestamp()), "other@1.0"]
     with store.write() as connection:
+        created_at = connection.execute(select(studies.c.created_at)).scalar_one()  # exact, unlike a datetime
+        keys = [study_run_key("study", created_at), "other@1.0"]
         for key in (*keys, f"{keys[0]}/0/1"):
             connection.execute(insert(mlflow_runs).values(mlflow_uri="uri", run_key=key, run_id="1"))
     assert delete_study_without_results(store, "study")
