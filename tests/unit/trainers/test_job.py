@@ -11,7 +11,7 @@ import pytest
 from trainers.job import FitJob, Outcome, TrainerConfig
 
 CONFIG = TrainerConfig(model="a.B", model_args={"width": 3}, max_epochs=2, python_path=("/x", "/y"))
-JOB = FitJob(params={"lr": 0.1, "optimizer": "sgd"}, seed=1, metric="loss", direction="minimize", directory="/tmp/x")
+JOB = FitJob(params={"lr": 0.1, "optimizer": "sgd"}, seed=1, metric="loss", direction="minimize", directory="runs/x")
 OUTCOME = Outcome(
     value=1.5, best_epoch=1, epochs=2, seconds=0.5, peak_memory_bytes=7, checkpoint="/x/best.ckpt", pruned=True
 )
