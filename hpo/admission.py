@@ -11,6 +11,7 @@ from hpo.spec import StudySpec
 from storage import history
 from storage.database import Store
 from storage.errors import StudyExistsError, StudyNotFoundError
+from storage.families import family_of
 
 OPPOSITE = {"minimize": "maximize", "maximize": "minimize"}
 FREE_TO_CHANGE = ("threads", "devices", "accelerator")  # of the trainer: they change the speed, not the result
@@ -65,7 +66,7 @@ def _decisive(content: Any) -> dict[str, Any]:
 
 def _check_direction(store: Store, spec: StudySpec) -> None:
     task, opposite = spec.task, OPPOSITE[spec.task.direction]
-    opposite_family = history.family_of(spec.search_space().to_json(), task.metric, [opposite])
+    opposite_family = family_of(spec.search_space().to_json(), task.metric, [opposite])
     for past in history.list_studies(store):
         if past.name == spec.study:
             continue  # it has only failed, and is replaced

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo.errors import SpaceError
+from storage.distributions import distribution_of, fields_of
 from storage.studies import SPACE_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -63,18 +64,7 @@ class SearchSpace:
         return params
 
     def _fields(self, name: str) -> dict[str, Any]:
-        distribution, condition = self.distributions[name], self.conditions.get(name)
-        fields: dict[str, Any]
-        if isinstance(distribution, CategoricalDistribution):
-            fields = {"type": "categorical", "choices": list(distribution.choices)}
-        else:
-            assert isinstance(distribution, FloatDistribution | IntDistribution)
-            kind = "float" if isinstance(distribution, FloatDistribution) else "int"
-            fields = {"type": kind, "low": distribution.low, "high": distribution.high}
-            if distribution.log:
-                fields["log"] = True
-            elif distribution.step is not None and (kind == "float" or distribution.step != 1):
-                fields["step"] = distribution.step
+        fields, condition = fields_of(self.distributions[name]), self.conditions.get(name)
         if condition is not None:
             fields["when"] = {condition.parent: list(condition.values)}
         return fields
@@ -87,15 +77,10 @@ def declared_space(study: Study) -> SearchSpace | None:
 
 
 def _distribution(name: str, fields: Mapping[str, Any]) -> BaseDistribution:
-    kind, log = fields["type"], bool(fields.get("log", False))
-    if kind == "categorical":
-        return CategoricalDistribution(tuple(fields["choices"]))
-    if kind == "float":
-        step = fields.get("step")
-        return FloatDistribution(float(fields["low"]), float(fields["high"]), log=log, step=step)
-    if kind == "int":
-        return IntDistribution(int(fields["low"]), int(fields["high"]), log=log, step=int(fields.get("step") or 1))
-    raise SpaceError(f"space.{name}.type: {kind!r} is unknown; use float, int or categorical")
+    try:
+        return distribution_of(name, fields)
+    except ValueError as error:
+        raise SpaceError(str(error)) from error
 
 
 def _condition(name: str, when: Mapping[str, Any]) -> Condition:

@@ -1,71 +1,214 @@
-"""How search distributions are kept once each and referred to by a small number."""
+"""How configurations are kept: which parameters they have and what those were drawn from once, and then only numbers.
+
+A parameter set is a list of names with their distributions. A configuration is one point of it: Optuna's internal
+values (a choice is its index) as little-endian doubles, in the order of the set.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from sqlalchemy import Connection, select
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from sqlalchemy import Connection, Table, select
 
 from storage.database import Store, insert_if_absent
 from storage.locks import ForkSafeLock
-from storage.models import distributions
+from storage.models import distributions, parameter_sets
 
-StoredParams = dict[str, tuple[int, float]]  # name -> distribution id, internal value
+DOUBLE = np.dtype("<f8")
+
+Fields = Mapping[str, Any]
+"""A distribution in the words of a study file: `{"type": "float", "low": 1e-5, "high": 0.1, "log": True}`."""
 
 
-class DistributionTable:
-    """The table of distributions, remembered: a row once written never changes nor goes away."""
+@dataclass(frozen=True, kw_only=True)
+class ParameterSet:
+    """Parameters in an order, and what each is drawn from."""
+
+    names: tuple[str, ...]
+    distributions: tuple[BaseDistribution, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def by_name(self) -> dict[str, BaseDistribution]:
+        """The distributions by name."""
+        return dict(zip(self.names, self.distributions, strict=True))
+
+    def internal(self, params: Mapping[str, Any]) -> list[float]:
+        """Optuna's internal values of a configuration that has every parameter of the set."""
+        return [float(self.by_name[name].to_internal_repr(params[name])) for name in self.names]
+
+    def encode(self, params: Mapping[str, Any]) -> bytes:
+        """A configuration as it is stored."""
+        return pack(self.internal(params))
+
+    def decode(self, configuration: bytes | None) -> dict[str, Any]:
+        """A stored configuration as the training code gets it."""
+        values = unpack(configuration).tolist()
+        return {
+            name: distribution.to_external_repr(value)
+            for name, distribution, value in zip(self.names, self.distributions, values, strict=True)
+        }
+
+
+NOTHING = ParameterSet(names=(), distributions=())
+
+
+def pack(internal: Iterable[float]) -> bytes:
+    """Internal values as they are stored."""
+    return np.fromiter(internal, DOUBLE).tobytes()
+
+
+def unpack(configuration: bytes | None) -> NDArray[np.float64]:
+    """The internal values of a stored configuration; none for one without parameters."""
+    return np.frombuffer(configuration or b"", DOUBLE)
+
+
+def distribution_of(name: str, fields: Fields) -> BaseDistribution:
+    """The distribution that the words of a study file stand for. Raises ValueError."""
+    kind, log = fields.get("type"), bool(fields.get("log", False))
+    if kind == "categorical":
+        return CategoricalDistribution(tuple(fields["choices"]))
+    if kind == "float":
+        step = fields.get("step")
+        return FloatDistribution(float(fields["low"]), float(fields["high"]), log=log, step=step)
+    if kind == "int":
+        return IntDistribution(int(fields["low"]), int(fields["high"]), log=log, step=int(fields.get("step") or 1))
+    raise ValueError(f"space.{name}.type: {kind!r} is unknown; use float, int or categorical")
+
+
+def fields_of(distribution: BaseDistribution) -> dict[str, Any]:
+    """The inverse of `distribution_of`."""
+    if isinstance(distribution, CategoricalDistribution):
+        return {"type": "categorical", "choices": list(distribution.choices)}
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    kind = "float" if isinstance(distribution, FloatDistribution) else "int"
+    fields: dict[str, Any] = {"type": kind, "low": distribution.low, "high": distribution.high}
+    if distribution.log:
+        fields["log"] = True
+    elif distribution.step is not None and (kind == "float" or distribution.step != 1):
+        fields["step"] = distribution.step
+    return fields
+
+
+class ParameterSets:
+    """The parameter sets and distributions of a store, remembered: a row once written never changes nor goes away.
+
+    What a transaction has written is remembered by `remember`, once it is certain to stay.
+    """
 
     def __init__(self) -> None:
-        self._by_id: dict[int, BaseDistribution] = {}
-        self._ids: dict[str, int] = {}
+        self._distributions: dict[int, BaseDistribution] = {}
+        self._distribution_ids: dict[str, int] = {}
+        self._sets: dict[int, ParameterSet] = {0: NOTHING}
+        self._set_ids: dict[tuple[tuple[str, int], ...], int] = {}
+        self._definitions: dict[int, tuple[tuple[str, int], ...]] = {0: ()}
         self._lock = ForkSafeLock()
 
-    def id_of(self, store: Store, distribution: BaseDistribution) -> int:
+    # Distributions
+
+    def distribution_id(self, store: Store, distribution: BaseDistribution) -> int:
         """The number of the distribution, which is given one if it has none.
 
         Call it outside of a transaction: it may write one of its own, so that what is remembered is never undone.
         """
         definition = distribution_to_json(distribution)
-        known = self._ids.get(definition)
-        return known if known is not None else self._intern(store, definition, distribution)
+        known = self._distribution_ids.get(definition)
+        if known is not None:
+            return known
+        with store.write() as connection:
+            number = _intern(store, connection, distributions, definition)
+        with self._lock:
+            self._distributions[number] = distribution
+            self._distribution_ids[definition] = number
+        return number
 
-    def load(self, connection: Connection, ids: Iterable[int]) -> Mapping[int, BaseDistribution]:
+    def load_distributions(self, connection: Connection, ids: Iterable[int]) -> Mapping[int, BaseDistribution]:
         """The distributions by number, at least those asked for."""
-        missing = set(ids) - self._by_id.keys()
+        missing = set(ids) - self._distributions.keys()
         if missing:
             query = select(distributions.c.id, distributions.c.definition).where(distributions.c.id.in_(missing))
-            for row in connection.execute(query):
-                self._remember(row.id, row.definition, json_to_distribution(row.definition))
-        return self._by_id
+            found = {row.id: row.definition for row in connection.execute(query)}
+            with self._lock:
+                for number, definition in found.items():
+                    self._distributions[number] = json_to_distribution(definition)
+                    self._distribution_ids[definition] = number
+        return self._distributions
 
-    def _intern(self, store: Store, definition: str, distribution: BaseDistribution) -> int:
-        digest = sha256(definition.encode()).hexdigest()
-        row = {"digest": digest, "definition": definition}
-        with store.write() as connection:
-            connection.execute(insert_if_absent(store.dialect, distributions), row)
-            found = connection.execute(select(distributions.c.id).where(distributions.c.digest == digest)).scalar_one()
-        self._remember(found, definition, distribution)
-        return int(found)
+    # Parameter sets
 
-    def _remember(self, number: int, definition: str, distribution: BaseDistribution) -> None:
+    def id_of(self, store: Store, parameter_set: ParameterSet) -> int | None:
+        """The number of the parameter set, which is given one if it has none; None for the empty one.
+
+        Call it outside of a transaction, as `distribution_id`.
+        """
+        numbers = [self.distribution_id(store, distribution) for distribution in parameter_set.distributions]
+        content = tuple(zip(parameter_set.names, numbers, strict=True))
+        if not content:
+            return None
+        known = self._set_ids.get(content)
+        if known is None:
+            with store.write() as connection:
+                known = self.intern(store, connection, content)
+            self.remember(known, content)
+        return known
+
+    def intern(self, store: Store, connection: Connection, content: tuple[tuple[str, int], ...]) -> int:
+        """The number of the set of names with these distribution numbers, in a transaction that is under way."""
+        known = self._set_ids.get(content)
+        return known if known is not None else _intern(store, connection, parameter_sets, json.dumps(content))
+
+    def remember(self, number: int, content: tuple[tuple[str, int], ...]) -> None:
+        """Keep in mind a set that is certain to stay."""
         with self._lock:
-            self._by_id[number] = distribution
-            self._ids[definition] = number
+            self._definitions[number] = content
+            self._set_ids[content] = number
+
+    def content_of(self, connection: Connection, number: int | None) -> tuple[tuple[str, int], ...]:
+        """Names and distribution numbers of a set."""
+        if number is None:
+            return ()
+        if number not in self._definitions:
+            definition = connection.execute(
+                select(parameter_sets.c.definition).where(parameter_sets.c.id == number)
+            ).scalar_one()
+            self.remember(number, _content(definition))
+        return self._definitions[number]
+
+    def load(self, connection: Connection, ids: Iterable[int | None]) -> Mapping[int, ParameterSet]:
+        """The parameter sets by number, at least those asked for; 0 is the empty one, of trials without a number."""
+        missing = {number for number in ids if number is not None} - self._sets.keys()
+        if missing:
+            query = select(parameter_sets.c.id, parameter_sets.c.definition).where(parameter_sets.c.id.in_(missing))
+            found = {row.id: _content(row.definition) for row in connection.execute(query)}
+            known = self.load_distributions(connection, (number for content in found.values() for _, number in content))
+            for number, content in found.items():
+                self.remember(number, content)
+                self._sets[number] = ParameterSet(
+                    names=tuple(name for name, _ in content), distributions=tuple(known[part] for _, part in content)
+                )
+        return self._sets
 
 
-def read_params(stored: str) -> StoredParams:
-    """The parameters of a trial from its column."""
-    return {name: (pair[0], pair[1]) for name, pair in json.loads(stored).items()}
+def _content(definition: str) -> tuple[tuple[str, int], ...]:
+    return tuple((name, number) for name, number in json.loads(definition))
 
 
-def written_params(params: StoredParams) -> str:
-    """The parameters of a trial for its column."""
-    return json.dumps(params, separators=(",", ":"))
-
-
-def external_params(params: StoredParams, known: Mapping[int, BaseDistribution]) -> dict[str, Any]:
-    """The parameters as the training code gets them."""
-    return {name: known[number].to_external_repr(value) for name, (number, value) in params.items()}
+def _intern(store: Store, connection: Connection, table: Table, definition: str) -> int:
+    digest = sha256(definition.encode()).hexdigest()
+    connection.execute(insert_if_absent(store.dialect, table), {"digest": digest, "definition": definition})
+    return int(connection.execute(select(table.c.id).where(table.c.digest == digest)).scalar_one())

@@ -8,7 +8,9 @@ StorageError
 ├── StudyNotFoundError    (KeyError)          there is no such study
 ├── TrialNotFoundError    (KeyError)          there is no such trial
 ├── StaleAttemptError     (RuntimeError)      the trial was given to somebody else in the meantime
-└── SenderBusyError       (RuntimeError)      another process is sending to MLflow
+├── SenderBusyError       (RuntimeError)      another process is sending to MLflow
+├── ImportFailedError     (ValueError)        nothing could be imported: no such file, a damaged one, no metric chosen
+└── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
 """
 
 from collections.abc import Iterable
@@ -40,15 +42,19 @@ class _NotFoundError(StorageError, KeyError):
         return str(self.args[0])
 
 
+def did_you_mean(name: str, existing: Iterable[str]) -> str:
+    """A hint at names that look like it, with a space before; empty where none does."""
+    near = get_close_matches(name, list(existing), n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 class StudyNotFoundError(_NotFoundError):
     """There is no study of that name or id."""
 
     @classmethod
     def named(cls, name: str, existing: Iterable[str]) -> "StudyNotFoundError":
         """The error for a name, which lists those that look like it."""
-        near = get_close_matches(name, list(existing), n=3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        return cls(f"There is no study named {name!r}.{hint}")
+        return cls(f"There is no study named {name!r}.{did_you_mean(name, existing)}")
 
 
 class TrialNotFoundError(_NotFoundError):
@@ -61,3 +67,11 @@ class StaleAttemptError(StorageError, RuntimeError):
 
 class SenderBusyError(StorageError, RuntimeError):
     """Another process is sending what waits for MLflow."""
+
+
+class ImportFailedError(StorageError, ValueError):
+    """Nothing could be imported from there."""
+
+
+class SourceNotFoundError(_NotFoundError):
+    """Nothing was imported from a source of that name."""

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
 
 from storage.database import Store
-from storage.distributions import DistributionTable, external_params, read_params
+from storage.distributions import ParameterSet, ParameterSets
 from storage.errors import StudyNotFoundError, TrialNotFoundError
 from storage.locks import ForkSafeLock
 from storage.models import UNFINISHED, intermediate_values, studies, trial_attributes, trials
@@ -22,8 +22,8 @@ NUMBERS_PER_QUERY = 10_000  # SQLite takes at most 32,766 values in a statement
 class FrozenTrials:
     """The trials of a store, for one process. A finished trial never changes, so it is read once."""
 
-    def __init__(self, known_distributions: DistributionTable) -> None:
-        self._distributions = known_distributions
+    def __init__(self, known_sets: ParameterSets) -> None:
+        self._parameter_sets = known_sets
         self._studies: dict[int, _StudyTrials] = {}
         self._finished: dict[int, FrozenTrial] = {}  # by trial id
         self._lock = ForkSafeLock()
@@ -78,17 +78,16 @@ class FrozenTrials:
         curves: dict[int, dict[int, float]] = defaultdict(dict)
         for trial_id, step, value in connection.execute(query.curves, values):
             curves[trial_id][step] = math.nan if value is None else value
-        return [self._frozen(connection, row, attributes, curves) for row in rows]
+        known = self._parameter_sets.load(connection, {row.parameter_set_id for row in rows})
+        return [self._frozen(row, known[row.parameter_set_id or 0], attributes, curves) for row in rows]
 
     def _frozen(
         self,
-        connection: Connection,
         row: Any,
+        parameter_set: ParameterSet,
         attributes: Mapping[tuple[int, str], dict[str, Any]],
         curves: Mapping[int, dict[int, float]],
     ) -> FrozenTrial:
-        stored = read_params(row.params)
-        known = self._distributions.load(connection, (number for number, _ in stored.values()))
         return FrozenTrial(
             number=row.number,
             state=TrialState(row.state),
@@ -96,8 +95,8 @@ class FrozenTrials:
             values=_values(row),
             datetime_start=_naive_local(row.started_at),
             datetime_complete=_naive_local(row.finished_at),
-            params=external_params(stored, known),
-            distributions={name: known[number] for name, (number, _) in stored.items()},
+            params=parameter_set.decode(row.configuration),
+            distributions=dict(parameter_set.by_name),
             user_attrs=attributes.get((row.id, "user"), {}),
             system_attrs=attributes.get((row.id, "system"), {}),
             intermediate_values=curves.get(row.id, {}),
@@ -144,7 +143,11 @@ class _Query:
     def __init__(self, condition: ColumnElement[bool]) -> None:
         row = trials.c
         outcome = (row.state, row.value, row.more_values, row.started_at, row.finished_at)
-        self.trials = select(row.id, row.number, row.params, *outcome).where(condition).order_by(row.number)
+        self.trials = (
+            select(row.id, row.number, row.parameter_set_id, row.configuration, *outcome)
+            .where(condition)
+            .order_by(row.number)
+        )
         self.attributes = select(trial_attributes).join(trials).where(condition)
         self.curves = select(intermediate_values).join(trials).where(condition).order_by(intermediate_values.c.step)
 

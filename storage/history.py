@@ -3,10 +3,9 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -14,13 +13,12 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, Select, case, func, select
 
 from storage.database import Store
-from storage.distributions import DistributionTable, external_params, read_params
+from storage.distributions import ParameterSet, ParameterSets
 from storage.errors import StudyNotFoundError
+from storage.families import family_of, undeclared_spaces
 from storage.models import (
-    distributions,
     intermediate_values,
     studies,
-    study_parameters,
     tasks,
     trial_attributes,
     trials,
@@ -109,27 +107,17 @@ def list_trials(store: Store, study_id: int) -> list[TrialRecord]:
     with store.read() as connection:
         if connection.execute(select(studies.c.id).where(studies.c.id == study_id)).first() is None:
             raise StudyNotFoundError(f"There is no study with id {study_id}.")
-        return _records(connection, study_id, DistributionTable())
+        return _records(connection, study_id, ParameterSets())
 
 
 def family_trials(store: Store, family_or_task: str) -> list[StudyTrials]:
     """The studies of a family, or of a task, each with its trials; empty when there are none."""
-    known = DistributionTable()
+    known = ParameterSets()
     with store.read() as connection:
         related = [study for study in _summaries(connection, _STUDIES) if family_or_task in (study.family, study.task)]
         return [
             StudyTrials(study=study, trials=tuple(_records(connection, study.study_id, known))) for study in related
         ]
-
-
-def family_of(space: Mapping[str, Mapping[str, Any]], metric: str | None, directions: Iterable[str]) -> str:
-    """The short, stable name of the family: the metric and a fingerprint of what is searched and to which end.
-
-    space: by parameter name, `type`, `low`, `high`, `log`, `step`, `choices` and `when` as in a study file.
-    """
-    searched = {name: _canonical(definition) for name, definition in space.items()}
-    content = json.dumps([searched, metric, list(directions)], sort_keys=True)
-    return f"{metric or 'value'}-{sha256(content.encode()).hexdigest()[:8]}"
 
 
 _STUDIES = (
@@ -142,7 +130,7 @@ _STUDIES = (
 def _summaries(connection: Connection, query: Select[Any]) -> list[StudySummary]:
     rows = connection.execute(query).all()
     only = [row.id for row in rows] if len(rows) == 1 else None
-    spaces = _undeclared_spaces(connection, only)
+    spaces = undeclared_spaces(connection, only[0] if only else None)
     progress = _progress(connection, only)
     return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, [])) for row in rows]
 
@@ -192,34 +180,7 @@ def _progress(connection: Connection, study_ids: list[int] | None) -> dict[int, 
     return progress
 
 
-def _undeclared_spaces(connection: Connection, study_ids: list[int] | None) -> dict[int, dict[str, dict[str, Any]]]:
-    """Per study: the first distribution of each parameter, in the words of a study file."""
-    query = select(study_parameters.c.study_id, study_parameters.c.name, distributions.c.definition).join(distributions)
-    if study_ids is not None:
-        query = query.where(study_parameters.c.study_id.in_(study_ids))
-    spaces: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for study_id, name, definition in connection.execute(query):
-        stored = json.loads(definition)
-        kind = stored["name"].removesuffix("Distribution").lower()
-        spaces[study_id][name] = {"type": kind, **stored["attributes"]}
-    return spaces
-
-
-def _canonical(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The definition without what it would be anyway."""
-    kept = {name: value for name, value in definition.items() if name in _MEANINGFUL and value not in (None, False)}
-    for bound in ("low", "high", "step"):
-        if bound in kept:
-            kept[bound] = float(kept[bound])
-    if kept.get("type") == "int" and kept.get("step") == 1:
-        del kept["step"]
-    return kept
-
-
-_MEANINGFUL = {"type", "low", "high", "log", "step", "choices", "when"}
-
-
-def _records(connection: Connection, study_id: int, known: DistributionTable) -> list[TrialRecord]:
+def _records(connection: Connection, study_id: int, known: ParameterSets) -> list[TrialRecord]:
     curves: dict[int, dict[int, float]] = defaultdict(dict)
     points = select(intermediate_values).join(trials).where(trials.c.study_id == study_id)
     for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)):
@@ -228,26 +189,24 @@ def _records(connection: Connection, study_id: int, known: DistributionTable) ->
     noted = select(trial_attributes).join(trials).where(trials.c.study_id == study_id)
     for attribute in connection.execute(noted):
         attributes[attribute.trial_id][attribute.kind][attribute.key] = json.loads(attribute.value)
-    rows = connection.execute(select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number))
-    return [_record(connection, row, known, curves.get(row.id, {}), attributes[row.id]) for row in rows.all()]
+    rows = connection.execute(select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number)).all()
+    sets = known.load(connection, {row.parameter_set_id for row in rows})
+    return [_record(row, sets[row.parameter_set_id or 0], curves.get(row.id, {}), attributes[row.id]) for row in rows]
 
 
 def _record(
-    connection: Connection,
     row: Any,
-    known: DistributionTable,
+    parameter_set: ParameterSet,
     curve: Mapping[int, float],
     attributes: Mapping[str, Mapping[str, Any]],
 ) -> TrialRecord:
-    stored = read_params(row.params)
-    by_id = known.load(connection, (number for number, _ in stored.values()))
     return TrialRecord(
         trial_id=row.id,
         number=row.number,
         state=TrialState(row.state),
         value=row.value,
-        params=external_params(stored, by_id),
-        distributions={name: by_id[number] for name, (number, _) in stored.items()},
+        params=parameter_set.decode(row.configuration),
+        distributions=parameter_set.by_name,
         started_at=_utc(row.started_at),
         finished_at=_utc(row.finished_at),
         attempt=row.attempt,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -37,7 +38,7 @@ metadata = MetaData(
 
 def _part_of(parent: str, **options: Any) -> Column[int]:
     """The id of the parent row, with which this row disappears."""
-    name = {"studies": "study_id", "trials": "trial_id"}[parent]
+    name = {"studies": "study_id", "trials": "trial_id", "families": "family_id"}[parent]
     return Column(name, Integer, ForeignKey(f"{parent}.id", ondelete="CASCADE"), nullable=False, **options)
 
 
@@ -52,20 +53,63 @@ tasks = Table(
     UniqueConstraint("name", "metric"),
 )
 
+families = Table(  # tasks that share a search space, the metric and the direction
+    "families",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # the metric and a fingerprint
+    Column("metric", Text),
+    Column("directions", Text, nullable=False),  # JSON, one per objective
+    Column("space", Text, nullable=False),  # JSON, in the words of a study file
+    Column("revision", Integer, nullable=False, server_default="0"),  # grows with each change to its finished trials
+    sqlite_autoincrement=True,
+)
+
+sources = Table(  # where imported studies came from
+    "sources",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # mlflow, optuna, table or lightning
+    Column("location", Text, nullable=False),  # URI or path, without passwords
+    Column("settings", Text, nullable=False),  # JSON: how it was read
+    Column("created_at", Double, nullable=False),
+    Column("imported_at", Double, nullable=False),  # the last time
+)
+
 studies = Table(
     "studies",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("task_id", Integer, ForeignKey("tasks.id"), index=True),
+    Column("family_id", Integer, ForeignKey("families.id"), index=True),  # null: to be told when a trial finishes
     Column("directions", Text, nullable=False),  # JSON, one per objective
     Column("space", Text),  # JSON: the declared search space; null when it is defined by running
     Column("spec", Text),  # JSON: the study file
-    Column("source", Text, nullable=False, server_default="hindsight"),  # which program ran it
+    Column("source", Text, nullable=False, server_default="hindsight", index=True),
+    # hindsight, optuna, or the name of the source that it was imported from
+    Column("quarantine", Text),  # why nobody must learn from it; null: all is well
     Column("mlflow_uri", Text),  # null: not sent to MLflow
     Column("created_at", Double, nullable=False),
     Column("provenance", Text),  # JSON
     sqlite_autoincrement=True,  # an id is never used twice
+)
+
+study_changes = Table(  # when the finished trials of a study last changed, counted by its family's revision
+    "study_changes",
+    metadata,
+    _part_of("studies", primary_key=True),
+    _part_of("families"),
+    Column("revision", Integer, nullable=False),
+    Index("ix_study_changes_family_id_revision", "family_id", "revision"),
+)
+
+family_summaries = Table(  # what the tuner needs of a family: a cache
+    "family_summaries",
+    metadata,
+    _part_of("families", primary_key=True),
+    Column("revision", Integer, nullable=False),  # of the family, when it was made
+    Column("payload", LargeBinary, nullable=False),
 )
 
 study_attributes = Table(
@@ -87,6 +131,14 @@ distributions = Table(  # each distinct distribution is kept once
     Column("definition", Text, nullable=False),  # Optuna's JSON
 )
 
+parameter_sets = Table(  # each distinct list of parameters is kept once
+    "parameter_sets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the definition
+    Column("definition", Text, nullable=False),  # JSON: [[name, distribution id], ...]
+)
+
 study_parameters = Table(  # the first distribution a study used under a name: later ones must be compatible
     "study_parameters",
     metadata,
@@ -105,7 +157,8 @@ trials = Table(
     Column("state", Integer, nullable=False),  # optuna.trial.TrialState
     Column("value", Double),
     Column("more_values", Text),  # JSON: the values of further objectives
-    Column("params", Text, nullable=False, server_default="{}"),  # JSON: {name: [distribution id, internal value]}
+    Column("parameter_set_id", Integer, ForeignKey("parameter_sets.id")),  # null: no parameters
+    Column("configuration", LargeBinary),  # internal values as little-endian doubles, in the order of the set
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("attempt", Integer, nullable=False, server_default="0"),  # how often claimed: the fencing token
@@ -122,6 +175,7 @@ trials = Table(
     Column("checkpoint", Text),
     Column("error", Text),
     Column("source_key", Text),  # what it was called where it was imported from
+    Column("call_id", Text),  # the call that made or claimed it, which a repeated call recognises it by
     CheckConstraint("state BETWEEN 0 AND 4", name="state"),
     UniqueConstraint("study_id", "number"),
     sqlite_autoincrement=True,
@@ -131,8 +185,8 @@ Index("ix_trials_unfinished", trials.c.study_id, trials.c.state, sqlite_where=_u
 _imported = trials.c.source_key.is_not(None)
 Index(
     "ix_trials_source_key",
-    trials.c.study_id,
     trials.c.source_key,
+    trials.c.study_id,
     unique=True,
     sqlite_where=_imported,
     postgresql_where=_imported,

@@ -15,14 +15,16 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, bindparam, exists, select, update
 
 from storage.database import Store, insert_if_absent
-from storage.distributions import DistributionTable, read_params, written_params
+from storage.distributions import ParameterSet, ParameterSets, pack, unpack
 from storage.errors import StudyExistsError, StudyNotFoundError, TrialNotFoundError
+from storage.families import leave_family, note_change
 from storage.frozen_trials import FrozenTrials
 from storage.models import UNFINISHED, studies, study_attributes, study_parameters, trial_attributes, trials
 from storage.schema import open_store
+from storage.sources import delete_study
 from storage.studies import (
     AttributeKind,
     TrialRow,
@@ -59,8 +61,8 @@ class HistoryStorage(BaseStorage):
         self._remember_nothing()
 
     def _remember_nothing(self) -> None:
-        self._distributions = DistributionTable()
-        self._trials = FrozenTrials(self._distributions)
+        self._parameter_sets = ParameterSets()
+        self._trials = FrozenTrials(self._parameter_sets)
         self._first_distributions: dict[tuple[int, str], int] = {}  # study id, parameter -> distribution id
 
     # Beyond Optuna
@@ -93,7 +95,7 @@ class HistoryStorage(BaseStorage):
 
     def delete_study(self, study_id: int) -> None:
         with self.store.write() as connection:
-            if connection.execute(delete(studies).where(studies.c.id == study_id)).rowcount == 0:
+            if not delete_study(connection, study_id):
                 raise _no_study(study_id)
         self._trials.forget(study_id)
 
@@ -153,21 +155,28 @@ class HistoryStorage(BaseStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        number = self._distributions.id_of(self.store, distribution)
+        number = self._parameter_sets.distribution_id(self.store, distribution)
         with self.store.write(durable=False) as connection:
             trial = _updatable(connection, trial_id)
             first = self._check_compatible(connection, trial.study_id, param_name, number)
-            params = read_params(trial.params) | {param_name: (number, float(param_value_internal))}
-            change_trial(connection, trial_id, params=written_params(params))
+            content = dict(self._parameter_sets.content_of(connection, trial.parameter_set_id)) | {param_name: number}
+            values = dict(zip(content, unpack(trial.configuration).tolist(), strict=False))
+            values[param_name] = float(param_value_internal)
+            known = tuple(content.items())
+            set_id = self._parameter_sets.intern(self.store, connection, known)
+            change_trial(connection, trial_id, parameter_set_id=set_id, configuration=pack(values.values()))
         self._first_distributions[trial.study_id, param_name] = first  # only now is it certain to stay
+        self._parameter_sets.remember(set_id, known)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         if state == TrialState.RUNNING:
             return self._start(trial_id)
         columns = finished_columns(state, values) if state.is_finished() else {"state": state.value}
         with self.store.write() as connection:
-            _updatable(connection, trial_id)
+            trial = _updatable(connection, trial_id)
             change_trial(connection, trial_id, **columns)
+            if state.is_finished():
+                note_change(self.store, connection, trial.study_id)
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
@@ -234,20 +243,20 @@ class HistoryStorage(BaseStorage):
         return False
 
     def _copy_trial(self, study_id: int, template: FrozenTrial) -> int:
-        params = {
-            name: (self._distributions.id_of(self.store, distribution), distribution.to_internal_repr(value))
-            for name, (value, distribution) in _with_distributions(template).items()
-        }
+        drawn_from = {name: template.distributions[name] for name in template.params}
+        parameter_set = ParameterSet(names=tuple(drawn_from), distributions=tuple(drawn_from.values()))
+        set_id = self._parameter_sets.id_of(self.store, parameter_set)
         with self.store.write() as connection:
             number = count_trials_locking(connection, study_id)
-            for name, (distribution_id, _) in params.items():
+            for name, distribution_id in self._parameter_sets.content_of(connection, set_id):
                 self._check_compatible(connection, study_id, name, distribution_id)
             trial_id = insert_trial(
                 connection,
                 study_id,
                 number,
                 state=template.state.value,
-                params=written_params(params),
+                parameter_set_id=set_id,
+                configuration=parameter_set.encode(template.params) if drawn_from else None,
                 started_at=_seconds(template.datetime_start),
                 finished_at=_seconds(template.datetime_complete),
                 **value_columns(template.values),
@@ -257,6 +266,8 @@ class HistoryStorage(BaseStorage):
                     set_attribute(self.store, connection, trial_attributes, trial_id, kind=kind, key=key, value=value)
             for step, value in template.intermediate_values.items():
                 set_intermediate_value(self.store, connection, trial_id, step, value)
+            if template.state.is_finished():
+                note_change(self.store, connection, study_id)
         return trial_id
 
     def _check_compatible(self, connection: Connection, study_id: int, name: str, distribution_id: int) -> int:
@@ -265,10 +276,11 @@ class HistoryStorage(BaseStorage):
         if first is None:
             key = {"study_id": study_id, "name": name}
             row = {**key, "distribution_id": distribution_id}
-            connection.execute(insert_if_absent(self.store.dialect, study_parameters), row)
+            if connection.execute(insert_if_absent(self.store.dialect, study_parameters), row).rowcount:
+                _space_has_grown(connection, study_id)
             first = connection.execute(_FIRST_DISTRIBUTION, key).scalar_one()
         if first != distribution_id:
-            known = self._distributions.load(connection, [first, distribution_id])
+            known = self._parameter_sets.load_distributions(connection, [first, distribution_id])
             check_distribution_compatibility(known[first], known[distribution_id])
         return int(first)
 
@@ -287,16 +299,19 @@ _START = (
 )
 
 
+def _space_has_grown(connection: Connection, study_id: int) -> None:
+    """A study that is defined by running is of another family with each new parameter."""
+    declared = connection.execute(select(studies.c.space).where(studies.c.id == study_id)).scalar_one()
+    if declared is None:
+        leave_family(connection, study_id)
+
+
 def _updatable(connection: Connection, trial_id: int) -> TrialRow:
     """The trial, locked. Raises TrialNotFoundError, UpdateFinishedTrialError."""
     trial = lock_trial(connection, trial_id)
     if trial.state not in UNFINISHED:
         raise UpdateFinishedTrialError(f"Trial {trial.number} has already finished and can not be updated.")
     return trial
-
-
-def _with_distributions(trial: FrozenTrial) -> dict[str, tuple[Any, BaseDistribution]]:
-    return {name: (value, trial.distributions[name]) for name, value in trial.params.items()}
 
 
 def _attributes(trial: FrozenTrial) -> dict[AttributeKind, dict[str, Any]]:

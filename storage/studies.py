@@ -31,10 +31,9 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.database import Store, database_now, insert_if_absent, upsert
 from storage.errors import StaleAttemptError, StorageError, StudyExistsError, StudyNotFoundError, TrialNotFoundError
-from storage.mlflow_runs import study_run_key
+from storage.families import note_change, settle_family
 from storage.models import (
     intermediate_values,
-    mlflow_runs,
     outbox,
     studies,
     study_attributes,
@@ -42,6 +41,7 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.sources import delete_study
 
 SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared search space
 LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
@@ -97,6 +97,7 @@ def create_study(
             set_attribute(
                 store, connection, study_attributes, study_id, kind="system", key=SPACE_ATTRIBUTE, value=space
             )
+            settle_family(store, connection, study_id)
         _tell_mlflow(connection, study_id, "study_started", {})
     return study_id
 
@@ -124,12 +125,7 @@ def delete_study_without_results(store: Store, name: str) -> bool:
             raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
         if connection.execute(_IS_WORTH_KEEPING, {"study_id": study.id}).first() is not None:
             return False
-        key = study_run_key(study.name, study.created_at)
-        is_its_run = or_(mlflow_runs.c.run_key == key, mlflow_runs.c.run_key.startswith(f"{key}/", autoescape=True))
-        connection.execute(delete(mlflow_runs).where(is_its_run))
-        connection.execute(delete(studies).where(studies.c.id == study.id))
-        is_used = select(studies.c.id).where(studies.c.task_id == tasks.c.id).exists()
-        connection.execute(delete(tasks).where(tasks.c.id == study.task_id, ~is_used))
+        delete_study(connection, study.id)
         return True
 
 
@@ -152,7 +148,7 @@ def claim_trial(
     with store.write() as connection:
         number_of_trials = count_trials_locking(connection, study_id)
         for trial in connection.execute(_EXPIRED, {**study, "by": worker}).all():
-            _requeue(connection, trial, reason="its lease ended", max_deaths=max_attempts)
+            _requeue(store, connection, trial, reason="its lease ended", max_deaths=max_attempts)
         if max_trials is not None and number_of_trials - _number_waiting(connection, study_id) >= max_trials:
             return None
         trial_id = connection.execute(_OLDEST_WAITING, study).scalar()
@@ -193,7 +189,7 @@ def release_trial(
     """
     with store.write() as connection:
         trial = _current(connection, claim)
-        return _requeue(connection, trial, reason=reason, max_deaths=max_attempts if counts else None)
+        return _requeue(store, connection, trial, reason=reason, max_deaths=max_attempts if counts else None)
 
 
 def reclaim_dead_workers(
@@ -206,7 +202,7 @@ def reclaim_dead_workers(
         alive = {worker: is_alive(worker) for worker in {trial.worker for trial in leased}}
         orphans = [trial for trial in leased if not alive[trial.worker]]
         for trial in orphans:
-            _requeue(connection, trial, reason="its worker died", max_deaths=max_attempts)
+            _requeue(store, connection, trial, reason="its worker died", max_deaths=max_attempts)
         return len(orphans)
 
 
@@ -270,6 +266,7 @@ def finish_trial(
         trial = lock_trial(connection, claim.trial_id)
         if _holds(trial, claim):
             change_trial(connection, claim.trial_id, **columns)
+            note_change(store, connection, trial.study_id)
             told = {name: columns[name] for name in _TOLD_AT_THE_END}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
             _tell_mlflow(connection, trial.study_id, "run_finished", outcome, claim)
@@ -314,7 +311,7 @@ def change_trial(connection: Connection, trial_id: int, **columns: Any) -> None:
 
 
 def lock_trial(connection: Connection, trial_id: int) -> TrialRow:
-    """The trial's id, study, number, state, attempt, value and parameters; nobody else changes it before we commit.
+    """The trial's id, study, number, state, attempt, value and configuration; nobody else changes it before we commit.
 
     Raises TrialNotFoundError.
     """
@@ -410,7 +407,8 @@ _NEXT_NUMBER = select(func.coalesce(func.max(trials.c.number), -1) + 1).where(
     trials.c.study_id == bindparam("study_id")
 )
 _LOCK_TRIAL = (
-    select(*_held, trials.c.number, trials.c.state, trials.c.value, trials.c.params)
+    select(*_held, trials.c.number, trials.c.state, trials.c.value)
+    .add_columns(trials.c.parameter_set_id, trials.c.configuration)
     .where(trials.c.id == bindparam("trial_id"))
     .with_for_update()
 )
@@ -462,7 +460,7 @@ def _stale(trial: TrialRow, claim: Claim) -> StaleAttemptError:
     )
 
 
-def _requeue(connection: Connection, trial: TrialRow, *, reason: str, max_deaths: int | None) -> bool:
+def _requeue(store: Store, connection: Connection, trial: TrialRow, *, reason: str, max_deaths: int | None) -> bool:
     """End an attempt without an outcome: back into the queue, or given up after so many deaths; None: it is no death.
 
     Returns whether it is back in the queue.
@@ -476,6 +474,8 @@ def _requeue(connection: Connection, trial: TrialRow, *, reason: str, max_deaths
         columns = {"state": TrialState.WAITING.value, "lease_until": None}
     error = reason.replace("\0", "")  # PostgreSQL's text cannot hold a NUL
     change_trial(connection, trial.id, worker=None, deaths=deaths, error=error, **columns)
+    if is_given_up:
+        note_change(store, connection, trial.study_id)
     attempt = Claim(trial_id=trial.id, number=-1, attempt=trial.attempt)
     outcome = {"status": "KILLED", "state": TrialState(columns["state"]).name, "error": error}
     _tell_mlflow(connection, trial.study_id, "run_finished", outcome, attempt)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.history import family_of
+from storage.families import family_of
 
 numbers = st.fixed_dictionaries(
     {"type": st.sampled_from(["int", "float"]), "low": st.integers(-9, 0), "high": st.integers(1, 9)}

@@ -1,0 +1,152 @@
+"""Which studies belong together: those that share a search space, the metric and the directions."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from storage.database import Store, insert_if_absent, upsert
+from storage.models import distributions, families, family_summaries, studies, study_changes, study_parameters, tasks
+
+Space = Mapping[str, Mapping[str, Any]]
+"""Distributions by parameter name, in the words of a study file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What the studies of a family have in common."""
+
+    family_id: int
+    name: str
+    metric: str | None
+    directions: tuple[str, ...]
+    space: Space
+    revision: int  # grows with every change to its finished trials
+
+
+def family_of(space: Space, metric: str | None, directions: Iterable[str]) -> str:
+    """The short, stable name of the family: the metric and a fingerprint of what is searched and to which end.
+
+    space: by parameter name, `type`, `low`, `high`, `log`, `step`, `choices` and `when` as in a study file.
+    """
+    content = json.dumps([canonical(space), metric, list(directions)], sort_keys=True)
+    return f"{metric or 'value'}-{sha256(content.encode()).hexdigest()[:8]}"
+
+
+def canonical(space: Space) -> dict[str, dict[str, Any]]:
+    """The space without what its definitions would be anyway."""
+    return {name: _canonical_fields(fields) for name, fields in space.items()}
+
+
+def list_families(store: Store) -> list[Family]:
+    """All families, oldest first."""
+    with store.read() as connection:
+        return [family_from(row) for row in connection.execute(select(families).order_by(families.c.id))]
+
+
+def family_from(row: Any) -> Family:
+    """A row of `families` as a family."""
+    return Family(
+        family_id=row.id,
+        name=row.name,
+        metric=row.metric,
+        directions=tuple(json.loads(row.directions)),
+        space=json.loads(row.space),
+        revision=row.revision,
+    )
+
+
+# For those that change studies
+
+
+def note_change(store: Store, connection: Connection, study_id: int) -> None:
+    """Note that the finished trials of a study have changed; gives the study its family where that is not yet told."""
+    changed = connection.execute(_ADVANCE, {"changed_id": study_id}).first()
+    if changed is None:
+        if not settle_family(store, connection, study_id):
+            return
+        changed = connection.execute(_ADVANCE, {"changed_id": study_id}).one()
+    row = {"study_id": study_id, "family_id": changed.id, "revision": changed.revision}
+    connection.execute(upsert(store.dialect, study_changes), row)
+
+
+def settle_family(store: Store, connection: Connection, study_id: int) -> bool:
+    """Tell the family of a study from its space, declared or first used; whether it has any parameter."""
+    study = connection.execute(_STUDY, {"study_id": study_id}).one()
+    space = json.loads(study.space) if study.space else undeclared_spaces(connection, study_id).get(study_id)
+    if not space:
+        return False
+    directions = json.loads(study.directions)
+    name = family_of(space, study.metric, directions)
+    row = {
+        "name": name,
+        "metric": study.metric,
+        "directions": study.directions,
+        "space": json.dumps(canonical(space)),
+    }
+    connection.execute(insert_if_absent(store.dialect, families), row)
+    family_id = connection.execute(select(families.c.id).where(families.c.name == name)).scalar_one()
+    connection.execute(_JOIN, {"joined_id": study_id, "family": family_id})
+    return True
+
+
+def leave_family(connection: Connection, study_id: int) -> None:
+    """Take a study out of its family, as before its space or it itself changes; a family without studies goes."""
+    family_id = connection.execute(select(studies.c.family_id).where(studies.c.id == study_id)).scalar()
+    if family_id is None:
+        return
+    connection.execute(_JOIN, {"joined_id": study_id, "family": None})
+    connection.execute(delete(study_changes).where(study_changes.c.study_id == study_id))
+    forget_summary(connection, family_id)
+    if connection.execute(select(studies.c.id).where(studies.c.family_id == family_id).limit(1)).first() is None:
+        connection.execute(delete(families).where(families.c.id == family_id))
+
+
+def forget_summary(connection: Connection, family_id: int) -> None:
+    """Drop what the tuner remembers of a family, and see that nobody goes on with what he remembers."""
+    connection.execute(delete(family_summaries).where(family_summaries.c.family_id == family_id))
+    connection.execute(update(families).where(families.c.id == family_id).values(revision=families.c.revision + 1))
+
+
+def undeclared_spaces(connection: Connection, study_id: int | None = None) -> dict[int, dict[str, dict[str, Any]]]:
+    """Per study, of one or of all: the first distribution of each parameter, in the words of a study file."""
+    query = select(study_parameters.c.study_id, study_parameters.c.name, distributions.c.definition).join(distributions)
+    if study_id is not None:
+        query = query.where(study_parameters.c.study_id == study_id)
+    spaces: dict[int, dict[str, dict[str, Any]]] = {}
+    for owner, name, definition in connection.execute(query):
+        stored = json.loads(definition)
+        kind = stored["name"].removesuffix("Distribution").lower()
+        spaces.setdefault(owner, {})[name] = {"type": kind, **stored["attributes"]}
+    return spaces
+
+
+_ADVANCE = (
+    update(families)
+    .where(
+        families.c.id == select(studies.c.family_id).where(studies.c.id == bindparam("changed_id")).scalar_subquery()
+    )
+    .values(revision=families.c.revision + 1)
+    .returning(families.c.id, families.c.revision)
+)
+_JOIN = update(studies).where(studies.c.id == bindparam("joined_id")).values(family_id=bindparam("family"))
+_STUDY = (
+    select(studies.c.space, studies.c.directions, tasks.c.metric)
+    .join_from(studies, tasks, isouter=True)
+    .where(studies.c.id == bindparam("study_id"))
+)
+_MEANINGFUL = ("type", "low", "high", "log", "step", "choices", "when")
+
+
+def _canonical_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: fields.get(name) for name in _MEANINGFUL}
+    kept = {name: value for name, value in given.items() if value is not None and value is not False}
+    for bound in ("low", "high", "step"):
+        if bound in kept:
+            kept[bound] = float(kept[bound])
+    if kept.get("type") == "int" and kept.get("step") == 1:
+        del kept["step"]
+    return kept
