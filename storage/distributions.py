@@ -137,6 +137,16 @@ class ParameterSets:
             self._distribution_ids[definition] = number
         return number
 
+    def distribution_id_in(self, store: Store, connection: Connection, distribution: BaseDistribution) -> int:
+        """As `distribution_id`, in a transaction under way: should it fail, what is remembered here is wrong."""
+        definition = distribution_to_json(distribution)
+        if definition not in self._distribution_ids:
+            number = _intern(store, connection, distributions, definition)
+            with self._lock:
+                self._distributions[number] = distribution
+                self._distribution_ids[definition] = number
+        return self._distribution_ids[definition]
+
     def load_distributions(self, connection: Connection, ids: Iterable[int]) -> Mapping[int, BaseDistribution]:
         """The distributions by number, at least those asked for."""
         missing = set(ids) - self._distributions.keys()
@@ -166,6 +176,16 @@ class ParameterSets:
                 known = self.intern(store, connection, content)
             self.remember(known, content)
         return known
+
+    def id_in(self, store: Store, connection: Connection, parameter_set: ParameterSet) -> int | None:
+        """As `id_of`, in a transaction that is under way: should it fail, what is remembered here is wrong."""
+        numbers = [self.distribution_id_in(store, connection, part) for part in parameter_set.distributions]
+        content = tuple(zip(parameter_set.names, numbers, strict=True))
+        if not content:
+            return None
+        number = self.intern(store, connection, content)
+        self.remember(number, content)
+        return number
 
     def intern(self, store: Store, connection: Connection, content: tuple[tuple[str, int], ...]) -> int:
         """The number of the set of names with these distribution numbers, in a transaction that is under way."""

@@ -4,13 +4,16 @@ StorageError
 ├── StoreUnavailableError (ConnectionError)   the database cannot be reached, read or written
 ├── SchemaOutdatedError   (RuntimeError)      the database is older than this program
 ├── SchemaTooNewError     (RuntimeError)      the database is newer than this program
+├── RevisionError         (ValueError)        the database cannot go back to that version
+├── BackupError           (ValueError)        no backup, or a damaged one; or it would overwrite something
 ├── StudyExistsError      (ValueError)        a study of that name is there already
 ├── StudyNotFoundError    (KeyError)          there is no such study
 ├── TrialNotFoundError    (KeyError)          there is no such trial
 ├── StaleAttemptError     (RuntimeError)      the trial was given to somebody else in the meantime
 ├── SenderBusyError       (RuntimeError)      another process is sending to MLflow
 ├── ImportFailedError     (ValueError)        nothing could be imported: no such file, a damaged one, no metric chosen
-└── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
+├── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
+└── FamilyNotFoundError   (KeyError)          there is no such family
 """
 
 from collections.abc import Iterable
@@ -31,6 +34,14 @@ class SchemaOutdatedError(StorageError, RuntimeError):
 
 class SchemaTooNewError(StorageError, RuntimeError):
     """The database was made by a newer version of this program."""
+
+
+class RevisionError(StorageError, ValueError):
+    """The database cannot go back to that version."""
+
+
+class BackupError(StorageError, ValueError):
+    """A file that is no backup or a damaged one, or one that must not be written because something is there."""
 
 
 class StudyExistsError(StorageError, ValueError):
@@ -75,3 +86,12 @@ class ImportFailedError(StorageError, ValueError):
 
 class SourceNotFoundError(_NotFoundError):
     """Nothing was imported from a source of that name."""
+
+
+class FamilyNotFoundError(_NotFoundError):
+    """There is no family of that name."""
+
+    @classmethod
+    def named(cls, name: str, existing: Iterable[str]) -> "FamilyNotFoundError":
+        """The error for a name, which lists those that look like it."""
+        return cls(f"There is no family named {name!r}.{did_you_mean(name, existing)}")

@@ -1,7 +1,7 @@
 """Which studies belong together: those that share a search space, the metric and the directions."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -79,18 +79,29 @@ def settle_family(store: Store, connection: Connection, study_id: int) -> bool:
     space = json.loads(study.space) if study.space else undeclared_spaces(connection, study_id).get(study_id)
     if not space:
         return False
-    directions = json.loads(study.directions)
-    name = family_of(space, study.metric, directions)
-    row = {
-        "name": name,
-        "metric": study.metric,
-        "directions": study.directions,
-        "space": json.dumps(canonical(space)),
-    }
-    connection.execute(insert_if_absent(store.dialect, families), row)
-    family_id = connection.execute(select(families.c.id).where(families.c.name == name)).scalar_one()
+    family_id = family_id_for(store, connection, space, study.metric, json.loads(study.directions))
     connection.execute(_JOIN, {"joined_id": study_id, "family": family_id})
     return True
+
+
+def family_id_for(
+    store: Store, connection: Connection, space: Space, metric: str | None, directions: Sequence[str]
+) -> int:
+    """The family of that space, metric and directions, which is founded where there is none."""
+    name = family_of(space, metric, directions)
+    found = json.dumps(list(directions))
+    row = {"name": name, "metric": metric, "directions": found, "space": json.dumps(canonical(space))}
+    connection.execute(insert_if_absent(store.dialect, families), row)
+    return int(connection.execute(select(families.c.id).where(families.c.name == name)).scalar_one())
+
+
+def note_changes(store: Store, connection: Connection, members: Mapping[int, Sequence[int]]) -> None:
+    """As `note_change`, for many studies at once, given by family."""
+    for family_id, study_ids in sorted(members.items()):
+        grown = update(families).where(families.c.id == family_id).values(revision=families.c.revision + 1)
+        revision = connection.execute(grown.returning(families.c.revision)).scalar_one()
+        rows = [{"study_id": study_id, "family_id": family_id, "revision": revision} for study_id in study_ids]
+        connection.execute(upsert(store.dialect, study_changes), rows)
 
 
 def leave_family(connection: Connection, study_id: int) -> None:
@@ -99,8 +110,8 @@ def leave_family(connection: Connection, study_id: int) -> None:
     if family_id is None:
         return
     connection.execute(_JOIN, {"joined_id": study_id, "family": None})
+    forget_summary(connection, family_id)  # locks the family, as `note_change` does before it writes what comes next
     connection.execute(delete(study_changes).where(study_changes.c.study_id == study_id))
-    forget_summary(connection, family_id)
     if connection.execute(select(studies.c.id).where(studies.c.family_id == family_id).limit(1)).first() is None:
         connection.execute(delete(families).where(families.c.id == family_id))
 

@@ -60,7 +60,12 @@ class RunColumns:
     started_at: NDArray[np.float64] | None = None  # (n,) NaN where unknown, like the following
     finished_at: NDArray[np.float64] | None = None
     cost_seconds: NDArray[np.float64] | None = None
-    seeds: NDArray[np.float64] | None = None
+    epochs: NDArray[np.float64] | None = None
+    seeds: Sequence[int | None] | None = None  # n; integers, of which doubles cannot hold all
     curves: Mapping[int, Curve] | None = None  # by row
     user_attrs: Mapping[int, Mapping[str, Any]] | None = None  # by row
     errors: Mapping[int, str] | None = None  # by row
+    code_versions: Mapping[int, str] | None = None  # by row, like the following
+    data_fingerprints: Mapping[int, str] | None = None
+    hardware: Mapping[int, str] | None = None
+    checkpoints: Mapping[int, str] | None = None

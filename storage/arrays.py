@@ -1,0 +1,156 @@
+"""The finished trials of a family as arrays: what statistics and the tuner compute with.
+
+Notation: n trials, d parameters of the family's space.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import TrialState
+from sqlalchemy import Connection, Select, bindparam, select
+
+from storage.database import Store
+from storage.distributions import ParameterSet, ParameterSets, distribution_of, unpack
+from storage.errors import FamilyNotFoundError
+from storage.families import Family, family_from
+from storage.models import families, studies, trials
+
+FINISHED = tuple(state.value for state in TrialState if state.is_finished())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrialArrays:
+    """Finished trials of one family, by study and number."""
+
+    names: tuple[str, ...]  # the d parameters
+    distributions: tuple[BaseDistribution, ...]  # of the family's space
+    study_ids: NDArray[np.int64]  # (n,)
+    numbers: NDArray[np.int64]  # (n,)
+    states: NDArray[np.int64]  # (n,) of optuna.trial.TrialState
+    values: NDArray[np.float64]  # (n,) of the first objective; NaN where there is none
+    internal: NDArray[np.float64]  # (n, d) Optuna's internal values (a choice is its index); NaN where inactive
+    costs: NDArray[np.float64]  # (n,) seconds; NaN where unknown
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def of(self, rows: Any) -> "TrialArrays":
+        """Some of the trials."""
+        return TrialArrays(
+            names=self.names,
+            distributions=self.distributions,
+            study_ids=self.study_ids[rows],
+            numbers=self.numbers[rows],
+            states=self.states[rows],
+            values=self.values[rows],
+            internal=self.internal[rows],
+            costs=self.costs[rows],
+        )
+
+    def params(self, row: int) -> dict[str, Any]:
+        """The active parameters of a trial, as the training code got them."""
+        return {
+            name: distribution.to_external_repr(float(value))
+            for name, distribution, value in zip(self.names, self.distributions, self.internal[row], strict=True)
+            if not np.isnan(value)
+        }
+
+    @cached_property
+    def by_study(self) -> dict[int, NDArray[np.intp]]:
+        """The rows of each study."""
+        ids, starts = np.unique(self.study_ids, return_index=True)
+        return dict(zip(ids.tolist(), np.split(np.arange(len(self)), starts[1:]), strict=True))
+
+
+def family_arrays(store: Store, family: str) -> TrialArrays:
+    """All finished trials of a family, studies in quarantine left out. Raises FamilyNotFoundError."""
+    with store.read() as connection:
+        row = connection.execute(select(families).where(families.c.name == family)).first()
+        if row is None:
+            raise FamilyNotFoundError.named(family, connection.execute(select(families.c.name)).scalars())
+        return read_arrays(connection, family_from(row), ParameterSets())
+
+
+def read_arrays(
+    connection: Connection, family: Family, known: ParameterSets, study_ids: Sequence[int] | None = None
+) -> TrialArrays:
+    """The finished trials of a family, or of some of its studies."""
+    if study_ids is None:
+        rows = connection.execute(_FAMILY, {"family_id": family.family_id}).all()
+    else:
+        rows = connection.execute(_STUDIES, {"study_ids": study_ids}).all()
+    names = tuple(family.space)
+    distributions = tuple(distribution_of(name, fields) for name, fields in family.space.items())
+    columns = tuple(zip(*rows, strict=True)) or ((),) * 7
+    owners, numbers, states, values, costs, set_ids, configurations = columns
+    internal = _matrix(set_ids, configurations, known.load(connection, set(set_ids)), names, distributions)
+    return TrialArrays(
+        names=names,
+        distributions=distributions,
+        study_ids=np.array(owners, dtype=np.int64),
+        numbers=np.array(numbers, dtype=np.int64),
+        states=np.array(states, dtype=np.int64),
+        values=np.array(values, dtype=np.float64),  # None becomes NaN
+        internal=internal,
+        costs=np.array(costs, dtype=np.float64),
+    )
+
+
+def _matrix(
+    set_ids: Sequence[int | None],
+    configurations: Sequence[bytes | None],
+    sets: Any,
+    names: tuple[str, ...],
+    distributions: tuple[BaseDistribution, ...],
+) -> NDArray[np.float64]:
+    """Configurations as rows, (n, d): parameter set by parameter set, for each is an array of its own."""
+    matrix = np.full((len(set_ids), len(names)), np.nan)
+    place = {name: column for column, name in enumerate(names)}
+    ids = np.array([number or 0 for number in set_ids], dtype=np.int64)
+    for number in np.unique(ids).tolist():
+        parameter_set: ParameterSet = sets[number]
+        rows = np.flatnonzero(ids == number)
+        if not len(parameter_set):
+            continue
+        joined = unpack(b"".join(configurations[row] or b"" for row in rows.tolist()))
+        block = joined.reshape(len(rows), len(parameter_set))
+        for column, (name, distribution) in enumerate(parameter_set.by_name.items()):
+            if name in place:
+                wanted = distributions[place[name]]
+                matrix[rows, place[name]] = _translated(block[:, column], distribution, wanted)
+    return matrix
+
+
+def _translated(
+    values: NDArray[np.float64], drawn_from: BaseDistribution, wanted: BaseDistribution
+) -> NDArray[np.float64]:
+    """Internal values in terms of the family's distribution; NaN for a choice that the family does not have."""
+    if not isinstance(drawn_from, CategoricalDistribution) or drawn_from == wanted:
+        return values
+    if not isinstance(wanted, CategoricalDistribution):
+        return np.full(len(values), np.nan)
+    place = [wanted.choices.index(choice) if choice in wanted.choices else np.nan for choice in drawn_from.choices]
+    return np.array(place)[values.astype(np.intp)]
+
+
+_COLUMNS: Select[Any] = select(
+    trials.c.study_id,
+    trials.c.number,
+    trials.c.state,
+    trials.c.value,
+    trials.c.cost_seconds,
+    trials.c.parameter_set_id,
+    trials.c.configuration,
+).where(trials.c.state.in_(FINISHED))
+_BY_NUMBER = (trials.c.study_id, trials.c.number)
+_FAMILY = (
+    _COLUMNS.join(studies)
+    .where(studies.c.family_id == bindparam("family_id"), studies.c.quarantine.is_(None))
+    .order_by(*_BY_NUMBER)
+)
+_STUDIES = _COLUMNS.where(trials.c.study_id.in_(bindparam("study_ids", expanding=True))).order_by(*_BY_NUMBER)
