@@ -179,13 +179,6 @@ def grid_of(distribution: BaseDistribution) -> Array | None:
     return grid
 
 
-def comparable(past: BaseDistribution, current: BaseDistribution) -> bool:
-    """Whether a past value means the same now: type and log scale agree; ranges and choices may differ."""
-    if isinstance(past, CategoricalDistribution) or isinstance(current, CategoricalDistribution):
-        return isinstance(past, CategoricalDistribution) and isinstance(current, CategoricalDistribution)
-    return type(past) is type(current) and _numeric(past).log == _numeric(current).log
-
-
 def union(distributions: Iterable[Mapping[str, BaseDistribution]]) -> SearchSpace:
     """Every parameter in sight, without conditions; the last distribution of a name wins."""
     merged: dict[str, BaseDistribution] = {}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding, comparable
+from hpo.encoding import Encoding
 from hpo.priors.portfolio import PastTask
+from hpo.space_mapping import SpaceMapping
 from hpo.statistics.loss_scale import LossScale
+from storage.arrays import counted_values
+from storage.summaries import StudySample
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +39,7 @@ class PastStudy:
     """A finished study of another task, seen from the current space."""
 
     study_id: int
+    name: str
     task: PastTask
     landmarks: Array  # (m, d) some of its configurations, moved to where the current space has them
 
@@ -56,32 +59,34 @@ def gather(trials: Iterable[FrozenTrial], direction: StudyDirection, encoding: E
 
 
 def look_back(
-    study_id: int,
-    trials: Sequence[FrozenTrial],
-    direction: StudyDirection,
+    study: StudySample,
+    mapping: SpaceMapping,
     encoding: Encoding,
     *,
     most_trials: int,
     most_landmarks: int,
     rng: np.random.Generator,
 ) -> PastStudy | None:
-    """A past study in the current space: the best half of `most_trials` and as many others. None if it says nothing.
+    """A past study in the current space: at most so many of its trials. None if it says nothing.
 
-    It weighs by the square of the share of current parameters that it knows.
+    mapping: from the study's space to the current one. The study weighs by the square of the share of current
+    parameters that it knows.
     """
-    finished, losses = losses_of([trial for trial in trials if trial.params], direction)
-    if not len(losses):
+    sign = _sign(StudyDirection[study.directions[0].upper()])
+    translated = [mapping.translate(study.params(row)) for row in range(min(most_trials, len(study.values)))]
+    said = [row for row, params in enumerate(translated) if params]
+    if not said:
         return None
-    rows = _best_and_some(losses, most_trials, rng)
-    points = encoding.raw([_comparable_params(finished[row], encoding) for row in rows])
+    points = encoding.raw([params for params in translated if params])
     known = float(np.mean(~np.isnan(points).all(axis=0)))
     if known == 0.0:
         return None
-    scale = LossScale.of(losses)
-    y = scale.standardise(losses)[rows]
+    scale = LossScale.of(sign * (study.values if len(study.values) == study.finished else study.quantiles))
+    y = scale.standardise(sign * study.values[said])
     placed = encoding.project(np.where(np.isnan(points), encoding.moderate(len(points), rng), points))
     return PastStudy(
-        study_id=study_id,
+        study_id=study.study_id,
+        name=study.name,
         task=PastTask(X=encoding.canonical(points), y=y, weight=known**2, scale=scale),
         landmarks=placed[_best_and_some(y, most_landmarks, rng)],
     )
@@ -93,21 +98,17 @@ def encode_trials(trials: Sequence[FrozenTrial], encoding: Encoding) -> Array:
 
 
 def losses_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> tuple[list[FrozenTrial], Array]:
-    """The finished trials that say something, with their losses (n,): here, and only here, the sign turns.
-
-    A pruned trial is no better than its last report and than the median; a failed one is as bad as the worst seen.
-    """
-    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+    """The finished trials that say something, with their losses (n,): smaller is better from here on."""
     finished = [trial for trial in trials if trial.state.is_finished()]
-    raw = np.array([sign * _last_value(trial) for trial in finished])
-    completed = np.isfinite(raw) & np.array([trial.state == TrialState.COMPLETE for trial in finished], dtype=bool)
-    pruned = np.isfinite(raw) & np.array([trial.state == TrialState.PRUNED for trial in finished], dtype=bool)
-    if not (completed | pruned).any():
-        return [], np.empty(0)
-    if completed.any():
-        raw[pruned] = np.maximum(raw[pruned], np.median(raw[completed]))
-    losses = np.where(completed | pruned, raw, raw[completed | pruned].max())
-    return finished, losses
+    states = np.array([trial.state.value for trial in finished], dtype=np.int64)
+    values = np.array([_last_value(trial) for trial in finished])
+    sign = _sign(direction)
+    losses = sign * counted_values(states, values, maximize=sign < 0)
+    return ([], np.empty(0)) if np.isnan(losses).all() else (finished, losses)
+
+
+def _sign(direction: StudyDirection) -> float:
+    return -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
 
 
 def _is_without_parameters_yet(trial: FrozenTrial) -> bool:
@@ -120,15 +121,6 @@ def _last_value(trial: FrozenTrial) -> float:
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         return float(trial.intermediate_values[max(trial.intermediate_values)])
     return float("nan")
-
-
-def _comparable_params(trial: FrozenTrial, encoding: Encoding) -> dict[str, Any]:
-    current = encoding.space.distributions
-    return {
-        name: value
-        for name, value in trial.params.items()
-        if name in current and comparable(trial.distributions[name], current[name])
-    }
 
 
 def _best_and_some(losses: Array, most: int, rng: np.random.Generator) -> list[int]:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -36,6 +36,9 @@ from hpo.priors.mixture import Mixture, mixture
 from hpo.priors.portfolio import Pick, fit_shared_kernel, portfolio
 from hpo.search import maximise, untried
 from hpo.space import SearchSpace, declared_space
+from hpo.space_mapping import SpaceMapping, relate
+from storage.families import Family
+from storage.summaries import StudySample
 
 if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
@@ -52,9 +55,13 @@ LANDMARKS = 1024  # configurations that may enter the portfolio, over all past s
 MODELLED_TRIALS = 200  # beyond them: the best half and a random one
 LEAST_SHARE = 0.01  # of history, to be mentioned
 LEADING_SOURCES = 8  # past studies that a receipt names at most
+MAPPINGS_KEPT = 4096
 WIDE_EVERY = 4  # one proposal in so many may be anywhere; the others are near good points (heuristic)
 ANCHORS = 5  # good trials whose neighbourhood is searched
 PAST_ANCHORS = 8  # of the portfolio and of the past bests, the same
+
+
+Related: TypeAlias = tuple[StudySample, SpaceMapping]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +111,7 @@ class HistorySampler(BaseSampler):
         self._history = storage
         self._seed = seed
         self._pasts: dict[str, Past] = {}  # a pure cache of the latest one
+        self._mappings: dict[tuple[int, str], SpaceMapping] = {}  # the same, by family and space
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The declared space, or every parameter that this study has asked for so far."""
@@ -214,7 +222,11 @@ class HistorySampler(BaseSampler):
     def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """One parameter of the portfolio entry closest to those already given in this trial; None without history."""
         given = {**trial.distributions, name: distribution}
-        known = [_distributions(self._trials_of(past)) for past in self._related(study, [name])]
+        asked = SearchSpace(distributions=given, conditions={})
+        known = [
+            dict(zip(sample.names, sample.distributions, strict=True))
+            for sample, _ in self._related(study, asked, [name])
+        ]
         seen = union(past for past in known if set(given) <= set(past)).distributions
         if not seen:
             return None
@@ -241,12 +253,11 @@ class HistorySampler(BaseSampler):
 
     def _past(self, study: Study, encoding: Encoding, names: Sequence[str]) -> Past | None:
         """The past of the parameters `names`, the same for everyone who asks; None without history."""
-        related = self._related(study, names)[-PAST_STUDIES:]
-        sizes = [(study_id, sum(t.state.is_finished() for t in self._trials_of(study_id))) for study_id in related]
-        key = repr((encoding.space, sizes))
+        related = self._related(study, encoding.space, names)
+        key = repr((encoding.space, [(sample.study_id, sample.finished) for sample, _ in related]))
         if key in self._pasts:
             return self._pasts[key]
-        studies = self._past_studies(related, encoding)
+        studies = _past_studies(related, encoding)
         if not studies:
             return None
         rng = np.random.default_rng(0)
@@ -261,25 +272,26 @@ class HistorySampler(BaseSampler):
         self._pasts = {key: past}
         return past
 
-    def _past_studies(self, related: Sequence[int], encoding: Encoding) -> list[PastStudy]:
-        rng = np.random.default_rng(0)
-        fewest, most = PAST_TRIALS_OF_A_STUDY
-        looks = [
-            look_back(
-                study_id,
-                self._trials_of(study_id),
-                self._history.get_study_directions(study_id)[0],
-                encoding,
-                most_trials=int(np.clip(PAST_TRIALS // len(related), fewest, most)),
-                most_landmarks=max(2, LANDMARKS // len(related)),
-                rng=rng,
-            )
-            for study_id in related
+    def _related(self, study: Study, space: SearchSpace, names: Sequence[str]) -> list[Related]:
+        """The latest past studies that know one of the parameters, and how their space relates to this one."""
+        own = self._own_id(study)
+        related = [
+            (sample, mapping)
+            for family in self._history.past_families()
+            for mapping in [self._mapping(family, space)]
+            if not _known(mapping).isdisjoint(names)
+            for sample in self._history.past_studies(family)
+            if sample.study_id != own
         ]
-        return [look for look in looks if look is not None]
+        return sorted(related, key=lambda pair: pair[0].study_id)[-PAST_STUDIES:]
 
-    def _related(self, study: Study, names: Sequence[str]) -> list[int]:
-        return self._history.related_studies(names, exclude=self._own_id(study))
+    def _mapping(self, family: Family, space: SearchSpace) -> SpaceMapping:
+        key = (family.family_id, repr(space))
+        if key not in self._mappings:
+            if len(self._mappings) >= MAPPINGS_KEPT:
+                self._mappings.clear()
+            self._mappings[key] = relate(SearchSpace.from_json(family.space), space)
+        return self._mappings[key]
 
     def _own_id(self, study: Study) -> int | None:
         """The study's id in the history; by name, for the study may be open through another storage object."""
@@ -288,13 +300,10 @@ class HistorySampler(BaseSampler):
         except KeyError:
             return None
 
-    def _trials_of(self, study_id: int) -> list[FrozenTrial]:
-        return self._history.get_all_trials(study_id, deepcopy=False)
-
     def _sources(self, past: Past, credit: Array) -> list[tuple[str, float]]:
         """The past studies that count most, by their credit (t,)."""
         leading = [int(t) for t in np.argsort(-credit, kind="stable")[:LEADING_SOURCES] if credit[t] > 0]
-        return [(self._history.get_study_name_from_id(past.studies[t].study_id), float(credit[t])) for t in leading]
+        return [(past.studies[t].name, float(credit[t])) for t in leading]
 
     # Randomness
 
@@ -306,6 +315,28 @@ class HistorySampler(BaseSampler):
             warnings.simplefilter("ignore", ExperimentalWarning)
             seed = int(self._rng(trial.number).integers(2**31))
             return TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def _past_studies(related: Sequence[Related], encoding: Encoding) -> list[PastStudy]:
+    rng = np.random.default_rng(0)
+    fewest, most = PAST_TRIALS_OF_A_STUDY
+    looks = [
+        look_back(
+            sample,
+            mapping,
+            encoding,
+            most_trials=int(np.clip(PAST_TRIALS // len(related), fewest, most)),
+            most_landmarks=max(2, LANDMARKS // len(related)),
+            rng=rng,
+        )
+        for sample, mapping in related
+    ]
+    return [look for look in looks if look is not None]
+
+
+def _known(mapping: SpaceMapping) -> set[str]:
+    """The present parameters that the past knows, under whatever name."""
+    return {change.present for change in mapping.changes if change.past is not None and change.present is not None}
 
 
 def _reason(trials: int, models: Mixture, past: Past | None) -> str:
@@ -347,10 +378,6 @@ def _with_conditions(study: Study, distributions: Mapping[str, BaseDistribution]
 
 def _keep_receipt(study: Study, trial: FrozenTrial, proposal: Proposal) -> None:
     study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, proposal.receipt())
-
-
-def _distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    return union(trial.distributions for trial in trials).distributions
 
 
 def _points(picks: Sequence[Pick]) -> Array:

@@ -67,6 +67,24 @@ class TrialArrays:
         return dict(zip(ids.tolist(), np.split(np.arange(len(self)), starts[1:]), strict=True))
 
 
+def counted_values(states: NDArray[np.int64], values: NDArray[np.float64], *, maximize: bool) -> NDArray[np.float64]:
+    """What finished trials (n,) count with: NaN for all of them where none says anything.
+
+    A complete trial counts with its value, a pruned one with the value it had when it was stopped or the median of the
+    complete ones, whichever is worse, and a failed one with the worst seen.
+    """
+    sign = -1.0 if maximize else 1.0
+    losses = sign * values
+    complete = np.isfinite(losses) & (states == TrialState.COMPLETE.value)
+    pruned = np.isfinite(losses) & (states == TrialState.PRUNED.value)
+    if not (complete | pruned).any():
+        return np.full(len(values), np.nan)
+    if complete.any():
+        losses = np.where(pruned, np.maximum(losses, np.median(losses[complete])), losses)
+    counted: NDArray[np.float64] = sign * np.where(complete | pruned, losses, losses[complete | pruned].max())
+    return counted
+
+
 def family_arrays(store: Store, family: str) -> TrialArrays:
     """All finished trials of a family, studies in quarantine left out. Raises FamilyNotFoundError."""
     with store.read() as connection:
@@ -88,7 +106,7 @@ def read_arrays(
     distributions = tuple(distribution_of(name, fields) for name, fields in family.space.items())
     columns = tuple(zip(*rows, strict=True)) or ((),) * 7
     owners, numbers, states, values, costs, set_ids, configurations = columns
-    internal = _matrix(set_ids, configurations, known.load(connection, set(set_ids)), names, distributions)
+    internal = configuration_matrix(set_ids, configurations, known.load(connection, set(set_ids)), names, distributions)
     return TrialArrays(
         names=names,
         distributions=distributions,
@@ -101,7 +119,7 @@ def read_arrays(
     )
 
 
-def _matrix(
+def configuration_matrix(
     set_ids: Sequence[int | None],
     configurations: Sequence[bytes | None],
     sets: Any,

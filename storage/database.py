@@ -32,8 +32,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from storage.advice import advised
 from storage.errors import StoreUnavailableError
+from storage.filesystems import why_not_there
 from storage.locks import ForkSafeLock
+from storage.sqlite_files import reader_options, why_not_opened
 
 BUSY_TIMEOUT_SECONDS = 60  # how long a writer waits for the others; several times what 8 busy processes need
 CONNECT_TIMEOUT_SECONDS = 10
@@ -124,7 +127,7 @@ class Store:
             raise  # about the statement, not about the database
         except (DBAPIError, PoolTimeoutError) as error:
             reason = str(error.orig) if isinstance(error, DBAPIError) else "no free connection"
-            raise unavailable(self.url, reason) from error
+            raise unavailable(self.url, advised(reason, _masked(self.url))) from error
         except ModuleNotFoundError as error:
             if error.name != "psycopg":
                 raise
@@ -183,7 +186,10 @@ _INHERITED: list[_Engines] = []  # a parent process's: kept here so that this pr
 
 def _sqlite(url: URL) -> _Engines:
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}, "max_overflow": -1}
-    writer, reader = create_engine(url, **options), create_engine(url, **options)
+    path = Path(url.database or "")
+    if reason := why_not_opened(path):
+        raise unavailable(url.render_as_string(), reason)
+    writer, reader = create_engine(url, **options), create_engine(url, **(reader_options(path) or options))
 
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions: we do, below
@@ -251,6 +257,8 @@ def _sqlite_path(url: URL, text_url: str) -> Path:
         raise unavailable(text_url, f"there is no folder {path.parent}.")
     if path.is_dir():
         raise unavailable(text_url, f"{path} is a folder, not a file.")
+    if reason := why_not_there(path):
+        raise unavailable(text_url, reason)
     return path
 
 

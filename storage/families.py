@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from storage.database import Store, insert_if_absent, upsert
-from storage.models import distributions, families, family_summaries, studies, study_changes, study_parameters, tasks
+from storage.models import distributions, families, studies, study_changes, study_parameters, tasks
 
 Space = Mapping[str, Mapping[str, Any]]
 """Distributions by parameter name, in the words of a study file."""
@@ -25,6 +25,7 @@ class Family:
     directions: tuple[str, ...]
     space: Space
     revision: int  # grows with every change to its finished trials
+    lost_at: int  # the revision at which some of them last went away
 
 
 def family_of(space: Space, metric: str | None, directions: Iterable[str]) -> str:
@@ -56,6 +57,7 @@ def family_from(row: Any) -> Family:
         directions=tuple(json.loads(row.directions)),
         space=json.loads(row.space),
         revision=row.revision,
+        lost_at=row.lost_at,
     )
 
 
@@ -110,16 +112,16 @@ def leave_family(connection: Connection, study_id: int) -> None:
     if family_id is None:
         return
     connection.execute(_JOIN, {"joined_id": study_id, "family": None})
-    forget_summary(connection, family_id)  # locks the family, as `note_change` does before it writes what comes next
+    note_loss(connection, family_id)  # locks the family, as `note_change` does before it writes what comes next
     connection.execute(delete(study_changes).where(study_changes.c.study_id == study_id))
     if connection.execute(select(studies.c.id).where(studies.c.family_id == family_id).limit(1)).first() is None:
         connection.execute(delete(families).where(families.c.id == family_id))
 
 
-def forget_summary(connection: Connection, family_id: int) -> None:
-    """Drop what the tuner remembers of a family, and see that nobody goes on with what he remembers."""
-    connection.execute(delete(family_summaries).where(family_summaries.c.family_id == family_id))
-    connection.execute(update(families).where(families.c.id == family_id).values(revision=families.c.revision + 1))
+def note_loss(connection: Connection, family_id: int) -> None:
+    """Note that trials of a family went away: nobody must go on with what he remembers of it."""
+    grown = families.c.revision + 1
+    connection.execute(update(families).where(families.c.id == family_id).values(revision=grown, lost_at=grown))
 
 
 def undeclared_spaces(connection: Connection, study_id: int | None = None) -> dict[int, dict[str, dict[str, Any]]]:

@@ -62,6 +62,7 @@ families = Table(  # tasks that share a search space, the metric and the directi
     Column("directions", Text, nullable=False),  # JSON, one per objective
     Column("space", Text, nullable=False),  # JSON, in the words of a study file
     Column("revision", Integer, nullable=False, server_default="0"),  # grows with each change to its finished trials
+    Column("lost_at", Integer, nullable=False, server_default="0"),  # the revision at which some last went away
     sqlite_autoincrement=True,
 )
 

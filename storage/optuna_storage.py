@@ -5,7 +5,7 @@ import copy
 import json
 import time
 import uuid
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,14 +15,22 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from storage.database import Store, insert_if_absent
 from storage.distributions import ParameterSet, ParameterSets, pack, unpack
 from storage.errors import StudyExistsError, StudyNotFoundError, TrialNotFoundError
-from storage.families import leave_family, note_change
+from storage.families import Family, leave_family, note_change
 from storage.frozen_trials import FrozenTrials
-from storage.models import UNFINISHED, studies, study_attributes, study_parameters, trial_attributes, trials
+from storage.models import (
+    UNFINISHED,
+    intermediate_values,
+    studies,
+    study_attributes,
+    study_parameters,
+    trial_attributes,
+    trials,
+)
 from storage.schema import open_store
 from storage.sources import delete_study
 from storage.studies import (
@@ -38,6 +46,7 @@ from storage.studies import (
     set_intermediate_value,
     value_columns,
 )
+from storage.summaries import StudySample, Summaries
 
 DEFAULT_NAME_PREFIX = "no-name-"  # Optuna's
 
@@ -63,24 +72,18 @@ class HistoryStorage(BaseStorage):
     def _remember_nothing(self) -> None:
         self._parameter_sets = ParameterSets()
         self._trials = FrozenTrials(self._parameter_sets)
+        self._summaries = Summaries(self._parameter_sets)
         self._first_distributions: dict[tuple[int, str], int] = {}  # study id, parameter -> distribution id
 
     # Beyond Optuna
 
-    def related_studies(self, names: Collection[str], exclude: int | None = None) -> list[int]:
-        """The single-objective studies, by id, that share a parameter of that name and completed a trial."""
-        completed = exists().where(trials.c.study_id == studies.c.id, trials.c.state == TrialState.COMPLETE.value)
-        query = (
-            select(studies.c.id)
-            .where(
-                studies.c.id.in_(select(study_parameters.c.study_id).where(study_parameters.c.name.in_(names))),
-                studies.c.directions.in_([json.dumps(["minimize"]), json.dumps(["maximize"])]),
-                completed,
-            )
-            .order_by(studies.c.id)
-        )
-        with self.store.read() as connection:
-            return [study_id for study_id in connection.execute(query).scalars() if study_id != exclude]
+    def past_families(self) -> list[Family]:
+        """The families that have finished trials of one objective."""
+        return self._summaries.families(self.store)
+
+    def past_studies(self, family: Family) -> tuple[StudySample, ...]:
+        """The latest studies of a family, each with its best trials and some others; those in quarantine are left out."""
+        return self._summaries.of(self.store, family).studies
 
     # Studies
 
@@ -235,12 +238,18 @@ class HistoryStorage(BaseStorage):
             set_attribute(self.store, connection, trial_attributes, trial_id, kind=kind, key=key, value=value)
 
     def _start(self, trial_id: int) -> bool:
-        """Take a waiting trial; False when somebody else was faster. One conditional update decides."""
+        """Take a waiting trial; False when somebody else was faster. One conditional update decides.
+
+        It is an attempt as a claim is one: whoever held the trial before is refused from now on.
+        """
         with self.store.write() as connection:
-            if connection.execute(_START, {"trial_id": trial_id, "now": time.time()}).rowcount == 1:
-                return True
-            _updatable(connection, trial_id)
-        return False
+            attempt = connection.execute(_START, {"trial_id": trial_id, "now": time.time()}).scalar()
+            if attempt is None:
+                _updatable(connection, trial_id)
+                return False
+            if attempt > 1:
+                connection.execute(delete(intermediate_values).where(intermediate_values.c.trial_id == trial_id))
+            return True
 
     def _copy_trial(self, study_id: int, template: FrozenTrial) -> int:
         drawn_from = {name: template.distributions[name] for name in template.params}
@@ -295,7 +304,14 @@ _FIRST_DISTRIBUTION = select(study_parameters.c.distribution_id).where(
 _START = (
     update(trials)
     .where(trials.c.id == bindparam("trial_id"), trials.c.state == TrialState.WAITING.value)
-    .values(state=TrialState.RUNNING.value, started_at=bindparam("now"))
+    .values(
+        state=TrialState.RUNNING.value,
+        attempt=trials.c.attempt + 1,
+        started_at=bindparam("now"),
+        worker=None,
+        error=None,
+    )
+    .returning(trials.c.attempt)
 )
 
 

@@ -81,7 +81,7 @@ def create_study(
     with store.write() as connection:
         task_id = None
         if task is not None or metric is not None:
-            task_id = _task_id(store, connection, task or name, metric or "value", directions[0])
+            task_id = task_id_for(store, connection, task or name, metric or "value", directions[0])
         study_id = insert_study(
             connection,
             name,
@@ -248,14 +248,17 @@ def finish_trial(
     peak_memory_bytes: int | None = None,
     checkpoint: str | None = None,
     error: str | None = None,
+    finished_at: float | None = None,
 ) -> None:
     """Record the outcome of an attempt, once. Saying the same again is fine: it may be repeated until it is in.
 
+    finished_at: when it ended, in seconds since the epoch; None: now.
     Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
     then the outcome is kept as a late result.
     """
     columns = finished_columns(state, None if value is None else [value])
     columns |= {
+        "finished_at": finished_at or columns["finished_at"],
         "cost_seconds": cost_seconds,
         "epochs": epochs,
         "peak_memory_bytes": peak_memory_bytes,
@@ -297,6 +300,14 @@ def count_trials_locking(connection: Connection, study_id: int) -> int:
     if connection.execute(_LOCK_STUDY, {"study_id": study_id}).first() is None:
         raise StudyNotFoundError(f"There is no study with id {study_id}.")
     return int(connection.execute(_NEXT_NUMBER, {"study_id": study_id}).scalar_one())
+
+
+def next_numbers_locking(connection: Connection, study_ids: Sequence[int]) -> dict[int, int]:
+    """As `count_trials_locking`, for many studies at once, in one order so that nobody waits in a circle."""
+    ids = {"study_ids": list(study_ids)}
+    connection.execute(_LOCK_STUDIES, ids)
+    taken = {row.study_id: row.taken for row in connection.execute(_NEXT_NUMBERS, ids)}
+    return dict.fromkeys(study_ids, 0) | taken
 
 
 def insert_trial(connection: Connection, study_id: int, number: int, **columns: Any) -> int:
@@ -389,6 +400,15 @@ _CLAIM = (
     .returning(trials.c.number, trials.c.attempt)
 )
 _LOCK_STUDY = select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
+_STUDY_IDS = bindparam("study_ids", expanding=True)
+_LOCK_STUDIES = (
+    select(studies.c.id).where(studies.c.id.in_(_STUDY_IDS)).order_by(studies.c.id).with_for_update(key_share=True)
+)
+_NEXT_NUMBERS = (
+    select(trials.c.study_id, (func.max(trials.c.number) + 1).label("taken"))
+    .where(trials.c.study_id.in_(_STUDY_IDS))
+    .group_by(trials.c.study_id)
+)
 _STUDY_NAMED = (
     select(studies.c.id, studies.c.name, studies.c.created_at, studies.c.task_id)
     .where(studies.c.name == bindparam("name"))
@@ -425,7 +445,8 @@ _TELL_MLFLOW = insert(outbox).from_select(
 )
 
 
-def _task_id(store: Store, connection: Connection, name: str, metric: str, direction: str) -> int:
+def task_id_for(store: Store, connection: Connection, name: str, metric: str, direction: str) -> int:
+    """The task of that name and metric, new or old. Raises StorageError where it is known with another direction."""
     row = {"name": name, "metric": metric, "direction": direction, "created_at": time.time()}
     connection.execute(insert_if_absent(store.dialect, tasks), row)
     task = connection.execute(select(tasks).where(tasks.c.name == name, tasks.c.metric == metric)).one()
@@ -496,8 +517,10 @@ def _keep_late_result(
             trial_attributes.c.key == LATE_RESULTS_ATTRIBUTE,
         )
     ).scalar()
-    late = {"attempt": claim.attempt, "state": state.name, "value": value, "received_at": time.time()}
-    results = [*json.loads(known or "[]"), late]
+    results = json.loads(known or "[]")
+    if any((late["attempt"], late["state"], late["value"]) == (claim.attempt, state.name, value) for late in results):
+        return  # said again
+    results.append({"attempt": claim.attempt, "state": state.name, "value": value, "received_at": time.time()})
     key = LATE_RESULTS_ATTRIBUTE
     set_attribute(store, connection, trial_attributes, claim.trial_id, kind="system", key=key, value=results)
 

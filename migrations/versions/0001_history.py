@@ -160,7 +160,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back to an empty database. The history is lost."""
+    """The whole history is lost: every study, every trial, and what MLflow has yet to be told."""
     for table in (
         "mlflow_runs",
         "outbox",

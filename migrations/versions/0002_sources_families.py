@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("directions", sa.Text(), nullable=False),
         sa.Column("space", sa.Text(), nullable=False),
         sa.Column("revision", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lost_at", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_families"),
         sa.UniqueConstraint("name", name="uq_families_name"),
         sqlite_autoincrement=True,
@@ -85,6 +86,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Sources, families and quarantine are lost; studies and trials stay."""
     op.add_column("trials", sa.Column("params", sa.Text(), server_default="{}", nullable=False))
     _unpack_configurations()
     op.drop_index("ix_trials_source_key", "trials")
@@ -216,7 +218,9 @@ def _found_families() -> None:
         kind = stored["name"].removesuffix("Distribution").lower()
         undeclared[study_id][name] = {"type": kind, **stored["attributes"]}
     rows = connection.execute(
-        sa.select(studies, tasks.c.metric).select_from(studies.outerjoin(tasks, tasks.c.id == studies.c.task_id))
+        sa.select(studies, tasks.c.metric)
+        .select_from(studies.outerjoin(tasks, tasks.c.id == studies.c.task_id))
+        .order_by(studies.c.id)
     ).all()
     numbers = {}
     for row in rows:

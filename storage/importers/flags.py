@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from storage.arrays import TrialArrays, read_arrays
 from storage.database import Store
 from storage.distributions import ParameterSets
-from storage.families import Family, family_from, family_of, forget_summary
+from storage.families import Family, family_from, family_of, note_loss
 from storage.importers.report import Flag
 from storage.models import families, studies
 
@@ -140,19 +140,19 @@ class Consensus:
 
     def _weights(self, gram: Array, moment: Array) -> Array:
         ridge = 1e-3 * max(len(self._names), 1) * np.eye(len(gram))
-        weights: Array = np.linalg.solve(gram + ridge, moment)
+        weights: Array = np.asarray(np.linalg.solve(gram + ridge, moment), dtype=np.float64)
         return weights
 
 
 def _features(study: StudyValues) -> Array:
     """Each parameter as a rank within the study and its square; a choice, and being inactive, as an indicator."""
-    columns = []
+    columns: list[Array] = []
     for distribution, column in zip(study.distributions, study.internal.T, strict=True):
         inactive = np.isnan(column)
         if isinstance(distribution, CategoricalDistribution):
             columns += [(column == choice).astype(float) - 0.5 for choice in range(len(distribution.choices))]
         else:
-            place = np.where(inactive, 0.0, _ranks(np.where(inactive, np.nan, column)))
+            place = _ranks(column)
             columns += [place, np.where(inactive, 0.0, place**2 - 1.0)]
         columns.append(inactive.astype(float))
     return np.array(columns).T.reshape(len(study.values), -1)
@@ -268,7 +268,7 @@ def _quarantine(store: Store, flags: Iterable[Flag]) -> None:
         for name, found in reasons.items():
             row = connection.execute(_ISOLATE, {"isolated": name, "reason": "; ".join(found)}).first()
             if row is not None and row.family_id is not None:
-                forget_summary(connection, row.family_id)
+                note_loss(connection, row.family_id)
 
 
 def trust(store: Store, study: str) -> str | None:
@@ -280,7 +280,7 @@ def trust(store: Store, study: str) -> str | None:
             return None
         connection.execute(update(studies).where(studies.c.name == study).values(quarantine=None))
         if row.family_id is not None:
-            forget_summary(connection, row.family_id)
+            note_loss(connection, row.family_id)
         return str(row.quarantine)
 
 

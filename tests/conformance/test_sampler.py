@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
-from optuna.storages import InMemoryStorage
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
     MultiObjectiveSamplerTestCase,
@@ -15,22 +14,7 @@ from optuna.testing.pytest_samplers import (
 )
 
 from hpo.sampler import HistorySampler
-
-
-class MemoryHistory(InMemoryStorage):
-    """Optuna's memory storage with the one question that the sampler asks beyond Optuna."""
-
-    def related_studies(self, names: Collection[str], exclude: int | None = None) -> list[int]:
-        return [
-            study._study_id
-            for study in self.get_all_studies()
-            if study._study_id != exclude
-            and len(study.directions) == 1
-            and any(
-                trial.state == optuna.trial.TrialState.COMPLETE and set(names) & set(trial.params)
-                for trial in self.get_all_trials(study._study_id, deepcopy=False)
-            )
-        ]
+from tests.memory_history import MemoryHistory
 
 
 class TestCold(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):

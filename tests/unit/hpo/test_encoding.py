@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.encoding import Encoding, comparable, decode_value, encode_value, grid_of
+from hpo.encoding import Encoding, decode_value, encode_value, grid_of
 from hpo.space import SearchSpace
 
 SPACE = SearchSpace.from_json(
@@ -80,14 +80,6 @@ def test_past_values_outside_the_range_inform_and_are_moved_inside_when_proposed
 
 def test_a_choice_that_is_gone_is_unknown():
     assert np.isnan(encode_value(CategoricalDistribution(("a", "b")), "c"))
-
-
-def test_what_is_comparable():
-    assert comparable(FloatDistribution(0, 1), FloatDistribution(0, 9))
-    assert comparable(CategoricalDistribution(("a",)), CategoricalDistribution(("b",)))
-    assert not comparable(FloatDistribution(0, 1), IntDistribution(0, 1))
-    assert not comparable(FloatDistribution(1, 2), FloatDistribution(1, 2, log=True))
-    assert not comparable(CategoricalDistribution((1,)), IntDistribution(0, 1))
 
 
 def test_a_small_space_is_listed_once():

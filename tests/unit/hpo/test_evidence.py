@@ -10,6 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.encoding import Encoding
 from hpo.evidence import gather, look_back, losses_of
 from hpo.space import SearchSpace
+from hpo.space_mapping import relate
+from storage.summaries import StudySample
 
 X = {"x": FloatDistribution(0.0, 1.0)}
 ENCODING = Encoding(space=SearchSpace(distributions=X, conditions={}))
@@ -37,6 +39,19 @@ TRIALS: list[FrozenTrial] = [
     _trial(5, None, TrialState.RUNNING),
     _trial(6, None, TrialState.WAITING),
 ]
+
+
+SAMPLE = StudySample(
+    study_id=1,
+    name="past",
+    directions=("minimize",),
+    names=("x",),
+    distributions=(X["x"],),
+    finished=3,
+    values=np.array([1.0, 2.0, 3.0]),
+    internal=np.array([[0.1], [0.4], [0.2]]),
+    quantiles=np.array([1.0, 2.0, 3.0]),
+)
 
 
 def test_failed_is_the_worst_seen_and_pruned_no_better_than_the_median():
@@ -68,12 +83,15 @@ def test_what_runs_side_by_side_is_known():
 def test_a_past_study_with_other_parameters_says_nothing():
     other = Encoding(space=SearchSpace(distributions={"y": FloatDistribution(0, 1)}, conditions={}))
     rng = np.random.default_rng(0)
-    assert look_back(1, TRIALS, MINIMIZE, other, most_trials=9, most_landmarks=9, rng=rng) is None
+    assert (
+        look_back(SAMPLE, relate(ENCODING.space, other.space), other, most_trials=9, most_landmarks=9, rng=rng) is None
+    )
 
 
 def test_a_new_parameter_halves_the_share_and_gets_moderate_values():
     wider = Encoding(space=SearchSpace(distributions={**X, "y": FloatDistribution(0, 1)}, conditions={}))
-    past = look_back(1, TRIALS, MINIMIZE, wider, most_trials=9, most_landmarks=9, rng=np.random.default_rng(0))
+    mapping, rng = relate(ENCODING.space, wider.space), np.random.default_rng(0)
+    past = look_back(SAMPLE, mapping, wider, most_trials=9, most_landmarks=9, rng=rng)
     assert past is not None
     assert past.task.weight == pytest.approx(0.25)
     assert (np.abs(past.landmarks[:, 1] - 0.5) <= 0.25).all()

@@ -7,12 +7,11 @@ import pickle
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
 
 from hpo.sampler import FIRST_POINTS, RECEIPT, HistorySampler
 from hpo.space import SearchSpace
 from storage.studies import SPACE_ATTRIBUTE
+from tests.memory_history import MemoryHistory
 
 SPACE = SearchSpace.from_json(
     {
@@ -22,16 +21,6 @@ SPACE = SearchSpace.from_json(
         "depth": {"type": "int", "low": 1, "high": 4},
     }
 )
-
-
-class MemoryHistory(InMemoryStorage):
-    def related_studies(self, names, exclude=None):
-        studies = [study for study in self.get_all_studies() if study._study_id != exclude]
-        return [study._study_id for study in studies if self._knows(study._study_id, set(names))]
-
-    def _knows(self, study_id, names):
-        trials = self.get_all_trials(study_id, deepcopy=False)
-        return any(trial.state == TrialState.COMPLETE and names & set(trial.params) for trial in trials)
 
 
 def loss(params, shift=0.0):

@@ -1,0 +1,235 @@
+"""What the tuner needs of a family's past, kept ready: its cost does not grow with the history.
+
+A summary holds the latest studies of a family and of each the best trials and some others. It is kept in the database
+and brought up to date by reading the studies that have changed since, and no other.
+"""
+
+import json
+import struct
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from sqlalchemy import Connection, bindparam, select
+
+from storage.arrays import TrialArrays, counted_values, read_arrays
+from storage.database import Store, upsert
+from storage.distributions import DOUBLE, ParameterSets, distribution_of
+from storage.errors import StorageError
+from storage.families import Family, family_from
+from storage.locks import ForkSafeLock
+from storage.models import families, family_summaries, studies, study_changes
+
+LATEST_STUDIES = 128
+TRIALS_OF_A_STUDY = (96, 384)  # at least and at most, whatever the number of studies
+TRIALS = 8192  # of all studies together, within those bounds
+CHANGES_WORTH_KEEPING = 8  # fewer changed studies are quickly read again (heuristic)
+QUANTILES = 128
+HEADER = struct.Struct("<I")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudySample:
+    """Finished trials of a past study: k of them, the best and some others by turns; d parameters of the family."""
+
+    study_id: int
+    name: str
+    directions: tuple[str, ...]
+    names: tuple[str, ...]  # d
+    distributions: tuple[BaseDistribution, ...]  # d
+    finished: int  # trials in all
+    values: NDArray[np.float64]  # (k,) that they count with: see `storage.arrays.counted_values`
+    internal: NDArray[np.float64]  # (k, d) NaN where inactive
+    quantiles: NDArray[np.float64]  # (q,) of the values of all trials, ascending: on what scale they are
+
+    def params(self, row: int) -> dict[str, Any]:
+        """The active parameters of a trial, as the training code got them."""
+        return {
+            name: distribution.to_external_repr(float(value))
+            for name, distribution, value in zip(self.names, self.distributions, self.internal[row], strict=True)
+            if not np.isnan(value)
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FamilySummary:
+    """The latest studies of a family at one of its revisions."""
+
+    family: Family
+    studies: tuple[StudySample, ...]  # by id
+
+
+class Summaries:
+    """The summaries of a store's families, for one process."""
+
+    def __init__(self, known_sets: ParameterSets) -> None:
+        self._sets = known_sets
+        self._families: dict[int, Family] = {}
+        self._summaries: dict[int, FamilySummary] = {}
+        self._lock = ForkSafeLock()
+
+    def families(self, store: Store) -> list[Family]:
+        """The families that have finished trials of one objective, as of now."""
+        with store.read() as connection:
+            rows = connection.execute(_REVISIONS).all()
+            unknown = {row.id for row in rows} - self._families.keys()
+            if unknown:
+                found = connection.execute(select(families).where(families.c.id.in_(unknown)))
+                self._families.update((row.id, family_from(row)) for row in found)
+        return [_at(self._families[row.id], row) for row in rows if row.id in self._families]
+
+    def of(self, store: Store, family: Family) -> FamilySummary:
+        """The summary of a family as `families` gave it, or later."""
+        known = self._summaries.get(family.family_id)
+        if known is not None and known.family.revision >= family.revision:
+            return known
+        with store.read() as connection:
+            row = connection.execute(select(families).where(families.c.id == family.family_id)).first()
+            if row is None:
+                return FamilySummary(family=family, studies=())
+            family = family_from(row)
+            before = _not_older_than_a_loss(known, family) or self._stored(connection, family)
+            summary, changes = self._brought_up_to_date(connection, family, before)
+        with self._lock:
+            self._summaries[family.family_id] = summary
+        if before is None or changes >= CHANGES_WORTH_KEEPING:
+            _keep(store, summary)
+        return summary
+
+    def _stored(self, connection: Connection, family: Family) -> FamilySummary | None:
+        row = connection.execute(_STORED, {"family_id": family.family_id}).first()
+        return None if row is None or row.revision < family.lost_at else _unpacked(family, row.revision, row.payload)
+
+    def _brought_up_to_date(
+        self, connection: Connection, family: Family, before: FamilySummary | None
+    ) -> tuple[FamilySummary, int]:
+        """The summary at the family's revision, and how many studies had to be read for it."""
+        since = -1 if before is None else before.family.revision
+        if since == family.revision and before is not None:
+            return before, 0
+        changed = connection.execute(_CHANGED, {"family_id": family.family_id, "since": since}).all()
+        names = {row.id: row.name for row in changed}
+        kept = () if before is None else [study for study in before.studies if study.study_id not in names]
+        latest = sorted([*names, *(study.study_id for study in kept)])[-LATEST_STUDIES:]
+        most = int(np.clip(TRIALS // max(len(latest), 1), *TRIALS_OF_A_STUDY))
+        wanted = [study_id for study_id in latest if study_id in names]
+        arrays = read_arrays(connection, family, self._sets, wanted)
+        looks = [sample_study(family, names[study_id], arrays, rows) for study_id, rows in arrays.by_study.items()]
+        fresh = [look for look in looks if look is not None]
+        everything = sorted([*fresh, *kept], key=lambda study: study.study_id)
+        chosen = tuple(_first(study, most) for study in everything if study.study_id in set(latest))
+        return FamilySummary(family=family, studies=chosen), len(wanted)
+
+
+def _at(family: Family, row: Any) -> Family:
+    if (family.revision, family.lost_at) == (row.revision, row.lost_at):
+        return family
+    return replace(family, revision=row.revision, lost_at=row.lost_at)
+
+
+def _not_older_than_a_loss(known: FamilySummary | None, family: Family) -> FamilySummary | None:
+    return known if known is not None and known.family.revision >= family.lost_at else None
+
+
+def sample_study(family: Family, name: str, arrays: TrialArrays, rows: NDArray[np.intp]) -> StudySample | None:
+    """The trials in an order of which every beginning is a fair sample: the best and a random other by turns."""
+    maximize = family.directions[0] == "maximize"
+    values = counted_values(arrays.states[rows], arrays.values[rows], maximize=maximize)
+    if np.isnan(values).all():
+        return None
+    ranked = np.argsort(-values if maximize else values, kind="stable")
+    half = (min(len(rows), TRIALS_OF_A_STUDY[1]) + 1) // 2
+    best, others = ranked[:half], np.random.default_rng(0).permutation(ranked[half:])[:half]
+    turns = np.full(2 * half, -1)
+    turns[0::2], turns[1 : 2 * len(others) : 2] = best, others
+    order = turns[turns >= 0]
+    return StudySample(
+        study_id=int(arrays.study_ids[rows[0]]),
+        name=name,
+        directions=family.directions,
+        names=arrays.names,
+        distributions=arrays.distributions,
+        finished=len(rows),
+        values=values[order],
+        internal=arrays.internal[rows[order]],
+        quantiles=np.quantile(values, (np.arange(QUANTILES) + 0.5) / QUANTILES, method="inverted_cdf"),
+    )
+
+
+def _first(study: StudySample, most: int) -> StudySample:
+    if len(study.values) <= most:
+        return study
+    return replace(study, values=study.values[:most], internal=study.internal[:most])
+
+
+# As it is kept
+
+
+def _keep(store: Store, summary: FamilySummary) -> None:
+    """Store a summary for other processes; a store that cannot be written does without."""
+    family = summary.family
+    row = {"family_id": family.family_id, "revision": family.revision, "payload": _packed(summary)}
+    try:
+        with store.write(durable=False) as connection:
+            now = connection.execute(_REVISIONS.where(families.c.id == family.family_id)).first()
+            if now is not None and now.lost_at <= family.revision:
+                connection.execute(upsert(store.dialect, family_summaries), row)
+    except StorageError:
+        return
+
+
+def _packed(summary: FamilySummary) -> bytes:
+    header = [[study.study_id, study.name, study.finished, len(study.values)] for study in summary.studies]
+    text = json.dumps(header).encode()
+    scales = [study.quantiles.astype(DOUBLE).tobytes() for study in summary.studies]
+    trials = [np.column_stack([study.values, study.internal]).astype(DOUBLE).tobytes() for study in summary.studies]
+    return b"".join([HEADER.pack(len(text)), text, *scales, *trials])
+
+
+def _unpacked(family: Family, revision: int, payload: bytes) -> FamilySummary:
+    names = tuple(family.space)
+    distributions = tuple(distribution_of(name, fields) for name, fields in family.space.items())
+    (length,) = HEADER.unpack_from(payload)
+    header = json.loads(payload[HEADER.size : HEADER.size + length])
+    doubles = np.frombuffer(payload, DOUBLE, offset=HEADER.size + length)
+    scales = doubles[: len(header) * QUANTILES].reshape(-1, QUANTILES)
+    block = doubles[len(header) * QUANTILES :].reshape(-1, 1 + len(names))
+    ends = np.cumsum([size for *_, size in header], dtype=np.int64).tolist()
+    samples = [
+        StudySample(
+            study_id=study_id,
+            name=name,
+            directions=family.directions,
+            names=names,
+            distributions=distributions,
+            finished=finished,
+            values=block[end - size : end, 0],
+            internal=block[end - size : end, 1:],
+            quantiles=scale,
+        )
+        for (study_id, name, finished, size), end, scale in zip(header, ends, scales, strict=True)
+    ]
+    return FamilySummary(family=replace(family, revision=revision), studies=tuple(samples))
+
+
+_REVISIONS = (
+    select(families.c.id, families.c.revision, families.c.lost_at)
+    .where(families.c.revision > 0, families.c.directions.in_([json.dumps(["minimize"]), json.dumps(["maximize"])]))
+    .order_by(families.c.id)
+)
+_STORED = select(family_summaries.c.revision, family_summaries.c.payload).where(
+    family_summaries.c.family_id == bindparam("family_id")
+)
+_CHANGED = (
+    select(studies.c.id, studies.c.name)
+    .join(study_changes)
+    .where(
+        study_changes.c.family_id == bindparam("family_id"),
+        study_changes.c.revision > bindparam("since"),
+        studies.c.quarantine.is_(None),
+    )
+    .order_by(study_changes.c.study_id.desc())
+    .limit(LATEST_STUDIES)
+)
