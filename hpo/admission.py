@@ -66,14 +66,18 @@ def _decisive(content: Any) -> dict[str, Any]:
 
 def _check_direction(store: Store, spec: StudySpec) -> None:
     task, opposite = spec.task, OPPOSITE[spec.task.direction]
-    opposite_family = family_of(spec.search_space().to_json(), task.metric, [opposite])
-    for past in history.list_studies(store):
-        if past.name == spec.study:
-            continue  # it has only failed, and is replaced
-        same_task = past.task == task.name and past.metric == task.metric and past.directions == (opposite,)
-        if same_task or past.family == opposite_family:
-            raise DirectionError(
-                f"task.direction: {task.metric} is to be {task.direction}d here, and study {past.name!r} of the "
-                f"same {'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the "
-                "metric differently"
-            )
+    contrary = history.contrary_study(
+        store,
+        task=task.name,
+        metric=task.metric,
+        directions=[opposite],
+        family=family_of(spec.search_space().to_json(), task.metric, [opposite]),
+        except_for=spec.study,  # it has only failed, and is replaced
+    )
+    if contrary is not None:
+        same_task = contrary.task == task.name
+        raise DirectionError(
+            f"task.direction: {task.metric} is to be {task.direction}d here, and study {contrary.name!r} of the "
+            f"same {'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the "
+            "metric differently"
+        )

@@ -3,20 +3,21 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Select, case, func, select
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
 from storage.errors import StudyNotFoundError
 from storage.families import family_of, undeclared_spaces
 from storage.models import (
+    families,
     intermediate_values,
     studies,
     tasks,
@@ -100,6 +101,19 @@ def get_study(store: Store, name: str) -> StudySummary:
         if not found:
             raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
     return found[0]
+
+
+def contrary_study(
+    store: Store, *, task: str, metric: str, directions: Iterable[str], family: str, except_for: str
+) -> StudySummary | None:
+    """A study, other than the one named, with these directions: of the same task and metric, or of the family."""
+    wanted = json.dumps(list(directions))
+    same_task = and_(tasks.c.name == task, tasks.c.metric == metric, studies.c.directions == wanted)
+    same_family = studies.c.family_id == select(families.c.id).where(families.c.name == family).scalar_subquery()
+    query = _STUDIES.where(or_(same_task, same_family), studies.c.name != except_for).limit(1)
+    with store.read() as connection:
+        found = _summaries(connection, query)
+    return found[0] if found else None
 
 
 def list_trials(store: Store, study_id: int) -> list[TrialRecord]:
