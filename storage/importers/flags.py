@@ -32,6 +32,7 @@ FEWEST_TRIALS = 20  # that a study is judged by
 FEWEST_VOICES = 3
 AGREEMENT = 0.3  # median rank correlation with the others, for a family to have an opinion (heuristic)
 DISAGREEMENT = -0.3  # rank correlation at which a study contradicts it (heuristic)
+MIRRORED = 0.8  # share of the others' agreement, turned round, at which nobody learns from a study (heuristic)
 STANDARD_ERRORS = 4.0  # by which the disagreement must differ from none
 
 FRACTIONS = ("acc", "auc", "f1", "precision", "recall", "err", "iou", "dice", "map", "score", "top1", "top5", "r2")
@@ -118,18 +119,22 @@ class Consensus:
             return self._agreement(self._names.index(study.name))
         return _correlation(_features(study) @ self._weights(self._gram, self._moment), _ranks(study.values))
 
-    def contradicts(self, study: StudyValues) -> str | None:
-        """The evidence that a study's values are meant the other way round; None where they are not."""
+    def contradiction(self, study: StudyValues) -> tuple[str, bool] | None:
+        """The evidence that a study's values are meant the other way round, and whether it is strong; None without.
+
+        It is strong where the study contradicts the others about as much as they agree: a mirror image.
+        """
         others = len(self._names) - (study.name in self._names)
         if others < FEWEST_VOICES or len(study.values) < FEWEST_TRIALS or self.typical < AGREEMENT:
             return None
         found = self.correlation(study)
         if found > DISAGREEMENT or found > -STANDARD_ERRORS / math.sqrt(len(study.values)):
             return None
-        return (
+        evidence = (
             f"the rank correlation of its {len(study.values)} values with what {others} other studies of the family "
             f"lead to expect is {found:.2f}, theirs is {self.typical:.2f} in the median: is the direction reversed?"
         )
+        return evidence, found <= -MIRRORED * self.typical
 
     def _agreement(self, index: int) -> float:
         """The correlation of a voice with the others: it itself is taken out."""
@@ -214,14 +219,15 @@ def _odd_ones(connection: Connection, family: Family, touched: Mapping[int, str]
     medians = {voice.name: float(np.median(voice.values)) for voice in voices if len(voice.values)}
     for study in _values(connection, family, known, touched):
         broken = scale_break(study, family.metric)
-        contradiction = consensus.contradicts(study)
+        contradiction = consensus.contradiction(study)
         others = np.array([median for name, median in medians.items() if name != study.name])
         if broken is not None:
             yield Flag(study=study.name, kind="scale break", evidence=broken, quarantined=True)
         elif (elsewhere := other_scale(study, others)) is not None:
             yield Flag(study=study.name, kind="scale break", evidence=elsewhere, quarantined=False)
         if contradiction is not None:
-            yield Flag(study=study.name, kind="reversed direction", evidence=contradiction, quarantined=True)
+            evidence, is_strong = contradiction
+            yield Flag(study=study.name, kind="reversed direction", evidence=evidence, quarantined=is_strong)
 
 
 def _values(
