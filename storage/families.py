@@ -11,6 +11,8 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from storage.database import Store, insert_if_absent, upsert
 from storage.models import distributions, families, studies, study_changes, study_parameters, tasks
 
+METRIC_LENGTH = 24  # of it in a family's name: some metrics are called by whole sentences
+
 Space = Mapping[str, Mapping[str, Any]]
 """Distributions by parameter name, in the words of a study file."""
 
@@ -34,7 +36,7 @@ def family_of(space: Space, metric: str | None, directions: Iterable[str]) -> st
     space: by parameter name, `type`, `low`, `high`, `log`, `step`, `choices` and `when` as in a study file.
     """
     content = json.dumps([canonical(space), metric, list(directions)], sort_keys=True)
-    return f"{metric or 'value'}-{sha256(content.encode()).hexdigest()[:8]}"
+    return f"{(metric or 'value')[:METRIC_LENGTH].strip()}-{sha256(content.encode()).hexdigest()[:8]}"
 
 
 def canonical(space: Space) -> dict[str, dict[str, Any]]:
@@ -93,8 +95,11 @@ def family_id_for(
     name = family_of(space, metric, directions)
     found = json.dumps(list(directions))
     row = {"name": name, "metric": metric, "directions": found, "space": json.dumps(canonical(space))}
-    connection.execute(insert_if_absent(store.dialect, families), row)
-    return int(connection.execute(select(families.c.id).where(families.c.name == name)).scalar_one())
+    while True:
+        connection.execute(insert_if_absent(store.dialect, families), row)
+        family_id = connection.execute(_FAMILY_NAMED, {"name": name}).scalar()
+        if family_id is not None:  # else its last study has left it in this moment
+            return int(family_id)
 
 
 def note_changes(store: Store, connection: Connection, members: Mapping[int, Sequence[int]]) -> None:
@@ -108,12 +113,13 @@ def note_changes(store: Store, connection: Connection, members: Mapping[int, Seq
 
 def leave_family(connection: Connection, study_id: int) -> None:
     """Take a study out of its family, as before its space or it itself changes; a family without studies goes."""
-    family_id = connection.execute(select(studies.c.family_id).where(studies.c.id == study_id)).scalar()
+    family_id = connection.execute(_FAMILY_OF, {"study_id": study_id}).scalar()
     if family_id is None:
         return
     connection.execute(_JOIN, {"joined_id": study_id, "family": None})
     note_loss(connection, family_id)  # locks the family, as `note_change` does before it writes what comes next
     connection.execute(delete(study_changes).where(study_changes.c.study_id == study_id))
+    connection.execute(_LOCK_FAMILY, {"family_id": family_id})  # whoever is joining it has joined after this
     if connection.execute(select(studies.c.id).where(studies.c.family_id == family_id).limit(1)).first() is None:
         connection.execute(delete(families).where(families.c.id == family_id))
 
@@ -150,7 +156,12 @@ _STUDY = (
     select(studies.c.space, studies.c.directions, tasks.c.metric)
     .join_from(studies, tasks, isouter=True)
     .where(studies.c.id == bindparam("study_id"))
+    .with_for_update(of=studies, key_share=True)  # its space does not grow before we commit
 )
+_FAMILY_OF = select(studies.c.family_id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
+_FAMILY_NAMED = select(families.c.id).where(families.c.name == bindparam("name"))
+_FAMILY_NAMED = _FAMILY_NAMED.with_for_update(read=True, key_share=True)  # it does not go before we commit
+_LOCK_FAMILY = select(families.c.id).where(families.c.id == bindparam("family_id")).with_for_update()
 _MEANINGFUL = ("type", "low", "high", "log", "step", "choices", "when")
 
 

@@ -230,7 +230,7 @@ def _found_families() -> None:
         canonical = {name: _canonical(fields) for name, fields in space.items()}
         directions = json.loads(row.directions)
         content = json.dumps([canonical, row.metric, directions], sort_keys=True)
-        name = f"{row.metric or 'value'}-{sha256(content.encode()).hexdigest()[:8]}"
+        name = f"{(row.metric or 'value')[:24].strip()}-{sha256(content.encode()).hexdigest()[:8]}"
         if name not in numbers:
             family = {"name": name, "metric": row.metric, "directions": row.directions, "space": json.dumps(canonical)}
             result = connection.execute(sa.insert(families).values(revision=1, **family).returning(families.c.id))

@@ -38,7 +38,8 @@ STANDARD_ERRORS = 4.0  # by which the disagreement must differ from none
 FRACTIONS = ("acc", "auc", "f1", "precision", "recall", "err", "iou", "dice", "map", "score", "top1", "top5", "r2")
 GAP = 2.0  # least ratio between the smallest percentage and the largest fraction
 LEAST_SHARE = 0.02  # of the rarer scale
-FEWEST_ON_A_SCALE = 2
+FEWEST_ON_A_SCALE = 2  # of a metric that is called like a fraction; more of any other, which may just vary
+FEWEST_OF_OTHERS = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,12 +67,13 @@ def scale_break(study: StudyValues, metric: str | None) -> str | None:
     """The evidence that some values are percentages and others fractions; None where they are not."""
     values = study.values
     fractions, percentages = values[(values > 0) & (values <= 1)], values[(values > 1) & (values <= 100)]
+    is_fraction = any(word in (metric or "").lower() for word in FRACTIONS)
     rarer = min(len(fractions), len(percentages))
-    if rarer < max(FEWEST_ON_A_SCALE, LEAST_SHARE * len(values)) or len(fractions) + len(percentages) < len(values):
+    fewest = FEWEST_ON_A_SCALE if is_fraction else FEWEST_OF_OTHERS
+    if rarer < max(fewest, LEAST_SHARE * len(values)) or len(fractions) + len(percentages) < len(values):
         return None
     gap = percentages.min() / fractions.max()
     ratio = float(np.median(percentages) / np.median(fractions))
-    is_fraction = any(word in (metric or "").lower() for word in FRACTIONS)
     if gap < (GAP if is_fraction else 10 * GAP) or not 10 <= ratio <= 1000:
         return None
     return (

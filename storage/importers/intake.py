@@ -36,6 +36,7 @@ from storage.sources import Source, note_source
 from storage.studies import SPACE_ATTRIBUTE, next_numbers_locking
 
 RUNS_PER_TRANSACTION = 10_000
+SECONDS_BETWEEN_WRITES = 3.0  # at most: what was slow to read must not be lost
 KEYS_PER_QUERY = 10_000
 RESERVED_NAMES = ("hindsight", "optuna")  # the sources of studies that ran here
 COLUMNS = ("study_id", "number", "state", "value", "parameter_set_id", "configuration", *DETAILS, "source_key")
@@ -47,7 +48,7 @@ Content = tuple[int, float | None, tuple[str, ...], bytes]
 
 @dataclass(kw_only=True)
 class _Outcome:
-    """What became of the rows of a batch: keys with reasons for those that were not taken."""
+    """What became of the rows of a batch: names with reasons for those that were not taken."""
 
     taken: list[Row] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Intake:
         self._imagined: dict[str, dict[str, Content]] = {}  # what a dry run would have taken, by study and key
         self._families: dict[str, int] = {}  # in the transaction under way
         self._report = ImportReport(source=source, dry_run=dry_run)
+        self._written_at = time.monotonic()
         self._check_source(source)
 
     # What a reader asks and tells
@@ -171,10 +173,12 @@ class Intake:
             if any(waiting.task.study == batch.task.study for waiting in self._waiting):
                 self._write_waiting()
             self._waiting.append(replace(batch, rows=rows))
-            if sum(len(waiting.rows) for waiting in self._waiting) >= RUNS_PER_TRANSACTION:
+            is_much = sum(len(waiting.rows) for waiting in self._waiting) >= RUNS_PER_TRANSACTION
+            if is_much or time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES:
                 self._write_waiting()
 
     def _write_waiting(self) -> None:
+        self._written_at = time.monotonic()
         batches, self._waiting = self._waiting, []
         if not batches:
             return
@@ -211,7 +215,7 @@ class Intake:
                 self._check_owner(study, batch.task)
                 moved = self._in_one_space(connection, study, batch)
             except (StorageError, ValueError) as error:
-                outcome.rejected += [(row.key, str(error)) for row in batch.rows]
+                outcome.rejected += [(row.name, str(error)) for row in batch.rows]
                 continue
             known = self._known(connection, moved, study.id if numbers[study.id] else None)
             _sort_out(moved, known, outcome)
@@ -371,7 +375,7 @@ class Intake:
                 self._check_owner(study, batch.task)
                 batch = _moved(batch, merged(json.loads(study.space), batch.task.space))
         except (StorageError, ValueError) as error:
-            outcome.rejected += [(row.key, str(error)) for row in batch.rows]
+            outcome.rejected += [(row.name, str(error)) for row in batch.rows]
             return outcome
         known = self._known(connection, batch, None if study is None else study.id)
         imagined = self._imagined.setdefault(batch.task.study, {})
@@ -389,9 +393,9 @@ def _sort_out(batch: Batch, known: Mapping[str, Content], outcome: _Outcome) -> 
         if before is content:
             outcome.taken.append(row)
         elif before == content:
-            outcome.skipped.append((row.key, "already here"))
+            outcome.skipped.append((row.name, "already here"))
         else:
-            outcome.rejected.append((row.key, _difference(before, content)))
+            outcome.rejected.append((row.name, _difference(before, content)))
 
 
 def _content(row: Row, batch: Batch) -> Content:

@@ -74,6 +74,7 @@ class ImportReport:
         """The report for scripts."""
         content = asdict(self)
         content["tasks"] = [asdict(task) for task in self.tasks.values()]
+        content |= {"skipped": dict(self.skipped), "rejected": dict(self.rejected)}  # asdict miscounts counters
         return content | {"number_skipped": self.number_skipped, "number_rejected": self.number_rejected}
 
 

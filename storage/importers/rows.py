@@ -42,6 +42,12 @@ class Row:
     details: tuple[Any, ...]  # the columns of DETAILS
     curve: Curve = ()
     user_attrs: Mapping[str, Any] | None = None
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report."""
+        return self.label or self.key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ def rows_of(task: PastTask, runs: Sequence[PastRun], reject: Callable[[str, str]
     for run in runs:
         problem = _problem(run, space)
         if problem is not None:
-            reject(run.key, problem)
+            reject(run.label or run.key, problem)
             continue
         names = tuple(name for name in space if name in run.params)
         index = sets.setdefault(names, len(sets))
@@ -147,6 +153,7 @@ def _row(run: PastRun, set_index: int, configuration: bytes | None) -> Row:
         details=tuple(getattr(run, name) for name in DETAILS),
         curve=run.curve,
         user_attrs=run.user_attrs or None,
+        label=run.label,
     )
 
 

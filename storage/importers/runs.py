@@ -46,6 +46,7 @@ class PastRun:
     checkpoint: str | None = None
     error: str | None = None
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None  # what a person calls it, for the report; None: by its key
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,7 +32,7 @@ def _merged_range(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     kind = "int" if known["type"] == new["type"] == "int" else "float"
     low, high = min(known["low"], new["low"]), max(known["high"], new["high"])
     fields: dict[str, Any] = {"type": kind, "low": low, "high": high}
-    if known.get("log") and low > 0:
+    if (known.get("log") or new.get("log")) and low > 0:  # a narrow range could not tell
         return fields | {"log": True}
     if known.get("step") == new.get("step") and known.get("step") is not None and known["low"] == low:
         fields["step"] = known["step"]
