@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from storage import outbox
+from storage.errors import StoreUnavailableError
 from storage.schema import open_store
 
 DRAIN_SECONDS = 120.0  # how long the end of a study waits for MLflow to take the rest
@@ -53,22 +54,33 @@ class Delivery:
     def _finish(self, sender: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
         assert sender.stdin is not None
         sender.stdin.close()  # its sign to finish
-        store = open_store(self._storage_url, upgrade=False)
-        if outbox.pending(store, self._study_id):
+        if self._waiting():
             self._notice(f"sending the results to MLflow at {self._mlflow_uri}")
         try:
             sender.wait(timeout=DRAIN_SECONDS + 30)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             sender.kill()
             sender.wait()
-        waiting = outbox.pending(store, self._study_id)
-        store.dispose()
-        if waiting:
+        waiting = self._waiting()
+        if waiting is None:
+            self._notice("what MLflow has yet to be told waits in the history; `hpo sync` sends it when that is back")
+        elif waiting:
             reason = _last_line(complaints)
             self._notice(
                 f"MLflow at {self._mlflow_uri} does not take the results: {waiting} messages are kept; "
                 "`hpo sync` sends them when it is back" + (f"\n    {reason}" if reason else "")
             )
+
+    def _waiting(self) -> int | None:
+        """How many messages have not arrived; None while the history cannot be reached."""
+        try:
+            store = open_store(self._storage_url, upgrade=False)
+            try:
+                return outbox.pending(store, self._study_id)
+            finally:
+                store.dispose()
+        except StoreUnavailableError:
+            return None
 
 
 def start_sender(storage_url: str, study_name: str, *, complaints: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from hpo.admission import admit
 from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
 from hpo.interrupts import Interrupts
+from hpo.outage import Outage
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
+from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
 from hpo.spec import Component, Pruner, StudySpec, load_spec, parse_spec
@@ -26,6 +29,7 @@ from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
+from storage.spool import Finish, Release, Report, Spool
 from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
@@ -35,6 +39,7 @@ LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 0.2
 MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one success stops (heuristic)
+PATIENCE_SECONDS = 1800.0  # with nothing left to train, how long to wait for a history that cannot be reached
 SECONDS_SPENT = "hindsight:seconds_spent"
 
 
@@ -98,6 +103,7 @@ def _resolve_study(study: StudySpec | Mapping[str, Any] | str | Path, trials: in
 class _Running:
     claim: studies.Claim
     directory: Path
+    is_launched: bool = False
 
 
 class StudyRunner:
@@ -120,6 +126,8 @@ class StudyRunner:
         self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
         self._worker = this_worker()
         self._running: dict[int, _Running] = {}
+        self._outage = Outage(watcher.notice)
+        self._spool = Spool(self._runs / FOLDER)
         self._last_heartbeat = time.time()
 
     def run(self, *, resume: bool) -> optuna.Study:
@@ -127,6 +135,8 @@ class StudyRunner:
         refuse_shared_database(self._storage_url, mlflow_uri(self._mlflow))
         self._store = open_store(self._storage_url)
         self._storage = HistoryStorage(self._store)
+        for notice in deliver(self._store, self._spool):  # before anybody trains anew what is finished
+            self._watcher.notice(notice)
         existing = admit(self._store, self._spec, resume=resume)
         self._executor = LocalExecutor(self._trainer_config(), jobs=self._jobs)
         self._executor.start(self._spec.space)  # imports the user's classes: a study that cannot train is not created
@@ -136,7 +146,16 @@ class StudyRunner:
             else:
                 self._go_on_with(existing)
             self._study = self._load_study()
-            self._folder_of_runs = self._study_directory()
+            created_at = history.get_study(self._store, self._spec.study).created_at
+            self._folder_of_runs = self._study_directory(created_at)
+            self._results = Results(
+                self._store,
+                self._spool,
+                self._outage,
+                study=self._spec.study,
+                created_at=created_at.timestamp(),
+                notice=self._watcher.notice,
+            )
             self._code_version = git_commit(self._folder)
             with self._delivery(), Interrupts() as interrupts:
                 self._spend_budget(interrupts)
@@ -223,19 +242,29 @@ class StudyRunner:
         self._spent_before = float(self._study.user_attrs.get(SECONDS_SPENT, 0.0))
         try:
             self._tell_progress()
-            while self._start_trials() or self._running:
+            while self._start_trials() or self._running or self._outage.is_on:
                 interrupts.check()
                 for event in self._executor.poll(POLL_SECONDS):
                     self._handle(event)
                 self._tell_progress()
+                if not self._running:
+                    self._outage.give_up(after_seconds=PATIENCE_SECONDS)
         finally:
             self._abandon_running()
-            self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())
+            self._outage.attempt(self._note_seconds_spent, otherwise=None)
+            self._results.close()
 
     def _start_trials(self) -> bool:
         """Fill the free places; whether any trial was started."""
+        if not self._outage.is_over(self._catch_up):
+            return False
+        return self._outage.attempt(self._fill_places, otherwise=False)
+
+    def _fill_places(self) -> bool:
         started = False
         self._keep_leases()
+        for running in [running for running in self._running.values() if not running.is_launched]:
+            self._launch(running)  # the history went away while it was
         while len(self._running) < self._jobs and not self._is_out_of_time():
             claim = studies.claim_trial(
                 self._store,
@@ -246,27 +275,32 @@ class StudyRunner:
             )
             if claim is None:
                 break
-            self._launch(claim)
+            directory = self._folder_of_runs / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
+            self._running[claim.trial_id] = _Running(claim, directory)
+            self._launch(self._running[claim.trial_id])
             started = True
         return started
 
-    def _launch(self, claim: studies.Claim) -> None:
-        directory = self._folder_of_runs / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
-        self._running[claim.trial_id] = _Running(claim, directory)
+    def _launch(self, running: _Running) -> None:
+        claim, task, seed = running.claim, self._spec.task, self._spec.seeds.training
         params = self._spec.search_space().suggest(Trial(self._study, claim.trial_id))
-        seed = self._spec.seeds.training
-        studies.start_trial(
-            self._store,
-            claim,
-            params=params,
-            seed=seed,
-            code_version=self._code_version,
-            data_fingerprint=self._data_fingerprint(),
-            hardware=hardware(),
-        )
-        task = self._spec.task
-        job = FitJob(params=params, seed=seed, metric=task.metric, direction=task.direction, directory=str(directory))
+        try:
+            studies.start_trial(
+                self._store,
+                claim,
+                params=params,
+                seed=seed,
+                code_version=self._code_version,
+                data_fingerprint=self._data_fingerprint(),
+                hardware=hardware(),
+            )
+        except StaleAttemptError as error:
+            self._lose(running, error)
+            return
+        directory = str(running.directory)
+        job = FitJob(params=params, seed=seed, metric=task.metric, direction=task.direction, directory=directory)
         self._executor.launch(claim.trial_id, job)
+        running.is_launched = True
 
     def _handle(self, event: Event) -> None:
         running = self._running.get(event.key)
@@ -282,39 +316,41 @@ class StudyRunner:
                 del self._running[event.key]
                 self._fail(running, event)
         except StaleAttemptError as error:
-            self._running.pop(event.key, None)
-            self._executor.kill(event.key)
-            self._watcher.notice(f"trial {running.claim.number}: {error}")
+            self._lose(running, error)
 
     def _report(self, running: _Running, event: Reported) -> None:
-        studies.report(self._store, running.claim, step=event.epoch, value=event.value, metrics=dict(event.metrics))
-        trial = self._storage.get_trial(running.claim.trial_id)
-        self._executor.answer(event.key, prune=bool(self._study.pruner.prune(self._study, trial)))
+        report = Report(step=event.epoch, value=event.value, metrics=dict(event.metrics))
+        self._results.report(running.claim, report)
+        prune = self._outage.attempt(lambda: self._is_to_be_pruned(running.claim), otherwise=False)
+        self._executor.answer(event.key, prune=prune)
+
+    def _is_to_be_pruned(self, claim: studies.Claim) -> bool:
+        return bool(self._study.pruner.prune(self._study, self._storage.get_trial(claim.trial_id)))
 
     def _finish(self, running: _Running, event: Finished) -> None:
         outcome = event.outcome
-        studies.finish_trial(
-            self._store,
-            running.claim,
+        end = Finish(
             state=TrialState.PRUNED if outcome.pruned else TrialState.COMPLETE,
             value=outcome.value,
             cost_seconds=outcome.seconds,
             epochs=outcome.epochs,
             peak_memory_bytes=outcome.peak_memory_bytes,
             checkpoint=outcome.checkpoint,
+            finished_at=time.time(),
         )
-        self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())
+        self._results.end(running.claim, end)
+        self._outage.attempt(self._note_seconds_spent, otherwise=None)
 
     def _fail(self, running: _Running, event: Failed) -> None:
         claim = running.claim
         if event.kind == "killed":
-            is_tried_again = studies.release_trial(self._store, claim, reason=event.reason, counts=True)
+            is_tried_again = self._results.end(claim, Release(reason=event.reason, counts=True))
             self._watcher.notice(
                 f"trial {claim.number} {event.reason}{'; it is tried again' if is_tried_again else ''}"
             )
             return
         reason = f"{event.kind}: {event.reason}"
-        studies.finish_trial(self._store, claim, state=TrialState.FAIL, value=None, error=reason)
+        self._results.end(claim, Finish(state=TrialState.FAIL, value=None, error=reason, finished_at=time.time()))
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
         self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}")
         if event.kind == "missing_metric":
@@ -322,7 +358,8 @@ class StudyRunner:
         self._stop_if_nothing_works(reason, running.directory)
 
     def _stop_if_nothing_works(self, reason: str, directory: Path) -> None:
-        states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
+        trials = self._outage.attempt(lambda: self._study.get_trials(deepcopy=False), otherwise=[])
+        states = [trial.state for trial in trials]
         failed = states.count(TrialState.FAIL)
         succeeded = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
         if not succeeded and failed >= min(MAX_FAILURES_AT_FIRST, self._spec.budget.trials or MAX_FAILURES_AT_FIRST):
@@ -331,6 +368,13 @@ class StudyRunner:
                 f"its whole output: {directory / 'output.log'}"
             )
 
+    def _catch_up(self) -> None:
+        """What is done first when the history is back: keep our trials, and bring what they brought meanwhile."""
+        self._last_heartbeat = 0.0
+        self._keep_leases()
+        self._results.catch_up()
+        self._note_seconds_spent()
+
     def _keep_leases(self) -> None:
         if not self._running or time.time() - self._last_heartbeat < HEARTBEAT_SECONDS:
             return
@@ -338,9 +382,14 @@ class StudyRunner:
         claims = [running.claim for running in self._running.values()]
         ours = studies.extend_leases(self._store, claims, worker=self._worker, lease_seconds=LEASE_SECONDS)
         for trial_id in set(self._running) - ours:
-            lost = self._running.pop(trial_id)
-            self._executor.kill(trial_id)
-            self._watcher.notice(f"trial {lost.claim.number}: its lease went to another worker; stopped here")
+            self._lose(self._running[trial_id], "its lease went to another worker; stopped here")
+
+    def _lose(self, running: _Running, reason: object) -> None:
+        """Stop a trial that is not ours any more."""
+        self._running.pop(running.claim.trial_id, None)
+        self._results.lose(running.claim)
+        self._executor.kill(running.claim.trial_id)
+        self._watcher.notice(f"trial {running.claim.number}: {reason}")
 
     def _abandon_running(self) -> None:
         """Give back what is still running (after Ctrl-C or an error): it is trained anew when the study is resumed."""
@@ -349,13 +398,12 @@ class StudyRunner:
             with suppress(TrainerError):  # it ends with the executor at the latest
                 self._executor.kill(trial_id)
             with suppress(StaleAttemptError):  # another worker has it by now
-                studies.release_trial(self._store, running.claim, reason="interrupted")
+                self._results.end(running.claim, Release(reason="interrupted"))
 
     # Facts ----------------------------------------------------------------------------------------------------------
 
-    def _study_directory(self) -> Path:
+    def _study_directory(self, created_at: datetime) -> Path:
         """A folder that no other study has, not even one of that name in another store."""
-        created_at = history.get_study(self._store, self._spec.study).created_at
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
         return self._runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
 
@@ -370,8 +418,13 @@ class StudyRunner:
         hours = self._spec.budget.hours
         return hours is not None and self._seconds_spent() >= hours * 3600
 
+    def _note_seconds_spent(self) -> None:
+        self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())
+
     def _tell_progress(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._outage.attempt(lambda: self._study.get_trials(deepcopy=False), otherwise=None)
+        if trials is None:
+            return
         states = [trial.state for trial in trials]
         best = _best_trial(trials, maximize=self._spec.task.direction == "maximize")
         finished = sum(state.is_finished() for state in states)

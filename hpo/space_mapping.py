@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -50,8 +50,6 @@ MIN_OVERLAP_OF_A_GUESS = 0.8  # when only the ranges say that one is the other's
 POINT_IN_RANGE = 0.1  # what a range is worth that shares one point with the other; heuristic
 TOLERANCE = 1e-6  # relative, where values went through logarithms
 
-Number: TypeAlias = FloatDistribution | IntDistribution
-
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
@@ -77,8 +75,8 @@ class SpaceMapping:
     def translate(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """A past configuration in the words of the present space; None where it cannot be said there.
 
-        A number outside the present range is kept as it is. A parameter that was added is missing unless history
-        implies its value, and one that does not matter in the present space is left out.
+        A number outside the present range is kept as it is, unless a log scale does not have it. What was added is
+        missing unless history implies its value, and what does not matter in the present space is left out.
         """
         translated: dict[str, Any] = {}
         for name in self._present.distributions:
@@ -422,7 +420,7 @@ def _converter(
         return None
     is_plain = past_form is present_form
     if is_plain and type(past) is type(present):
-        return lambda value: value if _number(value) is not None else _UNSAYABLE
+        return lambda value: value if _is_on_scale(_number(value), present) else _UNSAYABLE
 
     def convert(value: Any) -> Any:
         number = _number(value)
@@ -445,9 +443,15 @@ def _fitted(number: float, present: BaseDistribution, *, is_plain: bool) -> Any:
                 return choice
         return _UNSAYABLE
     if isinstance(present, FloatDistribution):
-        return number
+        return number if _is_on_scale(number, present) else _UNSAYABLE
     nearest = round(number)
-    return nearest if is_plain or math.isclose(nearest, number, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else _UNSAYABLE
+    is_near = is_plain or math.isclose(nearest, number, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return nearest if is_near and _is_on_scale(nearest, present) else _UNSAYABLE
+
+
+def _is_on_scale(number: float | None, distribution: BaseDistribution) -> bool:
+    """Whether the scale has such a number, be it outside of the range: a log scale has no zero."""
+    return number is not None and (number > 0 or not getattr(distribution, "log", False))
 
 
 def _matched_choices(past: CategoricalDistribution, present: CategoricalDistribution) -> list[Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,9 @@ class Store:
             raise  # about the statement, not about the database
         except (DBAPIError, PoolTimeoutError) as error:
             reason = str(error.orig) if isinstance(error, DBAPIError) else "no free connection"
+            raise unavailable(self.url, advised(reason, _masked(self.url))) from error
+        except JSONDecodeError as error:
+            reason = f"what is in it cannot be read: {error}"
             raise unavailable(self.url, advised(reason, _masked(self.url))) from error
         except ModuleNotFoundError as error:
             if error.name != "psycopg":

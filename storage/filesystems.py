@@ -4,22 +4,80 @@ SQLite needs locks and a shared memory file that every process sees at once. Ove
 pretended, and the shared memory is not shared between machines: two writers then damage the file.
 """
 
+import re
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")  # Linux; elsewhere nothing is known, and nothing is refused
 
 NETWORK_TYPES = frozenset(
-    """
-    nfs nfs3 nfs4 cifs smb2 smb3 smbfs ncpfs ncp afs openafs coda afpfs webdav davfs davfs2
-    ceph glusterfs lustre gpfs beegfs fhgfs pvfs2 orangefs panfs wekafs moosefs lizardfs juicefs quobyte
-    ocfs2 gfs gfs2 acfs
-    """.split()
+    [
+        "nfs",
+        "nfs3",
+        "nfs4",
+        "cifs",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "ncp",
+        "afs",
+        "openafs",
+        "coda",
+        "afpfs",
+        "webdav",
+        "davfs",
+        "davfs2",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "fhgfs",
+        "pvfs2",
+        "orangefs",
+        "panfs",
+        "wekafs",
+        "moosefs",
+        "lizardfs",
+        "juicefs",
+        "quobyte",
+        "ocfs2",
+        "gfs",
+        "gfs2",
+        "acfs",
+    ]
 )
 NETWORK_FUSE = frozenset(  # as `fuse.NAME`, or as the source of a plain `fuse`
-    """
-    sshfs s3fs goofys gcsfuse mount-s3 mountpoint-s3 rclone blobfuse blobfuse2 juicefs seaweedfs davfs davfs2 curlftpfs
-    smbnetfs glusterfs ceph ceph-fuse cephfs beegfs moosefs mfs lizardfs quobyte geesefs alluxio-fuse afpfs hdfs
-    """.split()
+    [
+        "sshfs",
+        "s3fs",
+        "goofys",
+        "gcsfuse",
+        "mount-s3",
+        "mountpoint-s3",
+        "rclone",
+        "blobfuse",
+        "blobfuse2",
+        "juicefs",
+        "seaweedfs",
+        "davfs",
+        "davfs2",
+        "curlftpfs",
+        "smbnetfs",
+        "glusterfs",
+        "ceph",
+        "ceph-fuse",
+        "cephfs",
+        "beegfs",
+        "moosefs",
+        "mfs",
+        "lizardfs",
+        "quobyte",
+        "geesefs",
+        "alluxio-fuse",
+        "afpfs",
+        "hdfs",
+    ]
 )
 
 
@@ -66,13 +124,11 @@ def _mount(line: str) -> tuple[Path, str | None] | None:
 
 
 def _is_network(kind: str, source: str) -> bool:
-    if kind in NETWORK_TYPES:
-        return True
-    name = kind.removeprefix("fuse.") if kind.startswith("fuse.") else source.partition(":")[0].partition("#")[0]
-    return kind.partition(".")[0] in ("fuse", "fuseblk") and name in NETWORK_FUSE
+    if kind == "fuse":
+        return re.split("[:#]", source)[0] in NETWORK_FUSE
+    return kind in NETWORK_TYPES or (kind.startswith("fuse.") and kind.removeprefix("fuse.") in NETWORK_FUSE)
 
 
 def _unescaped(text: str) -> str:
     r"""A path without the octal escapes (\040 for a space) of mountinfo."""
-    head, *rest = text.split("\\")
-    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+    return re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), text)

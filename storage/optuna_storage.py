@@ -82,7 +82,7 @@ class HistoryStorage(BaseStorage):
         return self._summaries.families(self.store)
 
     def past_studies(self, family: Family) -> tuple[StudySample, ...]:
-        """The latest studies of a family, each with its best trials and some others; those in quarantine are left out."""
+        """The latest studies of a family, each with its best trials and some others; none that is in quarantine."""
         return self._summaries.of(self.store, family).studies
 
     # Studies
@@ -285,7 +285,9 @@ class HistoryStorage(BaseStorage):
         if first is None:
             key = {"study_id": study_id, "name": name}
             row = {**key, "distribution_id": distribution_id}
-            if connection.execute(insert_if_absent(self.store.dialect, study_parameters), row).rowcount:
+            is_known = connection.execute(_FIRST_DISTRIBUTION, key).first() is not None
+            if not is_known:
+                connection.execute(insert_if_absent(self.store.dialect, study_parameters), row)
                 _space_has_grown(connection, study_id)
             first = connection.execute(_FIRST_DISTRIBUTION, key).scalar_one()
         if first != distribution_id:

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from storage.database import BUSY_TIMEOUT_SECONDS, Store, unavailable
-from storage.errors import SchemaOutdatedError, SchemaTooNewError
+from storage.errors import RevisionError, SchemaOutdatedError, SchemaTooNewError
 from storage.models import metadata
 
 __all__ = ["SchemaState", "Store", "downgrade", "open_store", "schema_state", "upgrade"]
@@ -53,7 +53,7 @@ def open_store(url: str, *, upgrade: bool = True) -> Store:
         state = _state(store)
     if not state.is_current:
         store.dispose()
-        raise _mismatch(store, state) if state.current else unavailable(url, "there is no history in this database.")
+        raise mismatch(store, state) if state.current else unavailable(url, "there is no history in this database.")
     return store
 
 
@@ -66,36 +66,73 @@ def schema_state(url: str) -> SchemaState:
         store.dispose()
 
 
-def upgrade(url: str) -> None:
-    """Bring the database at `url` to the current version, in one transaction."""
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database at `url` to the current version, or to an earlier one, in one transaction."""
     store = Store(url)
     with _migrating(store) as (connection, config):
         state = _state_of(connection)
         if state.current is None:
             _refuse_foreign_tables(store, connection)
-        elif not _is_known(state.current):
-            raise _mismatch(store, state)
-        command.upgrade(config, "head")
+        elif not is_known(state.current):
+            raise mismatch(store, state)
+        command.upgrade(config, revision)
     store.dispose()
 
 
+def what_is_lost(url: str, revision: str) -> tuple[str, ...]:
+    """What the database at `url` loses on its way back to an earlier revision, or to "base": a line for each step.
+
+    Raises RevisionError where there is no such way; StoreUnavailableError, SchemaTooNewError.
+    """
+    state = schema_state(url)
+    if state.current is None:
+        raise unavailable(url, "there is no history in this database.")
+    if not is_known(state.current):
+        raise mismatch(Store(url), state)
+    newest_first = [script.revision for script in _scripts().walk_revisions()]
+    earlier = [*newest_first[newest_first.index(state.current) + 1 :], "base"]
+    if revision not in earlier:
+        what = f"is where it is already, at {revision}" if revision == state.current else f"cannot go to {revision!r}"
+        raise RevisionError(f"The history at {masked(Store(url))} {what}; it can go back to {', '.join(earlier)}.")
+    undone = _scripts().iterate_revisions(state.current, revision)
+    return tuple(
+        f"{script.revision}: {script.module.downgrade.__doc__ or 'what only this version knows.'}" for script in undone
+    )
+
+
 def downgrade(url: str, revision: str) -> None:
-    """Take the database at `url` back to an earlier revision, in one transaction; "base" empties it."""
+    """Take the database at `url` back to an earlier revision, in one transaction; "base" empties it.
+
+    Raises RevisionError where there is no such way; StoreUnavailableError, SchemaTooNewError.
+    """
+    what_is_lost(url, revision)
     store = Store(url)
     with _migrating(store) as (_connection, config):
         command.downgrade(config, revision)
     store.dispose()
 
 
+def head() -> str:
+    """The version of the tables that this program wants."""
+    newest = _scripts().get_current_head()
+    assert newest is not None, "there are no migrations"
+    return newest
+
+
+def is_known(revision: str) -> bool:
+    """Whether this program has that version of the tables, or had it once."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
+
+
 def _state(store: Store) -> SchemaState:
     if store.path is not None and not store.path.exists():  # reading would create the file
-        return SchemaState(current=None, head=_head())
+        return SchemaState(current=None, head=head())
     with store.read() as connection:
         return _state_of(connection)
 
 
 def _state_of(connection: Connection) -> SchemaState:
-    return SchemaState(current=_revision(connection), head=_head())
+    return SchemaState(current=_revision(connection), head=head())
 
 
 def _revision(connection: Connection) -> str | None:
@@ -131,17 +168,23 @@ def _migrating(store: Store) -> Iterator[tuple[Connection, Config]]:
             yield connection, config
 
 
-def _mismatch(store: Store, state: SchemaState) -> SchemaOutdatedError | SchemaTooNewError:
-    masked = repr(store)[len("Store(") + 1 : -2]
-    if state.current is not None and _is_known(state.current):
+def mismatch(store: Store, state: SchemaState) -> SchemaOutdatedError | SchemaTooNewError:
+    """The error for a history whose schema is not this program's, with the command to run."""
+    where = masked(store)
+    if state.current is not None and is_known(state.current):
         return SchemaOutdatedError(
-            f"The history at {masked} has schema {state.current}, this program needs {state.head}. Run:\n"
-            f"  hpo db upgrade --storage {masked}"
+            f"The history at {where} has schema {state.current}, this program needs {state.head}. Run:\n"
+            f"  hpo db upgrade --storage {where}"
         )
     return SchemaTooNewError(
-        f"The history at {masked} has schema {state.current}, which this program does not know: a newer version "
+        f"The history at {where} has schema {state.current}, which this program does not know: a newer version "
         f"made it.\nUpgrade the program:\n  pip install --upgrade hindsight-hpo"
     )
+
+
+def masked(store: Store) -> str:
+    """The URL of a store as it may be shown."""
+    return repr(store)[len("Store(") + 1 : -2]
 
 
 def _config() -> Config:
@@ -159,13 +202,3 @@ def _migrations() -> Path:
 
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
-
-
-def _head() -> str:
-    head = _scripts().get_current_head()
-    assert head is not None, "there are no migrations"
-    return head
-
-
-def _is_known(revision: str) -> bool:
-    return revision in {script.revision for script in _scripts().walk_revisions()}

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from optuna.trial import TrialState
 from sqlalchemy import (
+    BindParameter,
     Connection,
     Table,
     and_,
@@ -400,7 +401,7 @@ _CLAIM = (
     .returning(trials.c.number, trials.c.attempt)
 )
 _LOCK_STUDY = select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
-_STUDY_IDS = bindparam("study_ids", expanding=True)
+_STUDY_IDS: BindParameter[Any] = bindparam("study_ids", expanding=True)
 _LOCK_STUDIES = (
     select(studies.c.id).where(studies.c.id.in_(_STUDY_IDS)).order_by(studies.c.id).with_for_update(key_share=True)
 )

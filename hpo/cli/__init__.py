@@ -42,12 +42,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _complain(error: Exception) -> int:
     """Say what went wrong in a few lines; the exit code."""
     from hpo.errors import HpoError, StudyFailedError
-    from storage.errors import StorageError, StudyExistsError, StudyNotFoundError
+    from storage.errors import SchemaOutdatedError, SchemaTooNewError, StorageError, StoreUnavailableError
     from trainers.errors import TrainerError
 
     if isinstance(error, StudyFailedError):
         code = STUDY_FAILED
-    elif isinstance(error, StorageError) and not isinstance(error, StudyExistsError | StudyNotFoundError):
+    elif isinstance(error, StoreUnavailableError | SchemaOutdatedError | SchemaTooNewError):
         code = STORE_UNUSABLE
     elif isinstance(error, HpoError | StorageError | TrainerError):
         code = WRONG_INPUT

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from storage.schema import Store
+from hpo.cli.database import db
+from hpo.cli.history import history as history_commands
+from hpo.cli.options import Json, Mlflow, Runs, Storage, existing_store
 
 app = typer.Typer(
     help="Hyperparameter tuning that learns from every training run you already have.",
@@ -20,24 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-db = typer.Typer(help="The store: its schema and its health.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(history_commands, name="history")
 app.add_typer(db, name="db")
-
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        help="URL of the history: sqlite:///hpo.db or postgresql://user@host/db.", envvar="HPO_STORAGE", metavar="URL"
-    ),
-]
-Mlflow = Annotated[
-    str | None,
-    typer.Option(
-        help="MLflow tracking URI (default sqlite:///mlflow.db), or `none`.",
-        envvar="MLFLOW_TRACKING_URI",
-        metavar="URI",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -97,9 +82,7 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that is there.")] = False,
     storage: Storage = None,
     mlflow: Mlflow = None,
-    runs: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints and outputs (default hpo-runs).", envvar="HPO_RUNS")
-    ] = None,
+    runs: Runs = None,
     json: Json = False,
 ) -> None:
     """Run a study: propose, train, prune and record until its budget is spent.
@@ -127,7 +110,7 @@ def studies(storage: Storage = None, json: Json = False) -> None:
     from hpo.cli import show
     from storage import history
 
-    show.studies(history.list_studies(_existing_store(storage)), as_json=json)
+    show.studies(history.list_studies(existing_store(storage)), as_json=json)
 
 
 @app.command("show", epilog="Example: hpo show digits_mlp/all")
@@ -138,7 +121,7 @@ def show_study(
     from hpo.cli import show
     from storage import history
 
-    store = _existing_store(storage)
+    store = existing_store(storage)
     summary = history.get_study(store, study)
     show.study(summary, history.list_trials(store, summary.study_id), as_json=json)
 
@@ -158,7 +141,7 @@ def stats(
     from hpo.cli import show
     from hpo.past_effects import past_effects
 
-    show.effects(target, past_effects(_existing_store(storage), target), as_json=json)
+    show.effects(target, past_effects(existing_store(storage), target), as_json=json)
 
 
 @app.command(epilog="Examples: hpo ui | hpo ui --port 5001 --mlflow sqlite:///team.db")
@@ -175,13 +158,21 @@ def ui(
 
 
 @app.command(epilog="Example: hpo sync")
-def sync(storage: Storage = None, json: Json = False) -> None:
-    """Send the results that still wait for MLflow."""
+def sync(storage: Storage = None, runs: Runs = None, json: Json = False) -> None:
+    """Send what still waits: results to the history, messages to MLflow.
+
+    Results wait on disk where a study ended while its history could not be reached.
+    """
     from hpo.cli import show
+    from hpo.results import FOLDER, deliver
+    from hpo.settings import runs_folder
     from storage import outbox
     from storage.errors import SenderBusyError
+    from storage.spool import Spool
 
-    store = _existing_store(storage)
+    store = existing_store(storage)
+    for notice in deliver(store, Spool(runs_folder(runs) / FOLDER)):
+        typer.echo(notice, err=True)
     try:
         sent = outbox.deliver(store)
     except SenderBusyError:
@@ -191,44 +182,3 @@ def sync(storage: Storage = None, json: Json = False) -> None:
     show.synced(sent, waiting, as_json=json)
     if waiting:
         raise typer.Exit(1)
-
-
-@db.command(epilog="Example: hpo db upgrade --storage sqlite:///hpo.db")
-def upgrade(storage: Storage = None, json: Json = False) -> None:
-    """Bring the store's schema to this version's (a new store is made if there is none)."""
-    from hpo.cli import show
-    from hpo.settings import storage_url
-    from storage import schema
-
-    url = storage_url(storage)
-    schema.upgrade(url)
-    show.schema_state(schema.schema_state(url), as_json=json)
-
-
-@db.command(epilog="Example: hpo db check")
-def check(storage: Storage = None, json: Json = False) -> None:
-    """Whether the store can be opened and its schema fits this version; exit code 3 where it does not."""
-    from hpo.cli import show
-    from storage import schema
-
-    url = _existing_url(storage)
-    show.schema_state(schema.schema_state(url), as_json=json)
-    schema.open_store(url, upgrade=False)  # says what is to be done where the schema does not fit
-
-
-def _existing_store(storage: str | None) -> Store:
-    from storage.schema import open_store
-
-    return open_store(_existing_url(storage), upgrade=False)
-
-
-def _existing_url(storage: str | None) -> str:
-    """The store's URL; a question never creates a store."""
-    from hpo.errors import SettingsError
-    from hpo.settings import storage_url
-
-    url = storage_url(storage)
-    scheme, _, path = url.partition(":///")
-    if scheme.startswith("sqlite") and path and not Path(path).exists():
-        raise SettingsError(f"there is no history at {path} yet; `hpo tune` makes one, or name another by --storage")
-    return url

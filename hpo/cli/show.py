@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from hpo.cli.chart import step_chart
+from hpo.cli.text import escape
 
 if TYPE_CHECKING:
     from hpo.statistics.effects import RangeEffect
@@ -29,11 +29,12 @@ MAX_TRIALS_SHOWN = 30
 
 def print_json(content: Any) -> None:
     """One JSON document on standard output; what JSON cannot say (NaN, infinity) is null."""
-    json.dump(_plain(content), sys.stdout, indent=2, ensure_ascii=False)
+    json.dump(jsonable(content), sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
-def _plain(content: Any) -> Any:
+def jsonable(content: Any) -> Any:
+    """The content as JSON can say it."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, datetime):
@@ -43,18 +44,19 @@ def _plain(content: Any) -> Any:
     if isinstance(content, Path):
         return str(content)
     if isinstance(content, Mapping):
-        return {str(key): _plain(value) for key, value in content.items()}
+        return {str(key): jsonable(value) for key, value in content.items()}
     if isinstance(content, Iterable) and not isinstance(content, str | bytes):
-        return [_plain(value) for value in content]
+        return [jsonable(value) for value in content]
     return content
 
 
-def _console() -> Console:
+def open_console() -> Console:
     """Wide enough for a table when the output is a file or a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, emoji=False)
 
 
-def _table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+def simple_table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+    """A table without lines; columns of numbers stand to the right."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
@@ -104,10 +106,10 @@ def recipes(known: Sequence[Recipe], *, as_json: bool) -> None:
             ]
         )
         return
-    table = _table("recipe", "what it trains", "tasks")
+    table = simple_table("recipe", "what it trains", "tasks")
     for recipe in known:
         table.add_row(recipe.name, recipe.summary, ", ".join(f"{recipe.name}/{variant}" for variant in recipe.variants))
-    _console().print(table)
+    open_console().print(table)
 
 
 def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
@@ -115,7 +117,9 @@ def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
     if as_json:
         print_json([_study_fields(summary) for summary in summaries])
         return
-    table = _table("study", "task", "family", "metric", "trials", "best", "last trial", numbers=("trials", "best"))
+    table = simple_table(
+        "study", "task", "family", "metric", "trials", "best", "last trial", numbers=("trials", "best")
+    )
     for summary in summaries:
         table.add_row(
             escape(summary.name),
@@ -126,7 +130,7 @@ def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
             number(summary.best),
             summary.finished_at.astimezone().strftime("%Y-%m-%d %H:%M") if summary.finished_at else "-",
         )
-    _console().print(table)
+    open_console().print(table)
 
 
 def _study_fields(summary: StudySummary) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool
             }
         )
         return
-    console = _console()
+    console = open_console()
     console.print(f"[bold]{escape(summary.name)}[/]  {escape(_metric(summary))}, {_counts(summary)} trials")
     if summary.task:
         console.print(f"task {escape(summary.task or '-')}, family {escape(summary.family)}")
@@ -204,7 +208,7 @@ def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialR
 
 
 def _trial_table(trials: Sequence[TrialRecord]) -> Table:
-    table = _table(
+    table = simple_table(
         "trial", "state", "value", "epochs", "time", "parameters", numbers=("trial", "value", "epochs", "time")
     )
     for trial in trials:
@@ -260,7 +264,7 @@ def effects(target: str, rows: Sequence[RangeEffect], *, as_json: bool) -> None:
     if as_json:
         print_json({"target": target, "effects": [vars_of(row) for row in rows]})
         return
-    table = _table(
+    table = simple_table(
         "parameter", "range", "trials", "tasks", "failed", "mean", "sd", "95% interval", "",
         numbers=("trials", "tasks", "failed", "mean", "sd", "95% interval"),
     )  # fmt: skip
@@ -279,7 +283,7 @@ def effects(target: str, rows: Sequence[RangeEffect], *, as_json: bool) -> None:
             f"over {row.interval_over}" if row.interval is not None else "",
         )
         last = row.parameter
-    console = _console()
+    console = open_console()
     console.print(f"[bold]{escape(target)}[/]: standard deviations above the task's median, higher is better")
     console.print(table)
 

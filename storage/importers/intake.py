@@ -420,7 +420,7 @@ def _moved(batch: Batch, space: Space) -> Batch:
     sets = tuple(_subset(space, part.names) for part in batch.sets)
     rows = batch.rows
     if places:
-        rows = [replace(row, configuration=_replaced(row, sets[row.set_index], places)) for row in rows]
+        rows = [row._replace(configuration=_replaced(row, sets[row.set_index], places)) for row in rows]
     return Batch(task=replace(batch.task, space=space), sets=sets, rows=rows)
 
 

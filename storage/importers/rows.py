@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,8 @@ DETAILS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A run on its way into the table."""
+class Row(NamedTuple):
+    """A run on its way into the table. There are many: a tuple is made ten times faster than a frozen dataclass."""
 
     key: str
     state: int
@@ -81,12 +80,13 @@ def rows_of_table(task: PastTask, columns: RunColumns) -> Batch:
     space = {name: distribution_of(name, fields) for name, fields in task.space.items()}
     n, d = columns.internal.shape
     active = ~np.isnan(columns.internal)
-    patterns, kinds = (
-        np.unique(active, axis=0, return_inverse=True) if d else (np.zeros((1, 0), bool), np.zeros(n, int))
-    )
+    patterns, kinds = np.ones((1, d), bool), np.zeros(n, np.int64)
+    if not active.all():
+        patterns, kinds = np.unique(active, axis=0, return_inverse=True)
+        kinds = kinds.reshape(-1)
     configurations: list[bytes | None] = [None] * n
     for kind, pattern in enumerate(patterns):
-        members = np.flatnonzero(kinds.reshape(-1) == kind)
+        members = np.flatnonzero(kinds == kind)
         width = 8 * int(pattern.sum())
         packed = columns.internal[np.ix_(members, pattern)].astype(DOUBLE).tobytes()
         for position, member in enumerate(members.tolist()):
@@ -95,21 +95,18 @@ def rows_of_table(task: PastTask, columns: RunColumns) -> Batch:
     sets = tuple(_subset(space, tuple(names[pattern])) for pattern in patterns)
     states = _states(columns).tolist()
     values = [None if math.isnan(value) else value for value in columns.values.tolist()]
-    rows = [
-        Row(*row)
-        for row in zip(
-            columns.keys,
-            states,
-            values,
-            kinds.reshape(-1).tolist(),
-            configurations,
-            _details(columns, n),
-            _by_row(columns.curves, n, ()),
-            _by_row(columns.user_attrs, n, None),
-            strict=True,
-        )
-    ]
-    return Batch(task=task, sets=sets, rows=rows)
+    rows = map(
+        Row,
+        columns.keys,
+        states,
+        values,
+        kinds.tolist(),
+        configurations,
+        _details(columns, n),
+        _by_row(columns.curves, n, ()),
+        _by_row(columns.user_attrs, n, None),
+    )
+    return Batch(task=task, sets=sets, rows=list(rows))
 
 
 def _subset(space: Mapping[str, BaseDistribution], names: tuple[str, ...]) -> ParameterSet:

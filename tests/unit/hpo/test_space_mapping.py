@@ -282,6 +282,9 @@ def test_what_changed(past: dict[str, Any], present: dict[str, Any], expected: l
     ("past", "present", "value", "translated"),
     [
         (LR, LR | {"low": 1e-3}, 1e-4, 1e-4),  # history informs from outside
+        (UNIT, LR, 0.0, None),  # a log scale has no zero
+        ({"type": "int", "low": 0, "high": 9}, {"type": "int", "low": 1, "high": 9, "log": True}, 0, None),
+        ({"type": "float", "low": 0, "high": 9}, {"type": "int", "low": 1, "high": 9, "log": True}, 0.4, None),
         (OPTIMIZER, {"type": "categorical", "choices": ["adam"]}, "sgd", None),
         (OPTIMIZER, {"type": "categorical", "choices": ["Adam", "SGD"]}, "sgd", "SGD"),
         ({"type": "categorical", "choices": ["16", "64"]}, {"type": "int", "low": 16, "high": 64}, "64", 64),

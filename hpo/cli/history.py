@@ -1,0 +1,637 @@
+"""`hpo history`: past runs are brought in, looked at, asked about, and let go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hpo.cli.options import Json, Storage, existing_store
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from storage.importers.report import ImportReport
+    from storage.schema import Store
+
+history = typer.Typer(
+    help="Past runs: bring them in, look at them, ask about them.", no_args_is_help=True, rich_markup_mode=None
+)
+imports = typer.Typer(
+    help="Bring in past runs from MLflow, Optuna, tables or Lightning's logs. Each run is taken once, however often "
+    "it is imported.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+history.add_typer(imports, name="import")
+
+ROWS_SHOWN = 50
+FIELDS_HELP = (
+    "task, family, study, source, state, value, number, seed, epochs, cost (seconds), started, finished, metric, "
+    "direction, error, worker, code_version, data_fingerprint, hardware, checkpoint, quarantine, params.NAME, "
+    "attrs.NAME and tags.NAME"
+)
+
+
+# What there is
+
+
+@history.command("list", epilog="Examples: hpo history list | hpo history list --json | jq '.sources[].trials'")
+def list_sources(storage: Storage = None, json: Json = False) -> None:
+    """List the sources of the history, its families, and what is in quarantine."""
+    from hpo.cli import history_show
+    from storage import sources
+    from storage.overview import overview
+
+    store = existing_store(storage)
+    history_show.sources(sources.list_sources(store), overview(store), as_json=json)
+
+
+@history.command("show", epilog="Examples: hpo history show mlflow:team | hpo history show val_loss-1a2b3c4d --json")
+def show(
+    name: Annotated[str, typer.Argument(help="A source, a task, a family or a study.", metavar="NAME")],
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Show what is in a source, a task, a family or a study: how much, the best of it, its cost, its space."""
+    from hpo.cli import history_show
+    from hpo.errors import NoHistoryError
+    from storage.errors import did_you_mean
+    from storage.overview import kinds_of, known_names, overview
+    from storage.queries import query_trials, totals
+    from storage.query_language import Comparison, Field
+    from storage.sources import list_sources as every_source
+
+    store = existing_store(storage)
+    kinds = kinds_of(store, name)
+    if not kinds:
+        hint = did_you_mean(name, known_names(store))
+        raise NoHistoryError(f"there is no source, task, family or study named {name!r}.{hint}")
+    condition = Comparison(field=Field(room="column", name=kinds[0]), operator="=", value=name)
+    found = totals(store, condition)
+    is_one_task = len(found.tasks) == 1
+    best = next(query_trials(store, condition, order_by="best", limit=1), None) if is_one_task else None
+    families = {study.family for study in found.studies}
+    history_show.about(
+        name,
+        kinds,
+        found,
+        best if best is not None and best.state.name == "COMPLETE" else None,
+        [family for family in overview(store).families if family.family.name in families],
+        next((source for source in every_source(store) if source.name == name), None) if "source" in kinds else None,
+        as_json=json,
+    )
+
+
+@history.command(
+    "query",
+    epilog='Examples: hpo history query "task = digits and value < 0.3" --top 5 | hpo history query "params.lr '
+    "between 1e-4 and 1e-2 and params.optimizer in ('sgd', 'adam') and state = complete\" --out trials.parquet | "
+    'hpo history query "started >= 2026-01-01 and not (source = mlflow:team or tags.team = vision)" --totals | '
+    'hpo history query --format csv --columns task,value,params | hpo history query "error is not null" --count',
+)
+def query(
+    where: Annotated[
+        str,
+        typer.Argument(
+            help=f"The condition: fields ({FIELDS_HELP}); = != < <= > >=, in, between, like, ilike, is null; and, or, "
+            "not, parentheses. All trials if there is none.",
+            metavar="[WHERE]",
+            show_default=False,
+        ),
+    ] = "",
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Only the K first: the best, if no other order is given.", metavar="K")
+    ] = None,
+    order_by: Annotated[
+        str | None, typer.Option(help="The order: a field, params.NAME or best.", metavar="FIELD")
+    ] = None,
+    desc: Annotated[bool, typer.Option("--desc", help="The greatest first; without an order, the latest.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", help="Only sums by state and task, cost, the best.")] = False,
+    curves: Annotated[bool, typer.Option("--curves", help="The metric along the training, too.")] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Which columns: fields, params (all), attrs (all), curve.", metavar="A,B,…"),
+    ] = None,
+    format: Annotated[
+        Literal["table", "json", "jsonl", "csv", "parquet"] | None,
+        typer.Option(help="The format; that of FILE's ending, or a table.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to a file.", metavar="FILE")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Find trials: which ones, how many, at what cost.
+
+    Texts stand in quotes, unless they are one word; odd names in backticks: params.`my lr`. Patterns of like have % for
+    any text and _ for any character. Times are UTC where they have no zone. A comparison with what a trial does not
+    have is false.
+    """
+    from hpo.cli import history_show
+    from hpo.cli.trial_table import columns_of, format_of, split_names, write_rows
+    from hpo.errors import SettingsError
+    from storage import queries
+
+    chosen = format_of(out, format, as_json=json)
+    if out is not None and out.exists() and not force:
+        raise SettingsError(f"{out} is there already; --force overwrites it")
+    store = existing_store(storage)
+    if count or totals:
+        if chosen not in ("table", "json") or out is not None:
+            raise SettingsError("--count and --totals print a table, or JSON with --json")
+        if count:
+            history_show.count(queries.count_trials(store, where), as_json=chosen == "json")
+        else:
+            history_show.totals(queries.totals(store, where), as_json=chosen == "json")
+        return
+    wanted = split_names(columns or "")
+    order = order_by or ("best" if top is not None else None)
+    limit = ROWS_SHOWN + 1 if chosen == "table" and top is None else top
+    with queries.select_trials(
+        store, where, order_by=order, descending=desc, limit=limit, curves=curves or "curve" in wanted
+    ) as selection:
+        if chosen != "table":
+            found = columns_of(selection.parameters, wanted, curves=curves, nested=chosen in ("json", "jsonl"))
+            written = write_rows(selection.rows, found, chosen, out)
+        elif wanted:
+            found = columns_of(selection.parameters, wanted)
+            written = history_show.rows(selection.rows, found, limit=top or ROWS_SHOWN)
+        else:
+            written = history_show.rows_for_a_person(
+                selection.rows, selection.parameters, curves=curves, limit=top or ROWS_SHOWN
+            )
+    if out is not None:
+        typer.echo(f"wrote {written:,} trials to {out}", err=True)
+    elif chosen == "table" and top is None and written == ROWS_SHOWN:
+        total = queries.count_trials(store, where)
+        if total > written:
+            history_show.more_rows(written, total)
+
+
+@history.command("spaces", epilog="Examples: hpo history spaces | hpo history spaces --json | jq '.relations[]'")
+def spaces(storage: Storage = None, json: Json = False) -> None:
+    """Show the search space of each family, and how the spaces of near families relate."""
+    from hpo.cli import history_show
+    from hpo.related_families import related
+    from storage.overview import overview
+
+    families = overview(existing_store(storage)).families
+    history_show.spaces(families, related(families), as_json=json)
+
+
+# What comes in
+
+
+Metric = Annotated[str | None, typer.Option(help="The metric the runs are judged by; guessed if it is not given.")]
+Direction = Annotated[
+    Literal["minimize", "maximize"] | None,
+    typer.Option(help="Whether less or more of it is better; guessed if it is not given.", show_default=False),
+]
+Map = Annotated[
+    Path | None,
+    typer.Option("--map", help="YAML file that renames, scales and drops parameters and metrics.", metavar="FILE"),
+]
+SourceName = Annotated[
+    str | None, typer.Option("--source", help="What to call this source in the history.", metavar="NAME")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken; write nothing.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(help="Write why runs were not taken, a line of JSON for each.", metavar="FILE"),
+]
+History = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        "--history",
+        help="URL of the history: sqlite:///hpo.db or postgresql://user@host/db.",
+        envvar="HPO_STORAGE",
+        metavar="URL",
+    ),
+]
+Progress = Callable[[int], None]
+
+
+@imports.command(
+    "mlflow",
+    epilog="Examples: hpo history import mlflow --uri http://mlflow:5000 --experiment churn --dry-run | "
+    "hpo history import mlflow --uri sqlite:///mlflow.db --since 2026-01-01 --metric val_acc --direction maximize | "
+    'hpo history import mlflow --uri mlruns --map team.yaml --task "{experiment}/{tag:dataset}"',
+)
+def import_mlflow(
+    uri: Annotated[
+        str,
+        typer.Option(help="Tracking server, database or folder of runs.", envvar="MLFLOW_TRACKING_URI", metavar="URI"),
+    ],
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="Only this experiment; may be given several times.", metavar="NAME")
+    ] = None,
+    filter: Annotated[str, typer.Option(help="Only runs that meet this filter, as MLflow writes it.")] = "",
+    since: Annotated[
+        str | None, typer.Option(help="Only runs that began then or later; UTC if without zone.", metavar="TIME")
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="What a run's task is called: made of {experiment}, {tag:NAME}, {param:NAME}.")
+    ] = "{experiment}",
+    metric: Metric = None,
+    direction: Direction = None,
+    map: Map = None,
+    source: SourceName = None,
+    dry_run: DryRun = False,
+    report: Report = None,
+    storage: History = None,
+    json: Json = False,
+) -> None:
+    """Bring in MLflow runs of any kind, with their curves and tags."""
+
+    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+        from storage.importers import mlflow
+
+        return mlflow.import_mlflow(
+            store,
+            uri=uri,
+            experiments=experiment or (),
+            filter=filter,
+            since=_time(since),
+            metric=metric,
+            direction=direction,
+            task=task,
+            mapping=_mapping(map),
+            source=source,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
+
+
+@imports.command(
+    "optuna",
+    epilog="Examples: hpo history import optuna --storage sqlite:///optuna.db | hpo history import optuna --storage "
+    "journal.log --study churn | hpo history import optuna --storage mysql://user@host/optuna --dry-run",
+)
+def import_optuna(
+    storage: Annotated[
+        str, typer.Option(help="Where Optuna has them: a database URL or a journal file.", metavar="URL|FILE")
+    ],
+    study: Annotated[
+        list[str] | None, typer.Option(help="Only this study; may be given several times.", metavar="NAME")
+    ] = None,
+    map: Map = None,
+    source: SourceName = None,
+    dry_run: DryRun = False,
+    report: Report = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of the history: sqlite:///hpo.db or postgresql://user@host/db.",
+            envvar="HPO_STORAGE",
+            metavar="URL",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring in Optuna studies, with distributions, intermediate values and attributes.
+
+    Here --storage is Optuna's; --history is where they come to.
+    """
+
+    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+        from storage.importers import optuna
+
+        return optuna.import_optuna(
+            store,
+            storage=storage,
+            studies=study or (),
+            mapping=_mapping(map),
+            source=source,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    _import(read, metric=None, direction=None, storage=history, dry_run=dry_run, report=report, as_json=json)
+
+
+@imports.command(
+    "table",
+    epilog="Examples: hpo history import table runs.csv --metric val_loss | hpo history import table sweep.parquet "
+    "--task dataset --map sweep.yaml | hpo history import table recorded/lcbench",
+)
+def import_table(
+    path: Annotated[
+        Path, typer.Argument(help="A CSV or Parquet file, a recorded table, or a folder of these.", metavar="FILE|DIR")
+    ],
+    metric: Metric = None,
+    direction: Direction = None,
+    task: Annotated[
+        str | None, typer.Option(help="The column with a row's task, or one name for all.", metavar="COLUMN|NAME")
+    ] = None,
+    map: Map = None,
+    source: SourceName = None,
+    dry_run: DryRun = False,
+    report: Report = None,
+    storage: History = None,
+    json: Json = False,
+) -> None:
+    """Bring in a table: a row is a run, with its parameters and its metric."""
+
+    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+        from storage.importers import table
+
+        return table.import_table(
+            store,
+            path,
+            metric=metric,
+            direction=direction,
+            task=task,
+            mapping=_mapping(map),
+            source=source,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
+
+
+@imports.command(
+    "lightning",
+    epilog="Examples: hpo history import lightning lightning_logs | hpo history import lightning runs --metric val_acc "
+    '--direction maximize --task "{folder}"',
+)
+def import_lightning(
+    folder: Annotated[
+        Path, typer.Argument(help="Where Lightning's CSVLogger or TensorBoardLogger has written.", metavar="DIR")
+    ],
+    metric: Metric = None,
+    direction: Direction = None,
+    task: Annotated[
+        str | None, typer.Option(help="What a run's task is called: made of {folder}, {param:NAME}; or one name.")
+    ] = None,
+    map: Map = None,
+    source: SourceName = None,
+    dry_run: DryRun = False,
+    report: Report = None,
+    storage: History = None,
+    json: Json = False,
+) -> None:
+    """Bring in what Lightning has logged as CSV or for TensorBoard."""
+
+    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+        from storage.importers import lightning
+
+        return lightning.import_lightning(
+            store,
+            folder,
+            metric=metric,
+            direction=direction,
+            task=task,
+            mapping=_mapping(map),
+            source=source,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
+
+
+# What goes
+
+
+@history.command(
+    "forget", epilog="Examples: hpo history forget mlflow:old --dry-run | hpo history forget runs.csv --yes"
+)
+def forget(
+    source: Annotated[str, typer.Argument(help="A source (`hpo history list` lists them).", metavar="SOURCE")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Remove a source with all its studies and trials, and what was learned from them."""
+    from hpo.cli import history_show
+    from hpo.cli.text import visible
+    from hpo.errors import SettingsError
+    from storage import sources
+
+    store = existing_store(storage)
+    gone = sources.forget(store, source, dry_run=True)
+    if dry_run:
+        history_show.forgotten(source, gone, dry_run=True, as_json=json)
+        return
+    if not yes:
+        what = f"{history_show.sizes(gone)} of {visible(source)}"
+        if not sys.stdin.isatty():
+            raise SettingsError(f"{what} would go; say --yes, for nobody can be asked here")
+        typer.confirm(f"forget {what}, for good?", abort=True, err=True)
+    history_show.forgotten(source, sources.forget(store, source), dry_run=False, as_json=json)
+
+
+@history.command(
+    "export", epilog="Examples: hpo history export val_loss-1a2b3c4d tables | hpo history export mlflow:team tables"
+)
+def export(
+    target: Annotated[str, typer.Argument(help="A family, a task, a study or a source.", metavar="TARGET")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="FOLDER")],
+    force: Annotated[bool, typer.Option("--force", help="Replace tables that are there.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Write past runs as recorded tables, which `hpo history import table` reads again."""
+    from hpo.cli import history_show
+    from storage.export import export_tables
+
+    notes: list[str] = []
+    paths = export_tables(existing_store(storage), target, folder, force=force, note=notes.append)
+    history_show.exported(paths, notes, as_json=json)
+
+
+# What is in order
+
+
+@history.command("verify", epilog="Examples: hpo history verify | hpo history verify --json")
+def verify(storage: Storage = None, json: Json = False) -> None:
+    """Look for what is not whole, does not fit together, or is in quarantine; exit code 1 where there is something."""
+    from hpo.cli import history_show
+    from storage import integrity
+    from storage.overview import overview
+
+    store = existing_store(storage)
+    with _counting("verifying", of_all=True) as progress:
+        findings = integrity.verify(store, progress=progress)
+    quarantine = overview(store).quarantine
+    history_show.verified(findings, quarantine, as_json=json)
+    if findings or quarantine:
+        raise typer.Exit(1)
+
+
+@history.command("trust", epilog="Example: hpo history trust mlflow:team/churn")
+def trust(
+    study: Annotated[str, typer.Argument(help="A study in quarantine (`hpo history list` lists them).")],
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Let the tuner learn again from a study that was put in quarantine."""
+    from hpo.cli import history_show
+    from storage import history as past
+    from storage.importers import flags
+
+    store = existing_store(storage)
+    past.get_study(store, study)  # says near names where there is none
+    history_show.trusted(study, flags.trust(store, study), as_json=json)
+
+
+# How imports go
+
+Reader = Callable[["Store", Progress, "str | None", "str | None"], "ImportReport"]
+
+
+def _import(
+    read: Reader,
+    *,
+    metric: str | None,
+    direction: str | None,
+    storage: str | None,
+    dry_run: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Run an import, ask for what cannot be guessed, and say what became of it."""
+    from hpo.cli import history_show
+
+    if report is not None:
+        _check_writable(report)
+    try:
+        with _store_to_fill(storage, dry_run=dry_run) as store:
+            outcome = _read_asking(read, store, metric, direction)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on: what is in is not taken twice", err=True)
+        raise
+    if report is not None:
+        _write_report(report, outcome)
+    history_show.imported(outcome, as_json=as_json)
+    if outcome.number_rejected and not outcome.taken and not outcome.number_skipped:  # nothing of it is in the history
+        raise typer.Exit(1)
+
+
+def _read_asking(read: Reader, store: Store, metric: str | None, direction: str | None) -> ImportReport:
+    """Import; where the metric or the direction cannot be told, ask whoever sits at the terminal."""
+    from storage.errors import ImportFailedError
+
+    while True:
+        try:
+            with _counting("importing", of_all=False) as progress:
+                return read(store, progress, metric, direction)
+        except ImportFailedError as error:
+            problem = str(error)
+            asks_metric = metric is None and "--metric" in problem
+            asks_direction = direction is None and "--direction" in problem
+            if not sys.stdin.isatty() or not (asks_metric or asks_direction):
+                raise
+            typer.echo(problem, err=True)
+        if asks_metric:
+            metric = typer.prompt("metric", err=True)
+        else:
+            direction = typer.prompt("direction (minimize or maximize)", err=True, value_proc=_direction)
+
+
+def _direction(text: str) -> str:
+    found = [name for name in ("minimize", "maximize") if text and name.startswith(text.strip().lower())]
+    if len(found) != 1:
+        raise typer.BadParameter("say minimize or maximize")
+    return found[0]
+
+
+@contextmanager
+def _store_to_fill(storage: str | None, *, dry_run: bool) -> Iterator[Store]:
+    """The history, made if there is none; a dry run leaves no trace of one."""
+    import tempfile
+
+    from hpo.settings import storage_url
+    from storage.schema import open_store
+
+    url = storage_url(storage)
+    _, _, path = url.partition(":///")
+    if dry_run and url.startswith("sqlite") and path and not Path(path).exists():
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(f"sqlite:///{folder}/empty.db")
+            yield store
+            store.dispose()
+    else:
+        yield open_store(url)
+
+
+def _check_writable(path: Path) -> None:
+    from hpo.errors import SettingsError
+
+    if path.exists():
+        raise SettingsError(f"--report {path}: the file is there already; name another")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"--report {path}: there is no folder {path.absolute().parent}")
+
+
+def _write_report(path: Path, outcome: ImportReport) -> None:
+    import json
+
+    from storage.durable_files import draft_of
+    from storage.importers.report import not_taken
+
+    with draft_of(path) as draft, draft.open("w", encoding="utf-8") as file:
+        for row in not_taken(outcome.rows):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    others = outcome.number_skipped + outcome.number_rejected - len(outcome.rows)
+    if others > 0:
+        typer.echo(
+            f"{path} holds the first {len(outcome.rows):,} rows that were not taken; {others:,} more were not", err=True
+        )
+
+
+def _mapping(path: Path | None) -> Any:
+    from storage.importers.mapping import load_mapping
+
+    return None if path is None else load_mapping(path)
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time as a person writes it; UTC where it has no zone. Raises SettingsError."""
+    from datetime import UTC, datetime
+
+    from hpo.errors import SettingsError
+
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise SettingsError(f"--since {text}: write a time such as 2026-01-31 or 2026-01-31T14:00+02:00") from None
+
+
+@contextmanager
+def _counting(doing: str, *, of_all: bool) -> Iterator[Callable[[Any], None]]:
+    """A bar on a terminal, nothing elsewhere. of_all: it is told a share of all; otherwise, how many more are done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    count = TaskProgressColumn() if of_all else TextColumn("{task.completed:,} runs")
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        count,
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(doing, total=1.0 if of_all else None)
+        if of_all:
+            yield lambda share: bar.update(task, completed=share)
+        else:
+            yield lambda more: bar.advance(task, more)

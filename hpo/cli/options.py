@@ -1,0 +1,52 @@
+"""Options that several commands share, and what they stand for when nobody gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from storage.schema import Store
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the history: sqlite:///hpo.db or postgresql://user@host/db.", envvar="HPO_STORAGE", metavar="URL"
+    ),
+]
+Mlflow = Annotated[
+    str | None,
+    typer.Option(
+        help="MLflow tracking URI (default sqlite:///mlflow.db), or `none`.",
+        envvar="MLFLOW_TRACKING_URI",
+        metavar="URI",
+    ),
+]
+Runs = Annotated[
+    Path | None, typer.Option(help="Folder for checkpoints and outputs (default hpo-runs).", envvar="HPO_RUNS")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def existing_store(storage: str | None) -> Store:
+    """The history, opened; a question never creates one."""
+    from storage.schema import open_store
+
+    return open_store(existing_url(storage), upgrade=False)
+
+
+def existing_url(storage: str | None) -> str:
+    """The URL of a history that is there. Raises SettingsError."""
+    from hpo.errors import SettingsError
+    from hpo.settings import storage_url
+
+    url = storage_url(storage)
+    scheme, _, path = url.partition(":///")
+    if scheme.startswith("sqlite") and path and not Path(path).exists():
+        raise SettingsError(
+            f"there is no history at {path} yet; `hpo tune` or `hpo history import` makes one, "
+            "or name another by --storage"
+        )
+    return url

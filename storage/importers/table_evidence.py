@@ -1,0 +1,102 @@
+"""What is remembered of a table's rows to tell its columns' types, ranges and conditions: enough, and not all.
+
+The first rows are kept, and of the later ones those that say something new: a smaller or a greater number, a new word,
+a new combination of words and empty places. So memory does not grow with the table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.importers.inference import ABSENT, MAX_CHOICES
+from storage.importers.table_values import content, seconds
+
+FIRST_ROWS = 20_000
+MOST_COMBINATIONS = 20_000
+ROWS_FOR_DURATIONS = 20
+NUMBERS_OF_A_SCALE = 10  # with so many different ones a column is a scale and no list of choices. Heuristic
+FEW = 0.05  # of the cells of a column: words in a column of numbers that are slips. Heuristic
+
+
+@dataclass(kw_only=True)
+class _Column:
+    present: int = 0
+    numbers: int = 0
+    low: float = float("inf")
+    high: float = float("-inf")
+    different: set[float] = field(default_factory=set)  # numbers, up to NUMBERS_OF_A_SCALE
+    words: set[Any] = field(default_factory=set)  # up to one more than choices may be
+    number_of_words: int = 0  # of which None is none
+
+    def add(self, value: Any) -> bool:
+        """Take note of a value; whether it is news."""
+        if value is ABSENT:
+            return False
+        self.present += 1
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            self.numbers += 1
+            if len(self.different) < NUMBERS_OF_A_SCALE:
+                self.different.add(value)
+            is_news = value < self.low or value > self.high
+            self.low, self.high = min(self.low, value), max(self.high, value)
+            return is_news
+        self.number_of_words += value is not None
+        if value in self.words or len(self.words) > MAX_CHOICES:
+            return False
+        self.words.add(value)
+        return True
+
+    @property
+    def is_choice(self) -> bool:
+        return 0 < len(self.words) <= MAX_CHOICES
+
+
+class Evidence:
+    """Some rows of a table, and what all of them are like."""
+
+    def __init__(self, width: int) -> None:
+        self.rows: list[Sequence[Any]] = []  # as they are in the file
+        self.count = 0
+        self._columns = [_Column() for _ in range(width)]
+        self._combinations: set[int] = set()
+
+    def add(self, cells: Sequence[Any]) -> None:
+        """Look at a row."""
+        self.count += 1
+        values = [content(cell) for cell in cells]
+        is_news = False
+        for column, value in zip(self._columns, values, strict=True):
+            is_news |= column.add(value)
+        if self.count > FIRST_ROWS and not is_news and len(self._combinations) < MOST_COMBINATIONS:
+            combination = hash(
+                tuple(
+                    value if column.is_choice or value is ABSENT else None
+                    for column, value in zip(self._columns, values, strict=True)
+                )
+            )
+            is_news = combination not in self._combinations
+            self._combinations.add(combination)
+        if self.count <= FIRST_ROWS or is_news:
+            self.rows.append(cells)
+
+    def is_numeric(self, place: int) -> bool:
+        """Whether most of what is in a column are numbers."""
+        column = self._columns[place]
+        return column.numbers > 0 and 2 * column.numbers >= column.present
+
+    def is_duration(self, place: int) -> bool:
+        """Whether a column holds numbers, or durations in hours, minutes and seconds."""
+        found = [row[place] for row in self.rows[:ROWS_FOR_DURATIONS] if content(row[place]) is not ABSENT]
+        return self.is_numeric(place) or (bool(found) and all(seconds(cell) is not None for cell in found))
+
+    def has_odd_word(self, row: Sequence[Any], place: int) -> bool:
+        """Whether there is a word in a column that holds numbers but for a few words: a slip, and no choice."""
+        column = self._columns[place]
+        if len(column.different) < NUMBERS_OF_A_SCALE or column.number_of_words > FEW * column.present:
+            return False
+        value = content(row[place])
+        return isinstance(value, str | bool)
+
+    def present(self, place: int) -> int:
+        """In how many rows there is something in a column."""
+        return self._columns[place].present
