@@ -40,6 +40,7 @@ HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 0.2
 MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one success stops (heuristic)
 PATIENCE_SECONDS = 1800.0  # with nothing left to train, how long to wait for a history that cannot be reached
+CALL_SECONDS = 3.0  # how long a call waits for it: trials wait meanwhile, and go on without it after that
 SECONDS_SPENT = "hindsight:seconds_spent"
 
 
@@ -133,7 +134,7 @@ class StudyRunner:
     def run(self, *, resume: bool) -> optuna.Study:
         """Open or create the study, spend its budget, and see everything delivered."""
         refuse_shared_database(self._storage_url, mlflow_uri(self._mlflow))
-        self._store = open_store(self._storage_url)
+        self._store = open_store(self._storage_url, patience_seconds=CALL_SECONDS)
         self._storage = HistoryStorage(self._store)
         for notice in deliver(self._store, self._spool):  # before anybody trains anew what is finished
             self._watcher.notice(notice)
@@ -272,6 +273,7 @@ class StudyRunner:
                 worker=self._worker,
                 lease_seconds=LEASE_SECONDS,
                 max_trials=self._spec.budget.trials,
+                holding=self._running.keys(),
             )
             if claim is None:
                 break

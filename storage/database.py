@@ -1,56 +1,44 @@
-"""How a transaction reaches the database, on SQLite and on PostgreSQL.
-
-SQLite: every writing transaction begins with BEGIN IMMEDIATE, so nobody's update is lost or refused half-way;
-readers have connections of their own and, in WAL mode, wait for nobody. PostgreSQL: writers read committed rows and
-lock what they are about to change; readers see one snapshot.
-"""
+"""What a store is: the database that holds a history, with what is written and read in it, whole or not at all."""
 
 import os
-import re
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
-from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Double, Engine, Executable, Table, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Double, Executable, Table, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    NotSupportedError,
-    ProgrammingError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from storage.advice import advised
-from storage.errors import StoreUnavailableError
+from storage.connections import Connections, PostgreSQLConnections, SQLiteConnections, masked, unavailable
 from storage.filesystems import why_not_there
 from storage.locks import ForkSafeLock
-from storage.sqlite_files import reader_options, why_not_opened
+from storage.retries import PATIENCE_SECONDS
+from storage.statements import Dialect, Outcome, Row, Statement
 
-BUSY_TIMEOUT_SECONDS = 60  # how long a writer waits for the others; several times what 8 busy processes need
-CONNECT_TIMEOUT_SECONDS = 10
+__all__ = ["BUSY_TIMEOUT_SECONDS", "Dialect", "Store", "database_now", "insert_if_absent", "insert_many", "masked"]
+__all__ += ["unavailable", "upsert"]
 
-Dialect = Literal["sqlite", "postgresql"]
+BUSY_TIMEOUT_SECONDS = 60  # how long somebody waits for a lock of the whole store
 
 
 class Store:
-    """A database that holds a history. Cheap to pass around: it pickles as its URL and survives a fork."""
+    """A database that holds a history. Cheap to pass around: it pickles as its URL and survives a fork.
 
-    def __init__(self, url: str) -> None:
+    A database that is away or busy is waited for, up to `patience_seconds`, before each transaction; what is called
+    again after an error that passes, because it may be repeated, is said where it is done (`storage.retries`).
+    """
+
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._url = _checked_url(url)
-        self._engines: _Engines | None = None
+        self._patience_seconds = patience_seconds
+        self._connections: Connections | None = None
         self._opening = ForkSafeLock()
 
     @property
@@ -68,24 +56,39 @@ class Store:
         """The file, where the database is one."""
         return Path(self._url.database or "") if self.dialect == "sqlite" else None
 
-    @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+    @property
+    def may_crash_alone(self) -> bool:
+        """Whether it is a server, which forgets what did not wait for the disk while we remember it."""
+        return self.dialect == "postgresql"
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a database that is away or busy is waited for."""
+        return self._patience_seconds
+
+    def write(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
         """One writing transaction: all of it is kept, or nothing.
 
         `durable=False` spares the wait for the disk. The transaction survives a crash of the program, but not
-        necessarily a power cut; the log is sequential, so the next durable transaction makes it durable too.
+        necessarily a power cut, or a crash of the server; the log is sequential, so the next durable transaction makes
+        it durable too.
         """
-        engines = self._own_engines()
-        with self._translating_errors(), engines.writing, engines.writer.connect() as connection:
-            connection.execution_options(durable=durable)
-            with connection.begin():
-                yield connection
+        return self._own_connections().write(durable=durable)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """One reading transaction: every query in it sees the same moment."""
-        with self._translating_errors(), self._own_engines().reader.connect() as connection, connection.begin():
-            yield connection
+        return self._own_connections().read()
+
+    def change(self, statement: Statement, **values: Any) -> Outcome:
+        """One statement as a writing transaction, the fastest there is. It must do no harm when it is run again.
+
+        It does not wait for the disk: a server that crashes is told again.
+        """
+        return self._own_connections().change(statement, **values)
+
+    def fetch(self, statement: Statement, **values: Any) -> list[Row]:
+        """What one query finds."""
+        return self._own_connections().fetch(statement, **values)
 
     @contextmanager
     def exclusive(self, purpose: str, *, wait_seconds: float) -> Iterator[bool]:
@@ -96,42 +99,34 @@ class Store:
 
     def dispose(self) -> None:
         """Close all connections. The store stays usable and opens new ones when needed."""
-        engines, self._engines = self._engines, None
-        if engines is not None:
-            engines.dispose()
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.dispose()
 
     def __repr__(self) -> str:
         return f"Store({self._url.render_as_string(hide_password=True)!r})"
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.url,)
+    def __reduce__(self) -> tuple[Any, tuple[str, float]]:
+        return _restored, (self.url, self._patience_seconds)
 
-    def _own_engines(self) -> "_Engines":
-        engines = self._engines
-        if engines is not None and engines.pid == os.getpid():
-            return engines
-        if engines is not None:  # forked: the parent's connections must not be used, nor closed under its feet
-            _INHERITED.append(engines)
-            self._engines = None
+    def _own_connections(self) -> Connections:
+        connections = self._connections
+        if connections is not None and connections.pid == os.getpid():
+            return connections
+        was_reached = connections is not None and connections.was_reached
+        if connections is not None:  # forked: the parent's must not be used, nor closed under its feet
+            _INHERITED.append(connections)
+            self._connections = None
         with self._opening:
-            if self._engines is None:
-                with self._translating_errors():
-                    self._engines = _sqlite(self._url) if self.dialect == "sqlite" else _postgresql(self._url)
-                weakref.finalize(self, self._engines.dispose)
-            return self._engines
+            if self._connections is None:
+                self._connections = self._connect(was_reached)
+                weakref.finalize(self, self._connections.dispose)
+            return self._connections
 
-    @contextmanager
-    def _translating_errors(self) -> Iterator[None]:
+    def _connect(self, was_reached: bool) -> Connections:
+        kind = SQLiteConnections if self.dialect == "sqlite" else PostgreSQLConnections
         try:
-            yield
-        except (IntegrityError, ProgrammingError, DataError, NotSupportedError):
-            raise  # about the statement, not about the database
-        except (DBAPIError, PoolTimeoutError) as error:
-            reason = str(error.orig) if isinstance(error, DBAPIError) else "no free connection"
-            raise unavailable(self.url, advised(reason, _masked(self.url))) from error
-        except JSONDecodeError as error:
-            reason = f"what is in it cannot be read: {error}"
-            raise unavailable(self.url, advised(reason, _masked(self.url))) from error
+            return kind(self._url, patience_seconds=self._patience_seconds, was_reached=was_reached)
         except ModuleNotFoundError as error:
             if error.name != "psycopg":
                 raise
@@ -154,90 +149,40 @@ class Store:
 
     @contextmanager
     def _advisory_lock(self, purpose: str, wait_seconds: float) -> Iterator[bool]:
-        with self._translating_errors(), self._own_engines().writer.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
-            key = {"key": f"hindsight {purpose}"}
-            if wait_seconds > 0:
-                connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), key)
-                is_ours = True
-            else:
-                is_ours = bool(connection.scalar(text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key))
+        with self._own_connections().session() as connection:
+            is_ours = _lock(connection, f"hindsight {purpose}", wait_seconds)
             try:
                 yield is_ours
             finally:
-                connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
-                connection.exec_driver_sql("RESET lock_timeout")
+                if is_ours:
+                    with suppress(DBAPIError):  # a connection that is lost holds no lock
+                        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Engines:
-    """The connections of one process."""
-
-    pid: int
-    writer: Engine
-    reader: Engine
-    writing: AbstractContextManager[Any]  # held while writing, by one thread at a time where the database wants that
-
-    def dispose(self) -> None:
-        if self.pid == os.getpid():
-            self.writer.dispose()
-            self.reader.dispose()
+def _restored(url: str, patience_seconds: float) -> Store:
+    return Store(url, patience_seconds=patience_seconds)
 
 
-_INHERITED: list[_Engines] = []  # a parent process's: kept here so that this process never closes them
+_INHERITED: list[Connections] = []  # a parent process's: kept here so that this process never closes them
 
 
-def _sqlite(url: URL) -> _Engines:
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}, "max_overflow": -1}
-    path = Path(url.database or "")
-    if reason := why_not_opened(path):
-        raise unavailable(url.render_as_string(), reason)
-    writer, reader = create_engine(url, **options), create_engine(url, **(reader_options(path) or options))
-
-    def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions: we do, below
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    def connected_writer(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")  # the file keeps the mode; only the first time does anything
-
-    def begin_writing(connection: Connection) -> None:
-        durable = connection.get_execution_options().get("durable", True)
-        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    def begin_reading(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    event.listen(writer, "connect", connected)
-    event.listen(writer, "connect", connected_writer)
-    event.listen(reader, "connect", connected)
-    event.listen(writer, "begin", begin_writing)
-    event.listen(reader, "begin", begin_reading)
-    return _Engines(pid=os.getpid(), writer=writer, reader=reader, writing=threading.Lock())
+def _lock(connection: Connection, name: str, wait_seconds: float) -> bool:
+    key = {"key": name}
+    if wait_seconds <= 0:
+        return bool(connection.scalar(text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key))
+    connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
+    try:
+        connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), key)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        return False
+    finally:
+        connection.exec_driver_sql("RESET lock_timeout")
+    return True
 
 
-def _postgresql(url: URL) -> _Engines:
-    options: dict[str, Any] = {
-        "connect_args": {"connect_timeout": CONNECT_TIMEOUT_SECONDS},
-        "pool_pre_ping": True,  # the server may have been restarted
-        "max_overflow": -1,
-    }
-    writer = create_engine(url, **options)
-    reader = create_engine(url, isolation_level="REPEATABLE READ", **options)
-
-    def begin_writing(connection: Connection) -> None:
-        if not connection.get_execution_options().get("durable", True):
-            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
-
-    event.listen(writer, "begin", begin_writing)
-    return _Engines(pid=os.getpid(), writer=writer, reader=reader, writing=nullcontext())
-
-
-def unavailable(url: str, reason: str) -> StoreUnavailableError:
-    """The error for a store that cannot be used, saying which and why; the password stays hidden."""
-    return StoreUnavailableError(f"The history at {_masked(url)} cannot be used:\n{reason.strip()}")
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def _checked_url(text_url: str) -> URL:
@@ -267,10 +212,6 @@ def _sqlite_path(url: URL, text_url: str) -> Path:
 
 
 _EXAMPLES = "Use sqlite:///history.db or postgresql://user@host/database."
-
-
-def _masked(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
 @cache

@@ -5,7 +5,7 @@ values (a choice is its index) as little-endian doubles, in the order of the set
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -64,6 +64,16 @@ class ParameterSet:
             for name, distribution, value in zip(self.names, self.distributions, values, strict=True)
         }
 
+    def decode_all(self, configurations: Sequence[bytes]) -> list[dict[str, Any]]:
+        """As `decode`, for many."""
+        if not self.names:
+            return [{} for _ in configurations]
+        internal = unpack(b"".join(configurations)).reshape(-1, len(self.names))
+        columns = [
+            _external(distribution, internal[:, column]) for column, distribution in enumerate(self.distributions)
+        ]
+        return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
 
 NOTHING = ParameterSet(names=(), distributions=())
 
@@ -76,6 +86,14 @@ def pack(internal: Iterable[float]) -> bytes:
 def unpack(configuration: bytes | None) -> NDArray[np.float64]:
     """The internal values of a stored configuration; none for one without parameters."""
     return np.frombuffer(configuration or b"", DOUBLE)
+
+
+def _external(distribution: BaseDistribution, internal: NDArray[np.float64]) -> list[Any]:
+    """What `to_external_repr` makes of each value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [distribution.choices[index] for index in internal.astype(int).tolist()]
+    values = internal.astype(int) if isinstance(distribution, IntDistribution) else internal
+    return list(values.tolist())
 
 
 def distribution_of(name: str, fields: Fields) -> BaseDistribution:
@@ -186,6 +204,10 @@ class ParameterSets:
         number = self.intern(store, connection, content)
         self.remember(number, content)
         return number
+
+    def known_id(self, content: tuple[tuple[str, int], ...]) -> int | None:
+        """The number of the set of names with these distribution numbers, if it is remembered."""
+        return self._set_ids.get(content)
 
     def intern(self, store: Store, connection: Connection, content: tuple[tuple[str, int], ...]) -> int:
         """The number of the set of names with these distribution numbers, in a transaction that is under way."""

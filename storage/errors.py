@@ -27,6 +27,8 @@ class StorageError(Exception):
 class StoreUnavailableError(StorageError, ConnectionError):
     """The database cannot be reached, read or written."""
 
+    is_passing = False  # whether it may be there again in a moment
+
 
 class SchemaOutdatedError(StorageError, RuntimeError):
     """The database was made by an older version and must be upgraded first."""

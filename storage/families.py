@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 
 from storage.database import Store, insert_if_absent, upsert
 from storage.models import distributions, families, studies, study_changes, study_parameters, tasks
+from storage.statements import Statement
 
 METRIC_LENGTH = 24  # of it in a family's name: some metrics are called by whole sentences
 
@@ -68,13 +69,13 @@ def family_from(row: Any) -> Family:
 
 def note_change(store: Store, connection: Connection, study_id: int) -> None:
     """Note that the finished trials of a study have changed; gives the study its family where that is not yet told."""
-    changed = connection.execute(_ADVANCE, {"changed_id": study_id}).first()
+    changed = _ADVANCE.run(connection, study_id=study_id).first
     if changed is None:
+        _LOCK_STUDY_IF_FREE.run(connection, study_id=study_id)
         if not settle_family(store, connection, study_id):
             return
-        changed = connection.execute(_ADVANCE, {"changed_id": study_id}).one()
-    row = {"study_id": study_id, "family_id": changed.id, "revision": changed.revision}
-    connection.execute(upsert(store.dialect, study_changes), row)
+        changed = _ADVANCE.run(connection, study_id=study_id).rows[0]
+    _NOTE_CHANGE.run(connection, study_id=study_id, family_id=changed.id, revision=changed.revision)
 
 
 def settle_family(store: Store, connection: Connection, study_id: int) -> bool:
@@ -113,13 +114,14 @@ def note_changes(store: Store, connection: Connection, members: Mapping[int, Seq
 
 def leave_family(connection: Connection, study_id: int) -> None:
     """Take a study out of its family, as before its space or it itself changes; a family without studies goes."""
+    _LOCK_STUDY_IF_FREE.run(connection, study_id=study_id)
     family_id = connection.execute(_FAMILY_OF, {"study_id": study_id}).scalar()
     if family_id is None:
         return
-    connection.execute(_JOIN, {"joined_id": study_id, "family": None})
-    note_loss(connection, family_id)  # locks the family, as `note_change` does before it writes what comes next
-    connection.execute(delete(study_changes).where(study_changes.c.study_id == study_id))
     connection.execute(_LOCK_FAMILY, {"family_id": family_id})  # whoever is joining it has joined after this
+    connection.execute(_JOIN, {"joined_id": study_id, "family": None})
+    note_loss(connection, family_id)
+    connection.execute(delete(study_changes).where(study_changes.c.study_id == study_id))
     if connection.execute(select(studies.c.id).where(studies.c.family_id == family_id).limit(1)).first() is None:
         connection.execute(delete(families).where(families.c.id == family_id))
 
@@ -143,13 +145,15 @@ def undeclared_spaces(connection: Connection, study_id: int | None = None) -> di
     return spaces
 
 
-_ADVANCE = (
+_ADVANCE = Statement(
     update(families)
-    .where(
-        families.c.id == select(studies.c.family_id).where(studies.c.id == bindparam("changed_id")).scalar_subquery()
-    )
+    .where(families.c.id == select(studies.c.family_id).where(studies.c.id == bindparam("study_id")).scalar_subquery())
     .values(revision=families.c.revision + 1)
     .returning(families.c.id, families.c.revision)
+)
+_NOTE_CHANGE = Statement(lambda dialect: upsert(dialect, study_changes))
+_LOCK_STUDY_IF_FREE = Statement(  # who comes with a trial locked must not wait for it: see `storage.studies`
+    select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True, nowait=True)
 )
 _JOIN = update(studies).where(studies.c.id == bindparam("joined_id")).values(family_id=bindparam("family"))
 _STUDY = (
@@ -158,7 +162,7 @@ _STUDY = (
     .where(studies.c.id == bindparam("study_id"))
     .with_for_update(of=studies, key_share=True)  # its space does not grow before we commit
 )
-_FAMILY_OF = select(studies.c.family_id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
+_FAMILY_OF = select(studies.c.family_id).where(studies.c.id == bindparam("study_id"))
 _FAMILY_NAMED = select(families.c.id).where(families.c.name == bindparam("name"))
 _FAMILY_NAMED = _FAMILY_NAMED.with_for_update(read=True, key_share=True)  # it does not go before we commit
 _LOCK_FAMILY = select(families.c.id).where(families.c.id == bindparam("family_id")).with_for_update()

@@ -3,20 +3,20 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
+from sqlalchemy import Connection, Select, bindparam, select, union_all
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
 from storage.errors import StudyNotFoundError, TrialNotFoundError
 from storage.locks import ForkSafeLock
-from storage.models import UNFINISHED, intermediate_values, studies, trial_attributes, trials
-
-NUMBERS_PER_QUERY = 10_000  # SQLite takes at most 32,766 values in a statement
+from storage.models import intermediate_values, studies, trial_attributes, trials
+from storage.statements import Dialect, Row, Statement, is_listed
+from storage.trial_rows import is_unfinished
 
 
 class FrozenTrials:
@@ -34,25 +34,26 @@ class FrozenTrials:
         if known is not None:
             return known
         with store.read() as connection:
-            found = self._read(connection, _ONE, {"trial_id": trial_id})
+            found = self._read(connection, _ONE, trial_id=trial_id)
         if not found:
             raise TrialNotFoundError(f"There is no trial with id {trial_id}.")
         return found[0]
 
     def all(self, store: Store, study_id: int, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """The trials of a study by number. Raises StudyNotFoundError."""
-        study = {"study_id": study_id}
         with store.read() as connection:
-            if connection.execute(_STUDY_EXISTS, study).first() is None:
+            if not _STUDY_EXISTS.run(connection, study_id=study_id).rows:
                 self.forget(study_id)
                 raise StudyNotFoundError(f"There is no study with id {study_id}.")
             if _asks_only_for_waiting(states):
-                return self._read(connection, _WAITING, study)
+                return self._read(connection, _WAITING, study_id=study_id)
             with self._lock:
                 count, unfinished = self._study(study_id).outlook()
-            fresh = self._read(connection, _UNFINISHED_OR_LATER, {**study, "after": count - 1})
-            for numbers in _slices(unfinished - {trial.number for trial in fresh}):  # finished since we last looked
-                fresh += self._read(connection, _NUMBERED, {**study, "numbers": numbers})
+            if count == 0:
+                fresh = self._read(connection, _ALL, study_id=study_id)
+            else:
+                look_at = json.dumps(sorted(unfinished))
+                fresh = self._read(connection, _NEWS, study_id=study_id, known=count - 1, numbers=look_at)
         with self._lock:
             everything = self._study(study_id).updated(fresh)
             self._finished.update((trial._trial_id, trial) for trial in fresh if trial.state.is_finished())
@@ -68,40 +69,34 @@ class FrozenTrials:
     def _study(self, study_id: int) -> "_StudyTrials":
         return self._studies.setdefault(study_id, _StudyTrials())
 
-    def _read(self, connection: Connection, query: "_Query", values: Mapping[str, Any]) -> list[FrozenTrial]:
-        rows = connection.execute(query.trials, values).all()
+    def _read(self, connection: Connection, query: "_Query", **values: Any) -> list[FrozenTrial]:
+        rows = query.trials.run(connection, **values).rows
         if not rows:
             return []
         attributes: dict[tuple[int, str], dict[str, Any]] = defaultdict(dict)
-        for trial_id, kind, key, value in connection.execute(query.attributes, values):
+        for trial_id, kind, key, value in query.attributes.run(connection, **values).rows:
             attributes[trial_id, kind][key] = json.loads(value)
         curves: dict[int, dict[int, float]] = defaultdict(dict)
-        for trial_id, step, value in connection.execute(query.curves, values):
+        for trial_id, step, value in query.curves.run(connection, **values).rows:
             curves[trial_id][step] = math.nan if value is None else value
         known = self._parameter_sets.load(connection, {row.parameter_set_id for row in rows})
-        return [self._frozen(row, known[row.parameter_set_id or 0], attributes, curves) for row in rows]
-
-    def _frozen(
-        self,
-        row: Any,
-        parameter_set: ParameterSet,
-        attributes: Mapping[tuple[int, str], dict[str, Any]],
-        curves: Mapping[int, dict[int, float]],
-    ) -> FrozenTrial:
-        return FrozenTrial(
-            number=row.number,
-            state=TrialState(row.state),
-            value=None,
-            values=_values(row),
-            datetime_start=_naive_local(row.started_at),
-            datetime_complete=_naive_local(row.finished_at),
-            params=parameter_set.decode(row.configuration),
-            distributions=dict(parameter_set.by_name),
-            user_attrs=attributes.get((row.id, "user"), {}),
-            system_attrs=attributes.get((row.id, "system"), {}),
-            intermediate_values=curves.get(row.id, {}),
-            trial_id=row.id,
-        )
+        return [
+            FrozenTrial(
+                number=row.number,
+                state=_STATES[row.state],
+                value=None,
+                values=_values(row),
+                datetime_start=_naive_local(row.started_at),
+                datetime_complete=_naive_local(row.finished_at),
+                params=params,
+                distributions=dict(known[row.parameter_set_id or 0].by_name),
+                user_attrs=attributes.get((row.id, "user"), {}),
+                system_attrs=attributes.get((row.id, "system"), {}),
+                intermediate_values=curves.get(row.id, {}),
+                trial_id=row.id,
+            )
+            for row, params in zip(rows, _decoded(rows, known), strict=True)
+        ]
 
 
 class _StudyTrials:
@@ -138,27 +133,46 @@ class _StudyTrials:
 
 
 class _Query:
-    """What to read of the trials that meet a condition."""
+    """What to read of the trials whose ids a query finds."""
 
-    def __init__(self, condition: ColumnElement[bool]) -> None:
-        row = trials.c
-        outcome = (row.state, row.value, row.more_values, row.started_at, row.finished_at)
-        self.trials = (
-            select(row.id, row.number, row.parameter_set_id, row.configuration, *outcome)
-            .where(condition)
-            .order_by(row.number)
+    def __init__(self, ids: Callable[[Dialect], Select[Any]]) -> None:
+        self.trials = Statement(lambda dialect: _ROWS.where(trials.c.id.in_(ids(dialect))).order_by(trials.c.number))
+        self.attributes = Statement(
+            lambda dialect: select(trial_attributes).where(trial_attributes.c.trial_id.in_(ids(dialect))), plain=True
         )
-        self.attributes = select(trial_attributes).join(trials).where(condition)
-        self.curves = select(intermediate_values).join(trials).where(condition).order_by(intermediate_values.c.step)
+        self.curves = Statement(
+            lambda dialect: (
+                select(intermediate_values)
+                .where(intermediate_values.c.trial_id.in_(ids(dialect)))
+                .order_by(intermediate_values.c.trial_id, intermediate_values.c.step)
+            ),
+            plain=True,
+        )
 
 
-_in_study = trials.c.study_id == bindparam("study_id")
-_is_later = trials.c.number > bindparam("after")
-_ONE = _Query(trials.c.id == bindparam("trial_id"))
-_WAITING = _Query(_in_study & (trials.c.state == TrialState.WAITING.value))
-_UNFINISHED_OR_LATER = _Query(_in_study & or_(trials.c.state.in_(UNFINISHED), _is_later))
-_NUMBERED = _Query(_in_study & trials.c.number.in_(bindparam("numbers", expanding=True)))
-_STUDY_EXISTS = select(studies.c.id).where(studies.c.id == bindparam("study_id"))
+_ROWS = select(
+    *(trials.c.id, trials.c.number, trials.c.state, trials.c.value, trials.c.more_values),
+    *(trials.c.parameter_set_id, trials.c.configuration, trials.c.started_at, trials.c.finished_at),
+)
+_in_study = select(trials.c.id).where(trials.c.study_id == bindparam("study_id"))
+
+
+def _news(dialect: Dialect) -> Select[Any]:
+    """Whatever may be new to somebody who knows so many trials, and the numbers of those that were unfinished."""
+    found = union_all(
+        _in_study.where(is_unfinished),
+        _in_study.where(trials.c.number > bindparam("known")),
+        _in_study.where(is_listed(dialect, trials.c.number, "numbers")),
+    ).subquery()
+    return select(found.c.id)
+
+
+_ONE = _Query(lambda _dialect: select(trials.c.id).where(trials.c.id == bindparam("trial_id")))
+_ALL = _Query(lambda _dialect: _in_study)
+_WAITING = _Query(lambda _dialect: _in_study.where(is_unfinished, trials.c.state == TrialState.WAITING.value))
+_NEWS = _Query(_news)
+_STUDY_EXISTS = Statement(select(studies.c.id).where(studies.c.id == bindparam("study_id")))
+_STATES = {state.value: state for state in TrialState}
 
 
 def _asks_only_for_waiting(states: Container[TrialState] | None) -> bool:
@@ -166,13 +180,19 @@ def _asks_only_for_waiting(states: Container[TrialState] | None) -> bool:
     return states is not None and [state for state in TrialState if state in states] == [TrialState.WAITING]
 
 
-def _slices(numbers: set[int]) -> Iterator[list[int]]:
-    ordered = sorted(numbers)
-    return (ordered[start : start + NUMBERS_PER_QUERY] for start in range(0, len(ordered), NUMBERS_PER_QUERY))
+def _decoded(rows: Sequence[Row], known: Mapping[int, ParameterSet]) -> Iterator[dict[str, Any]]:
+    """The configurations of trials in their order; those of one parameter set are decoded together."""
+    members: dict[int, list[bytes]] = defaultdict(list)
+    for row in rows:
+        members[row.parameter_set_id or 0].append(row.configuration)
+    decoded = {set_id: iter(known[set_id].decode_all(some)) for set_id, some in members.items()}
+    return (next(decoded[row.parameter_set_id or 0]) for row in rows)
 
 
-def _values(row: Any) -> list[float] | None:
-    return None if row.value is None else [row.value, *json.loads(row.more_values or "[]")]
+def _values(row: Row) -> list[float] | None:
+    if row.value is None:
+        return None
+    return [row.value, *json.loads(row.more_values)] if row.more_values else [row.value]
 
 
 def _naive_local(seconds: float | None) -> datetime | None:

@@ -24,6 +24,7 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.retries import retried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +89,14 @@ class StudyTrials:
     trials: tuple[TrialRecord, ...]
 
 
+@retried
 def list_studies(store: Store) -> list[StudySummary]:
     """All studies, oldest first."""
     with store.read() as connection:
         return _summaries(connection, _STUDIES)
 
 
+@retried
 def get_study(store: Store, name: str) -> StudySummary:
     """The study of that name. Raises StudyNotFoundError, which lists near names."""
     with store.read() as connection:
@@ -116,6 +119,7 @@ def contrary_study(
     return found[0] if found else None
 
 
+@retried
 def list_trials(store: Store, study_id: int) -> list[TrialRecord]:
     """The trials of a study by number. Raises StudyNotFoundError."""
     with store.read() as connection:

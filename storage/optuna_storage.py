@@ -3,9 +3,9 @@
 
 import copy
 import json
-import time
 import uuid
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +15,20 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import (
+    Connection,
+    Double,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from storage.database import Store, insert_if_absent
-from storage.distributions import ParameterSet, ParameterSets, pack, unpack
+from storage.distributions import ParameterSet, ParameterSets
+from storage.drafts import Draft, Drafts
 from storage.errors import StudyExistsError, StudyNotFoundError, TrialNotFoundError
 from storage.families import Family, leave_family, note_change
 from storage.frozen_trials import FrozenTrials
@@ -31,22 +41,29 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.retries import Call, retried, retried_call
 from storage.schema import open_store
 from storage.sources import delete_study
-from storage.studies import (
+from storage.statements import Statement
+from storage.summaries import StudySample, Summaries
+from storage.trial_rows import (
+    FINISHED,
     AttributeKind,
     TrialRow,
-    change_trial,
+    beside_trial,
     count_trials_locking,
     finished_columns,
     insert_study,
     insert_trial,
+    is_unfinished,
     lock_trial,
+    made_by,
+    no_study,
+    reported,
     set_attribute,
-    set_intermediate_value,
+    study_made_by,
     value_columns,
 )
-from storage.summaries import StudySample, Summaries
 
 DEFAULT_NAME_PREFIX = "no-name-"  # Optuna's
 
@@ -55,7 +72,8 @@ class HistoryStorage(BaseStorage):
     """An Optuna storage whose every trial is history at once.
 
     Use it wherever Optuna takes a storage: `optuna.create_study(storage=HistoryStorage("sqlite:///history.db"))`.
-    Threads and processes may share it; it can be pickled.
+    Threads and processes may share it; it can be pickled. A database that is away is waited for, as long as the store
+    has patience.
     """
 
     def __init__(self, url: str | Store) -> None:
@@ -73,14 +91,22 @@ class HistoryStorage(BaseStorage):
         self._parameter_sets = ParameterSets()
         self._trials = FrozenTrials(self._parameter_sets)
         self._summaries = Summaries(self._parameter_sets)
-        self._first_distributions: dict[tuple[int, str], int] = {}  # study id, parameter -> distribution id
+        self._drafts = Drafts()
+        self._compatible: set[tuple[int, str, int]] = set()  # study id, parameter, number of a distribution
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a database that is away or busy is waited for."""
+        return self.store.patience_seconds
 
     # Beyond Optuna
 
+    @retried
     def past_families(self) -> list[Family]:
         """The families that have finished trials of one objective."""
         return self._summaries.families(self.store)
 
+    @retried
     def past_studies(self, family: Family) -> tuple[StudySample, ...]:
         """The latest studies of a family, each with its best trials and some others; none that is in quarantine."""
         return self._summaries.of(self.store, family).studies
@@ -89,17 +115,16 @@ class HistoryStorage(BaseStorage):
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         name = DEFAULT_NAME_PREFIX + str(uuid.uuid4()) if study_name is None else study_name
-        names = [direction.name.lower() for direction in directions]
         try:
-            with self.store.write() as connection:
-                return insert_study(connection, name, names, source="optuna")
+            return self._create_study(name, [direction.name.lower() for direction in directions])
         except StudyExistsError as error:
             raise DuplicatedStudyError(str(error)) from error
 
-    def delete_study(self, study_id: int) -> None:
+    @retried_call
+    def delete_study(self, call: Call, study_id: int) -> None:
         with self.store.write() as connection:
-            if not delete_study(connection, study_id):
-                raise _no_study(study_id)
+            if not delete_study(connection, study_id) and not call.is_repeated:
+                raise no_study(study_id)
         self._trials.forget(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -108,6 +133,7 @@ class HistoryStorage(BaseStorage):
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         self._set_study_attribute(study_id, "system", key, value)
 
+    @retried
     def get_study_id_from_name(self, study_name: str) -> int:
         with self.store.read() as connection:
             study_id = connection.execute(select(studies.c.id).where(studies.c.name == study_name)).scalar()
@@ -127,6 +153,7 @@ class HistoryStorage(BaseStorage):
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self._study_attributes(study_id, "system")
 
+    @retried
     def get_all_studies(self) -> list[FrozenStudy]:
         with self.store.read() as connection:
             rows = connection.execute(select(studies.c.id, studies.c.name, studies.c.directions).order_by(studies.c.id))
@@ -147,45 +174,49 @@ class HistoryStorage(BaseStorage):
 
     # Trials
 
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+    @retried_call
+    def create_new_trial(self, call: Call, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         if template_trial is not None:
-            return self._copy_trial(study_id, template_trial)
-        with self.store.write(durable=False) as connection:
+            return self._copy_trial(call, study_id, template_trial)
+        with self.store.write(durable=self.store.may_crash_alone) as connection:  # an id must not be given twice
             number = count_trials_locking(connection, study_id)
-            running = {"state": TrialState.RUNNING.value, "started_at": time.time()}
-            return insert_trial(connection, study_id, number, **running)
+            made = made_by(connection, study_id, call)
+            if made is None:
+                new = {"study_id": study_id, "number": number, "started_at": call.at, "call_id": call.id}
+                made = _CREATE.run(connection, **new).rows[0]
+        self._drafts.remember(made.id, Draft(study_id=study_id))
+        return int(made.id)
 
+    @retried
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         number = self._parameter_sets.distribution_id(self.store, distribution)
-        with self.store.write(durable=False) as connection:
-            trial = _updatable(connection, trial_id)
-            first = self._check_compatible(connection, trial.study_id, param_name, number)
-            content = dict(self._parameter_sets.content_of(connection, trial.parameter_set_id)) | {param_name: number}
-            values = dict(zip(content, unpack(trial.configuration).tolist(), strict=False))
-            values[param_name] = float(param_value_internal)
-            known = tuple(content.items())
-            set_id = self._parameter_sets.intern(self.store, connection, known)
-            change_trial(connection, trial_id, parameter_set_id=set_id, configuration=pack(values.values()))
-        self._first_distributions[trial.study_id, param_name] = first  # only now is it certain to stay
-        self._parameter_sets.remember(set_id, known)
+        if not self._configure_at_once(trial_id, param_name, param_value_internal, number):
+            self._configure_locking(trial_id, param_name, param_value_internal, number)
 
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+    @retried_call
+    def set_trial_state_values(
+        self, call: Call, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
         if state == TrialState.RUNNING:
-            return self._start(trial_id)
-        columns = finished_columns(state, values) if state.is_finished() else {"state": state.value}
+            return self._start(call, trial_id)
+        if not state.is_finished():
+            self._change_unfinished(_REQUEUE, trial_id)
+            return True
+        columns = finished_columns(state, values, call.at)
         with self.store.write() as connection:
-            trial = _updatable(connection, trial_id)
-            change_trial(connection, trial_id, **columns)
-            if state.is_finished():
-                note_change(self.store, connection, trial.study_id)
+            finished = _FINISH.run(connection, trial_id=trial_id, **columns).first
+            if finished is not None:
+                note_change(self.store, connection, finished.study_id)
+            elif not call.is_repeated or lock_trial(connection, trial_id).finished_at != call.at:
+                _updatable(connection, trial_id)  # says why not
+        self._drafts.forget(trial_id)
         return True
 
+    @retried
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        with self.store.write(durable=False) as connection:
-            _updatable(connection, trial_id)
-            set_intermediate_value(self.store, connection, trial_id, step, intermediate_value)
+        self._change_unfinished(_REPORT, trial_id, step=step, value=reported(intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._set_trial_attribute(trial_id, "user", key, value)
@@ -193,9 +224,11 @@ class HistoryStorage(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._set_trial_attribute(trial_id, "system", key, value)
 
+    @retried
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._trials.one(self.store, trial_id)
 
+    @retried
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         query = select(trials.c.id).where(trials.c.study_id == study_id, trials.c.number == trial_number)
         with self.store.read() as connection:
@@ -204,6 +237,7 @@ class HistoryStorage(BaseStorage):
             raise TrialNotFoundError(f"There is no trial {trial_number} in the study with id {study_id}.")
         return int(trial_id)
 
+    @retried
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
@@ -212,52 +246,108 @@ class HistoryStorage(BaseStorage):
 
     # How it is done
 
+    @retried_call
+    def _create_study(self, call: Call, name: str, directions: Sequence[str]) -> int:
+        with self.store.write() as connection:
+            made = study_made_by(connection, call, name)
+            if made is not None:
+                return made
+            return insert_study(connection, name, directions, created_at=call.at, source="optuna")
+
+    @retried
     def _study(self, study_id: int) -> Any:
-        with self.store.read() as connection:
-            study = connection.execute(_STUDY, {"study_id": study_id}).first()
-        if study is None:
-            raise _no_study(study_id)
-        return study
+        found = self.store.fetch(_STUDY, study_id=study_id)
+        if not found:
+            raise no_study(study_id)
+        return found[0]
 
     def _study_attributes(self, study_id: int, kind: AttributeKind) -> dict[str, Any]:
-        with self.store.read() as connection:
-            if connection.execute(_STUDY, {"study_id": study_id}).first() is None:
-                raise _no_study(study_id)
-            rows = connection.execute(_STUDY_ATTRIBUTES, {"study_id": study_id, "kind": kind})
-            return {row.key: json.loads(row.value) for row in rows}
+        found = self._fetch_study_attributes(study_id, kind)
+        if not found:
+            self._study(study_id)  # raises where there is none
+        return {row.key: json.loads(row.value) for row in found}
 
+    @retried
+    def _fetch_study_attributes(self, study_id: int, kind: AttributeKind) -> list[Any]:
+        return self.store.fetch(_STUDY_ATTRIBUTES, study_id=study_id, kind=kind)
+
+    @retried
     def _set_study_attribute(self, study_id: int, kind: AttributeKind, key: str, value: Any) -> None:
         with self.store.write() as connection:
-            if connection.execute(_STUDY, {"study_id": study_id}).first() is None:
-                raise _no_study(study_id)
+            if not _STUDY.run(connection, study_id=study_id).rows:
+                raise no_study(study_id)
             set_attribute(self.store, connection, study_attributes, study_id, kind=kind, key=key, value=value)
 
+    @retried
     def _set_trial_attribute(self, trial_id: int, kind: AttributeKind, key: str, value: Any) -> None:
-        with self.store.write(durable=False) as connection:
-            _updatable(connection, trial_id)
-            set_attribute(self.store, connection, trial_attributes, trial_id, kind=kind, key=key, value=value)
+        self._change_unfinished(_SET_ATTRIBUTE, trial_id, kind=kind, key=key, value=json.dumps(value))
 
-    def _start(self, trial_id: int) -> bool:
+    def _change_unfinished(self, statement: Statement, trial_id: int, **values: Any) -> None:
+        """Run a statement that changes something only if the trial is unfinished."""
+        if self.store.change(statement, trial_id=trial_id, **values).changed == 0:
+            with self.store.write(durable=self.store.may_crash_alone) as connection:
+                _updatable(connection, trial_id)  # says why not
+                statement.run(connection, trial_id=trial_id, **values)
+
+    def _configure_at_once(self, trial_id: int, name: str, value: float, number: int) -> bool:
+        """Set a parameter in one statement, if the trial is still as we remember it and all else is known."""
+        draft = self._drafts.of(trial_id)
+        if draft is None or (draft.study_id, name, number) not in self._compatible:
+            return False
+        content, configuration = draft.with_parameter(name, number, value)
+        set_id = self._parameter_sets.known_id(content)
+        if set_id is None:
+            return False
+        after = replace(draft, parameter_set_id=set_id, content=content, configuration=configuration)
+        if self.store.change(_CONFIGURE, trial_id=trial_id, **_from(draft, after)).changed == 0:
+            return False
+        self._drafts.remember(trial_id, after)
+        return True
+
+    def _configure_locking(self, trial_id: int, name: str, value: float, number: int) -> None:
+        with self.store.write(durable=self.store.may_crash_alone) as connection:
+            trial = _updatable(connection, trial_id)
+            self._check_compatible(connection, trial.study_id, name, number)
+            draft = Draft(
+                study_id=trial.study_id,
+                parameter_set_id=trial.parameter_set_id,
+                content=self._parameter_sets.content_of(connection, trial.parameter_set_id),
+                configuration=trial.configuration,
+            )
+            content, configuration = draft.with_parameter(name, number, value)
+            set_id = self._parameter_sets.intern(self.store, connection, content)
+            after = replace(draft, parameter_set_id=set_id, content=content, configuration=configuration)
+            _CONFIGURE.run(connection, trial_id=trial_id, **_from(draft, after))
+        # only now is all this certain to stay
+        self._compatible.add((trial.study_id, name, number))
+        self._parameter_sets.remember(set_id, content)
+        self._drafts.remember(trial_id, after)
+
+    def _start(self, call: Call, trial_id: int) -> bool:
         """Take a waiting trial; False when somebody else was faster. One conditional update decides.
 
         It is an attempt as a claim is one: whoever held the trial before is refused from now on.
         """
         with self.store.write() as connection:
-            attempt = connection.execute(_START, {"trial_id": trial_id, "now": time.time()}).scalar()
-            if attempt is None:
-                _updatable(connection, trial_id)
-                return False
-            if attempt > 1:
+            started = _START.run(connection, trial_id=trial_id, started_at=call.at, call_id=call.id).first
+            if started is None:
+                trial = _updatable(connection, trial_id)
+                return call.is_repeated and bool(trial.call_id == call.id)
+            if started.attempt > 1:
                 connection.execute(delete(intermediate_values).where(intermediate_values.c.trial_id == trial_id))
             return True
 
-    def _copy_trial(self, study_id: int, template: FrozenTrial) -> int:
+    def _copy_trial(self, call: Call, study_id: int, template: FrozenTrial) -> int:
         drawn_from = {name: template.distributions[name] for name in template.params}
         parameter_set = ParameterSet(names=tuple(drawn_from), distributions=tuple(drawn_from.values()))
         set_id = self._parameter_sets.id_of(self.store, parameter_set)
         with self.store.write() as connection:
             number = count_trials_locking(connection, study_id)
-            for name, distribution_id in self._parameter_sets.content_of(connection, set_id):
+            made = made_by(connection, study_id, call)
+            if made is not None:
+                return int(made.id)
+            content = self._parameter_sets.content_of(connection, set_id)
+            for name, distribution_id in content:
                 self._check_compatible(connection, study_id, name, distribution_id)
             trial_id = insert_trial(
                 connection,
@@ -268,53 +358,92 @@ class HistoryStorage(BaseStorage):
                 configuration=parameter_set.encode(template.params) if drawn_from else None,
                 started_at=_seconds(template.datetime_start),
                 finished_at=_seconds(template.datetime_complete),
+                call_id=call.id,
                 **value_columns(template.values),
             )
-            for kind, attributes in _attributes(template).items():
-                for key, value in attributes.items():
-                    set_attribute(self.store, connection, trial_attributes, trial_id, kind=kind, key=key, value=value)
-            for step, value in template.intermediate_values.items():
-                set_intermediate_value(self.store, connection, trial_id, step, value)
+            _insert_all(connection, trial_attributes, _attribute_rows(trial_id, template))
+            _insert_all(connection, intermediate_values, _curve_rows(trial_id, template))
             if template.state.is_finished():
                 note_change(self.store, connection, study_id)
+        self._compatible.update((study_id, name, distribution_id) for name, distribution_id in content)
         return trial_id
 
-    def _check_compatible(self, connection: Connection, study_id: int, name: str, distribution_id: int) -> int:
-        """The study's first distribution of that name. Raises ValueError if this one does not go with it."""
-        first = self._first_distributions.get((study_id, name))
-        if first is None:
-            key = {"study_id": study_id, "name": name}
-            row = {**key, "distribution_id": distribution_id}
-            is_known = connection.execute(_FIRST_DISTRIBUTION, key).first() is not None
-            if not is_known:
-                connection.execute(insert_if_absent(self.store.dialect, study_parameters), row)
-                _space_has_grown(connection, study_id)
-            first = connection.execute(_FIRST_DISTRIBUTION, key).scalar_one()
+    def _check_compatible(self, connection: Connection, study_id: int, name: str, distribution_id: int) -> None:
+        """Raises ValueError if a distribution does not go with the first one that the study used under that name."""
+        if (study_id, name, distribution_id) in self._compatible:
+            return
+        key = {"study_id": study_id, "name": name}
+        row = {**key, "distribution_id": distribution_id}
+        if connection.execute(_FIRST_DISTRIBUTION, key).first() is None:
+            connection.execute(insert_if_absent(self.store.dialect, study_parameters), row)
+            _space_has_grown(connection, study_id)
+        first = connection.execute(_FIRST_DISTRIBUTION, key).scalar_one()
         if first != distribution_id:
             known = self._parameter_sets.load_distributions(connection, [first, distribution_id])
             check_distribution_compatibility(known[first], known[distribution_id])
-        return int(first)
 
 
-_STUDY = select(studies.c.id, studies.c.name, studies.c.directions).where(studies.c.id == bindparam("study_id"))
-_STUDY_ATTRIBUTES = select(study_attributes.c.key, study_attributes.c.value).where(
-    study_attributes.c.study_id == bindparam("study_id"), study_attributes.c.kind == bindparam("kind")
+_is_it = trials.c.id == bindparam("trial_id")
+_CREATE = Statement(
+    insert(trials)
+    .values(
+        **{name: bindparam(name) for name in ("study_id", "number", "call_id")},
+        started_at=bindparam("started_at", type_=Double),
+        state=TrialState.RUNNING.value,
+    )
+    .returning(trials.c.id)
 )
-_FIRST_DISTRIBUTION = select(study_parameters.c.distribution_id).where(
-    study_parameters.c.study_id == bindparam("study_id"), study_parameters.c.name == bindparam("name")
-)
-_START = (
+_START = Statement(
     update(trials)
-    .where(trials.c.id == bindparam("trial_id"), trials.c.state == TrialState.WAITING.value)
+    .where(_is_it, trials.c.state == TrialState.WAITING.value)
     .values(
         state=TrialState.RUNNING.value,
         attempt=trials.c.attempt + 1,
-        started_at=bindparam("now"),
+        started_at=bindparam("started_at", type_=Double),
+        call_id=bindparam("call_id"),
         worker=None,
         error=None,
     )
     .returning(trials.c.attempt)
 )
+_CONFIGURE = Statement(
+    update(trials)
+    .where(
+        *(_is_it, is_unfinished),
+        trials.c.parameter_set_id.is_not_distinct_from(bindparam("old_set_id")),
+        trials.c.configuration.is_not_distinct_from(bindparam("old_configuration")),
+    )
+    .values(parameter_set_id=bindparam("parameter_set_id"), configuration=bindparam("configuration"))
+)
+_REPORT = beside_trial(intermediate_values, is_unfinished)
+_SET_ATTRIBUTE = beside_trial(trial_attributes, is_unfinished)
+_REQUEUE = Statement(
+    update(trials)
+    .where(_is_it, is_unfinished)
+    .values(state=TrialState.WAITING.value, worker=None, lease_until=None, call_id=None)
+)
+_FINISH = Statement(update(trials).where(_is_it, is_unfinished).values(FINISHED).returning(trials.c.study_id))
+_STUDY = Statement(
+    select(studies.c.id, studies.c.name, studies.c.directions).where(studies.c.id == bindparam("study_id"))
+)
+_STUDY_ATTRIBUTES = Statement(
+    select(study_attributes.c.key, study_attributes.c.value).where(
+        study_attributes.c.study_id == bindparam("study_id"), study_attributes.c.kind == bindparam("kind")
+    )
+)
+_FIRST_DISTRIBUTION = select(study_parameters.c.distribution_id).where(
+    study_parameters.c.study_id == bindparam("study_id"), study_parameters.c.name == bindparam("name")
+)
+
+
+def _from(before: Draft, after: Draft) -> dict[str, Any]:
+    """The values of the statement that brings a trial from one draft to another."""
+    return {
+        "old_set_id": before.parameter_set_id,
+        "old_configuration": before.configuration,
+        "parameter_set_id": after.parameter_set_id,
+        "configuration": after.configuration,
+    }
 
 
 def _space_has_grown(connection: Connection, study_id: int) -> None:
@@ -332,8 +461,23 @@ def _updatable(connection: Connection, trial_id: int) -> TrialRow:
     return trial
 
 
-def _attributes(trial: FrozenTrial) -> dict[AttributeKind, dict[str, Any]]:
-    return {"user": trial.user_attrs, "system": trial.system_attrs}
+def _insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def _attribute_rows(trial_id: int, trial: FrozenTrial) -> list[dict[str, Any]]:
+    kinds: dict[AttributeKind, dict[str, Any]] = {"user": trial.user_attrs, "system": trial.system_attrs}
+    return [
+        {"trial_id": trial_id, "kind": kind, "key": key, "value": json.dumps(value)}
+        for kind, attributes in kinds.items()
+        for key, value in attributes.items()
+    ]
+
+
+def _curve_rows(trial_id: int, trial: FrozenTrial) -> list[dict[str, Any]]:
+    curve = trial.intermediate_values.items()
+    return [{"trial_id": trial_id, "step": step, "value": reported(value)} for step, value in curve]
 
 
 def _directions(study: Any) -> list[StudyDirection]:
@@ -342,7 +486,3 @@ def _directions(study: Any) -> list[StudyDirection]:
 
 def _seconds(local: datetime | None) -> float | None:
     return None if local is None else local.timestamp()
-
-
-def _no_study(study_id: int) -> StudyNotFoundError:
-    return StudyNotFoundError(f"There is no study with id {study_id}.")

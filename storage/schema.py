@@ -14,6 +14,7 @@ from sqlalchemy import Connection, inspect, text
 from storage.database import BUSY_TIMEOUT_SECONDS, Store, unavailable
 from storage.errors import RevisionError, SchemaOutdatedError, SchemaTooNewError
 from storage.models import metadata
+from storage.retries import PATIENCE_SECONDS
 
 __all__ = ["SchemaState", "Store", "downgrade", "open_store", "schema_state", "upgrade"]
 
@@ -37,13 +38,14 @@ class SchemaState:
         return self.current == self.head
 
 
-def open_store(url: str, *, upgrade: bool = True) -> Store:
+def open_store(url: str, *, upgrade: bool = True, patience_seconds: float = PATIENCE_SECONDS) -> Store:
     """Open the history at `url`; a database without one gets one, unless `upgrade` is False.
 
+    patience_seconds: how long a database that is away or busy is waited for, now and later.
     Any number of processes may do this at once. A database of another version is refused, never changed.
     Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError.
     """
-    store = Store(url)
+    store = Store(url, patience_seconds=patience_seconds)
     state = _state(store)
     if state.current is None and upgrade:
         with _migrating(store) as (connection, config):

@@ -118,11 +118,12 @@ def delete_study(connection: Connection, study_id: int) -> bool:
     study = connection.execute(
         select(studies.c.name, studies.c.created_at, studies.c.task_id)
         .where(studies.c.id == study_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     ).first()
     if study is None:
         return False
     _forget_mlflow_runs(connection, study)
+    connection.execute(delete(trials).where(trials.c.study_id == study_id))  # before the family: see `storage.studies`
     leave_family(connection, study_id)
     connection.execute(delete(studies).where(studies.c.id == study_id))
     is_used = select(studies.c.id).where(studies.c.task_id == tasks.c.id).exists()

@@ -4,52 +4,62 @@ A claim gives a worker a trial until its lease ends by the database's clock. Eac
 is the fencing token: whoever comes back with an older one is refused, and what it brought is kept as a late result.
 An attempt that ends with its process or its lease is a death; a trial that took too many workers with it is given up.
 Everything that belongs together, the row and its message to MLflow, is one transaction.
+
+Every function may be interrupted by a database that goes away, and is repeated when it is back: what it has done
+already it recognises by its call's id, or by the time of the call.
+
+Nobody waits for another in a circle, because rows are locked in one order: study, trials by their ids, family,
+`study_changes`. Who holds a trial and needs its study takes that only if it is free, and begins anew if it is not.
 """
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from optuna.trial import TrialState
 from sqlalchemy import (
-    BindParameter,
+    ColumnElement,
     Connection,
-    Table,
+    Double,
+    Integer,
     and_,
     bindparam,
     delete,
-    func,
     insert,
     or_,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 
-from storage.database import Store, database_now, insert_if_absent, upsert
-from storage.errors import StaleAttemptError, StorageError, StudyExistsError, StudyNotFoundError, TrialNotFoundError
+from storage.database import Store, database_now, insert_if_absent
+from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError
 from storage.families import note_change, settle_family
-from storage.models import (
-    intermediate_values,
-    outbox,
-    studies,
-    study_attributes,
-    tasks,
-    trial_attributes,
-    trials,
-)
+from storage.models import intermediate_values, outbox, studies, study_attributes, tasks, trial_attributes, trials
+from storage.retries import Call, retried, retried_call
 from storage.sources import delete_study
+from storage.statements import Statement
+from storage.trial_rows import (
+    FINISHED,
+    TrialRow,
+    beside_trial,
+    count_trials_locking,
+    finished_columns,
+    insert_study,
+    is_unfinished,
+    lock_trial,
+    made_by,
+    no_study,
+    reported,
+    set_attribute,
+    study_made_by,
+)
 
 SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared search space
 LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
 MAX_ATTEMPTS = 3  # heuristic: a trial that took three workers with it is at fault itself
-
-AttributeKind = Literal["user", "system"]
-TrialRow: TypeAlias = Any  # a row of `trials`, with some of its columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +71,10 @@ class Claim:
     attempt: int  # 1, 2, ...: valid until somebody else is given the next one
 
 
+@retried_call
 def create_study(
     store: Store,
+    call: Call,
     *,
     name: str,
     directions: Sequence[str] = ("minimize",),
@@ -80,6 +92,9 @@ def create_study(
     Raises StudyExistsError; StorageError when the task is known with the opposite direction.
     """
     with store.write() as connection:
+        made = study_made_by(connection, call, name)
+        if made is not None:
+            return made
         task_id = None
         if task is not None or metric is not None:
             task_id = task_id_for(store, connection, task or name, metric or "value", directions[0])
@@ -87,6 +102,7 @@ def create_study(
             connection,
             name,
             directions,
+            created_at=call.at,
             task_id=task_id,
             space=_json_or_none(space),
             spec=_json_or_none(spec),
@@ -99,10 +115,12 @@ def create_study(
                 store, connection, study_attributes, study_id, kind="system", key=SPACE_ATTRIBUTE, value=space
             )
             settle_family(store, connection, study_id)
-        _tell_mlflow(connection, study_id, "study_started", {})
+        about = {"study_id": study_id, "trial_id": None, "attempt": None}
+        _TELL_OF_STUDY.run(connection, kind="study_started", payload="{}", created_at=call.at, **about)
     return study_id
 
 
+@retried
 def set_mlflow_uri(store: Store, study_id: int, uri: str | None) -> None:
     """Follow a study in another MLflow from now on, or in none. Raises StudyNotFoundError.
 
@@ -111,10 +129,11 @@ def set_mlflow_uri(store: Store, study_id: int, uri: str | None) -> None:
     with store.write() as connection:
         changed = connection.execute(update(studies).where(studies.c.id == study_id).values(mlflow_uri=uri))
         if changed.rowcount == 0:
-            raise StudyNotFoundError(f"There is no study with id {study_id}.")
+            raise no_study(study_id)
 
 
-def delete_study_without_results(store: Store, name: str) -> bool:
+@retried_call
+def delete_study_without_results(store: Store, call: Call, name: str) -> bool:
     """Delete a study in which no trial is complete or pruned; returns whether it did.
 
     It does not while somebody holds the lease of a trial in it. A task that no study is left of goes too, and what
@@ -123,6 +142,8 @@ def delete_study_without_results(store: Store, name: str) -> bool:
     with store.write() as connection:
         study = connection.execute(_STUDY_NAMED, {"name": name}).first()
         if study is None:
+            if call.is_repeated:
+                return True
             raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
         if connection.execute(_IS_WORTH_KEEPING, {"study_id": study.id}).first() is not None:
             return False
@@ -130,58 +151,71 @@ def delete_study_without_results(store: Store, name: str) -> bool:
         return True
 
 
+@retried_call
 def claim_trial(
     store: Store,
+    call: Call,
     study_id: int,
     *,
     worker: str,
     lease_seconds: float,
     max_trials: int | None,
     max_attempts: int = MAX_ATTEMPTS,
+    holding: Collection[int] | None = None,
 ) -> Claim | None:
     """Claim the next trial: one whose lease ended, else the oldest waiting, else a new one; None when all are taken.
 
-    What the worker itself holds is not taken from it, even if its lease ended while the machine was suspended. A trial
-    whose `max_attempts`th lease ended is given up: it fails with that as the reason. No trial is started once
-    `max_trials` run or are finished. Trials that run without a lease, as plain Optuna's do, are left alone.
+    What the worker itself holds is not taken from it, even if its lease ended while the machine was suspended.
+    `holding` are the ids of the trials that it knows to be its own: what it was given besides, by a claim whose reply
+    it never got, is reclaimed as anybody's; None: it knows all. A trial whose `max_attempts`th lease ended is given
+    up: it fails with that as the reason. No trial is started once `max_trials` run or are finished. Trials that run
+    without a lease, as plain Optuna's do, are left alone.
     """
-    study = {"study_id": study_id}
     with store.write() as connection:
         number_of_trials = count_trials_locking(connection, study_id)
-        for trial in connection.execute(_EXPIRED, {**study, "by": worker}).all():
-            _requeue(store, connection, trial, reason="its lease ended", max_deaths=max_attempts)
-        if max_trials is not None and number_of_trials - _number_waiting(connection, study_id) >= max_trials:
+        made = made_by(connection, study_id, call)
+        if made is not None:
+            return Claim(trial_id=made.id, number=made.number, attempt=made.attempt)
+        for trial in _EXPIRED.run(connection, study_id=study_id).rows:
+            if trial.worker != worker or (holding is not None and trial.id not in holding):
+                _requeue(store, connection, call, trial, reason="its lease ended", max_deaths=max_attempts)
+        if _is_spent(connection, study_id, number_of_trials, max_trials):
             return None
-        trial_id = connection.execute(_OLDEST_WAITING, study).scalar()
-        if trial_id is None:
-            if max_trials is not None and number_of_trials >= max_trials:
-                return None
-            trial_id = insert_trial(connection, study_id, number_of_trials, state=TrialState.WAITING.value)
-        given = connection.execute(
-            _CLAIM, {"claimed_id": trial_id, "by": worker, "seconds": lease_seconds, "now": time.time()}
-        ).one()
-        if given.attempt > 1:
-            connection.execute(delete(intermediate_values).where(intermediate_values.c.trial_id == trial_id))
-        return Claim(trial_id=trial_id, number=given.number, attempt=given.attempt)
+        terms = {"worker": worker, "seconds": lease_seconds, "started_at": call.at, "call_id": call.id}
+        waiting = _OLDEST_WAITING.run(connection, study_id=study_id).first
+        if waiting is not None:
+            given = _CLAIM.run(connection, trial_id=waiting.id, **terms).rows[0]
+            if given.attempt > 1:
+                connection.execute(delete(intermediate_values).where(intermediate_values.c.trial_id == waiting.id))
+        elif max_trials is None or number_of_trials < max_trials:
+            given = _CLAIM_NEW.run(connection, study_id=study_id, number=number_of_trials, **terms).rows[0]
+        else:
+            return None
+        return Claim(trial_id=given.id, number=given.number, attempt=given.attempt)
 
 
+@retried
 def extend_leases(store: Store, claims: Iterable[Claim], *, worker: str, lease_seconds: float) -> set[int]:
     """Extend the leases; returns the ids of the trials that are still ours. The others must be stopped."""
     held = [(claim.trial_id, claim.attempt) for claim in claims]
     if not held:
         return set()
     with store.write(durable=False) as connection:
-        extended = connection.execute(
-            update(trials)
+        ours = connection.execute(
+            select(trials.c.id)
             .where(tuple_(trials.c.id, trials.c.attempt).in_(held), trials.c.worker == worker, _is_running)
-            .values(lease_until=database_now() + lease_seconds)
-            .returning(trials.c.id)
+            .order_by(trials.c.id)
+            .with_for_update()
         )
-        return set(extended.scalars())
+        ids = set(ours.scalars())
+        lease_until = database_now() + lease_seconds
+        connection.execute(update(trials).where(trials.c.id.in_(ids)).values(lease_until=lease_until))
+        return ids
 
 
+@retried_call
 def release_trial(
-    store: Store, claim: Claim, *, reason: str, counts: bool = False, max_attempts: int = MAX_ATTEMPTS
+    store: Store, call: Call, claim: Claim, *, reason: str, counts: bool = False, max_attempts: int = MAX_ATTEMPTS
 ) -> bool:
     """Give a claimed trial back to the queue, as when the user interrupts; returns whether it will be tried again.
 
@@ -189,26 +223,34 @@ def release_trial(
     Raises StaleAttemptError.
     """
     with store.write() as connection:
-        trial = _current(connection, claim)
-        return _requeue(store, connection, trial, reason=reason, max_deaths=max_attempts if counts else None)
+        trial = lock_trial(connection, claim.trial_id)
+        if call.is_repeated and trial.attempt == claim.attempt and trial.worker is None:
+            return bool(trial.state == TrialState.WAITING.value)
+        if not _holds(trial, claim):
+            raise _stale(trial, claim)
+        max_deaths = max_attempts if counts else None
+        return _requeue(store, connection, call, trial, reason=reason, max_deaths=max_deaths)
 
 
+@retried_call
 def reclaim_dead_workers(
-    store: Store, study_id: int, is_alive: Callable[[str], bool], *, max_attempts: int = MAX_ATTEMPTS
+    store: Store, call: Call, study_id: int, is_alive: Callable[[str], bool], *, max_attempts: int = MAX_ATTEMPTS
 ) -> int:
     """Requeue at once what workers hold that are known to be dead; returns how many trials that were."""
     with store.write() as connection:
         count_trials_locking(connection, study_id)
-        leased = connection.execute(_LEASED, {"study_id": study_id}).all()
-        alive = {worker: is_alive(worker) for worker in {trial.worker for trial in leased}}
-        orphans = [trial for trial in leased if not alive[trial.worker]]
+        workers = _WORKERS.run(connection, study_id=study_id).rows
+        dead = [worker for (worker,) in workers if not is_alive(worker)]
+        orphans = [trial for worker in dead for trial in _LEASED.run(connection, study_id=study_id, worker=worker).rows]
         for trial in orphans:
-            _requeue(store, connection, trial, reason="its worker died", max_deaths=max_attempts)
+            _requeue(store, connection, call, trial, reason="its worker died", max_deaths=max_attempts)
         return len(orphans)
 
 
+@retried_call
 def start_trial(
     store: Store,
+    call: Call,
     claim: Claim,
     *,
     params: Mapping[str, Any],
@@ -225,21 +267,28 @@ def start_trial(
         "hardware": hardware,
     }
     with store.write() as connection:
-        trial = _current(connection, claim)
-        change_trial(connection, claim.trial_id, **provenance)
-        _tell_mlflow(connection, trial.study_id, "run_started", {"params": dict(params), **provenance}, claim)
+        if not _START.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **provenance).changed:
+            raise _refusal(connection, claim)
+        _tell_of_trial(connection, call, claim, "run_started", {"params": dict(params), **provenance})
 
 
-def report(store: Store, claim: Claim, *, step: int, value: float, metrics: Mapping[str, float] | None = None) -> None:
+@retried_call
+def report(
+    store: Store, call: Call, claim: Claim, *, step: int, value: float, metrics: Mapping[str, float] | None = None
+) -> None:
     """Note the metric, and what else was logged, at a step. Raises StaleAttemptError."""
-    with store.write(durable=False) as connection:
-        trial = _current(connection, claim)
-        set_intermediate_value(store, connection, claim.trial_id, step, value)
-        _tell_mlflow(connection, trial.study_id, "metrics", {"step": step, "metrics": dict(metrics or {})}, claim)
+    told = {"step": step, "metrics": dict(metrics or {})}
+    with store.write(durable=store.may_crash_alone) as connection:
+        point = {"trial_id": claim.trial_id, "step": step, "value": reported(value)}
+        if not _REPORT.run(connection, attempt=claim.attempt, **point).changed:
+            raise _refusal(connection, claim)
+        _tell_of_trial(connection, call, claim, "metrics", told)
 
 
+@retried_call
 def finish_trial(
     store: Store,
+    call: Call,
     claim: Claim,
     *,
     state: TrialState,
@@ -257,192 +306,126 @@ def finish_trial(
     Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
     then the outcome is kept as a late result.
     """
-    columns = finished_columns(state, None if value is None else [value])
-    columns |= {
-        "finished_at": finished_at or columns["finished_at"],
+    columns = finished_columns(state, None if value is None else [value], finished_at or call.at) | {
         "cost_seconds": cost_seconds,
         "epochs": epochs,
         "peak_memory_bytes": peak_memory_bytes,
         "checkpoint": checkpoint,
-        "error": None if error is None else error.replace("\0", ""),  # PostgreSQL's text cannot hold a NUL
+        "error": _without_nul(error),
     }
     with store.write() as connection:
-        trial = lock_trial(connection, claim.trial_id)
-        if _holds(trial, claim):
-            change_trial(connection, claim.trial_id, **columns)
-            note_change(store, connection, trial.study_id)
+        finished = _FINISH.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **columns).first
+        if finished is not None:
+            note_change(store, connection, finished.study_id)
             told = {name: columns[name] for name in _TOLD_AT_THE_END}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
-            _tell_mlflow(connection, trial.study_id, "run_finished", outcome, claim)
+            _tell_of_trial(connection, call, claim, "run_finished", outcome)
             return
+        trial = lock_trial(connection, claim.trial_id)
         if _is_repeated(trial, claim, state, value):
             return
-        _keep_late_result(store, connection, claim, state, value)
+        _keep_late_result(store, connection, claim, state, value, at=call.at)
     raise _stale(trial, claim)
-
-
-# Shared with the Optuna storage
-
-
-def insert_study(connection: Connection, name: str, directions: Sequence[str], **columns: Any) -> int:
-    """Insert a study; returns its id. Raises StudyExistsError."""
-    row = {"name": name, "directions": json.dumps(list(directions)), "created_at": time.time(), **columns}
-    try:
-        return int(connection.execute(insert(studies).values(**row).returning(studies.c.id)).scalar_one())
-    except IntegrityError as error:
-        raise StudyExistsError(f"A study named {name!r} exists already.") from error
-
-
-def count_trials_locking(connection: Connection, study_id: int) -> int:
-    """How many trials the study has, which is the next one's number; nobody else makes one before we commit.
-
-    Raises StudyNotFoundError.
-    """
-    if connection.execute(_LOCK_STUDY, {"study_id": study_id}).first() is None:
-        raise StudyNotFoundError(f"There is no study with id {study_id}.")
-    return int(connection.execute(_NEXT_NUMBER, {"study_id": study_id}).scalar_one())
-
-
-def next_numbers_locking(connection: Connection, study_ids: Sequence[int]) -> dict[int, int]:
-    """As `count_trials_locking`, for many studies at once, in one order so that nobody waits in a circle."""
-    ids = {"study_ids": list(study_ids)}
-    connection.execute(_LOCK_STUDIES, ids)
-    taken = {row.study_id: row.taken for row in connection.execute(_NEXT_NUMBERS, ids)}
-    return dict.fromkeys(study_ids, 0) | taken
-
-
-def insert_trial(connection: Connection, study_id: int, number: int, **columns: Any) -> int:
-    """Insert a trial under the number that `count_trials_locking` gave; returns its id."""
-    row = {"study_id": study_id, "number": number, **columns}
-    return int(connection.execute(_INSERT_TRIAL, row).scalar_one())
-
-
-def change_trial(connection: Connection, trial_id: int, **columns: Any) -> None:
-    """Set columns of a trial that is locked."""
-    connection.execute(_CHANGE_TRIAL, {"changed_id": trial_id, **columns})
-
-
-def lock_trial(connection: Connection, trial_id: int) -> TrialRow:
-    """The trial's id, study, number, state, attempt, value and configuration; nobody else changes it before we commit.
-
-    Raises TrialNotFoundError.
-    """
-    trial = connection.execute(_LOCK_TRIAL, {"trial_id": trial_id}).first()
-    if trial is None:
-        raise TrialNotFoundError(f"There is no trial with id {trial_id}.")
-    return trial
-
-
-def finished_columns(state: TrialState, values: Sequence[float] | None) -> dict[str, Any]:
-    """The columns of a trial that ends with these values, one per objective. Raises ValueError."""
-    if values is None and state == TrialState.COMPLETE:
-        raise ValueError("A complete trial needs a value.")
-    if any(math.isnan(value) for value in values or ()):
-        raise ValueError("NaN is not a value: a trial without one fails.")
-    return {"state": state.value, "finished_at": time.time(), "lease_until": None, **value_columns(values)}
-
-
-def value_columns(values: Sequence[float] | None) -> dict[str, Any]:
-    """The columns of a trial's values, one per objective."""
-    if not values:
-        return {"value": None, "more_values": None}
-    first, *more = map(float, values)
-    return {"value": first, "more_values": json.dumps(more) if more else None}
-
-
-def set_intermediate_value(store: Store, connection: Connection, trial_id: int, step: int, value: float) -> None:
-    """Set the value at a step."""
-    row = {"trial_id": trial_id, "step": step, "value": None if math.isnan(value) else float(value)}
-    connection.execute(upsert(store.dialect, intermediate_values), row)
-
-
-def set_attribute(
-    store: Store, connection: Connection, table: Table, owner_id: int, *, kind: AttributeKind, key: str, value: Any
-) -> None:
-    """Set an attribute in the table of a study's or a trial's."""
-    owner = "study_id" if table is study_attributes else "trial_id"
-    row = {owner: owner_id, "kind": kind, "key": key, "value": json.dumps(value)}
-    connection.execute(upsert(store.dialect, table), row)
 
 
 # How it is done
 
 _TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint", "error")
 
+_in_study = trials.c.study_id == bindparam("study_id")
 _is_running = trials.c.state == TrialState.RUNNING.value
-_is_leased = and_(trials.c.study_id == bindparam("study_id"), _is_running, trials.c.lease_until.is_not(None))
-_INSERT_TRIAL = insert(trials).returning(trials.c.id)
-_CHANGE_TRIAL = update(trials).where(trials.c.id == bindparam("changed_id"))
+_waits_in_study = and_(_in_study, is_unfinished, trials.c.state == TrialState.WAITING.value)
+_is_leased = and_(_in_study, is_unfinished, _is_running, trials.c.lease_until.is_not(None))
+# `is_unfinished` is said besides, because SQLite then sees that there is an index of those
+_is_the_attempt = and_(trials.c.id == bindparam("trial_id"), _is_running, trials.c.attempt == bindparam("attempt"))
+_claimed = {
+    "state": TrialState.RUNNING.value,
+    "worker": bindparam("worker"),
+    "lease_until": database_now() + bindparam("seconds", type_=Double),
+    "started_at": bindparam("started_at", type_=Double),
+    "call_id": bindparam("call_id"),
+    "error": None,
+}
 
-_held = (trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker)
-
-_LEASED = select(*_held).where(_is_leased).order_by(trials.c.number).with_for_update()
-_EXPIRED = _LEASED.where(trials.c.lease_until < database_now(), trials.c.worker != bindparam("by"))
-_is_waiting = and_(trials.c.study_id == bindparam("study_id"), trials.c.state == TrialState.WAITING.value)
-_NUMBER_WAITING = select(func.count()).select_from(trials).where(_is_waiting)
-_OLDEST_WAITING = (
+_held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
+_WORKERS = Statement(select(trials.c.worker).where(_is_leased).distinct())
+_LEASED = Statement(_held.where(trials.c.worker == bindparam("worker")).order_by(trials.c.id).with_for_update())
+_EXPIRED = Statement(_held.where(trials.c.lease_until < database_now()).order_by(trials.c.id).with_for_update())
+_MORE_WAIT_THAN = Statement(
+    select(trials.c.id).where(_waits_in_study).limit(1).offset(bindparam("many", type_=Integer))
+)
+_OLDEST_WAITING = Statement(
     select(trials.c.id)
-    .where(_is_waiting)
-    .order_by(trials.c.number)
+    .where(_waits_in_study)
+    .order_by(trials.c.id)
     .limit(1)
     .with_for_update(skip_locked=True)  # plain Optuna may be starting it
 )
-_CLAIM = (
+_given = (trials.c.id, trials.c.number, trials.c.attempt)
+_CLAIM = Statement(
     update(trials)
-    .where(trials.c.id == bindparam("claimed_id"))
+    .where(trials.c.id == bindparam("trial_id"))
+    .values(attempt=trials.c.attempt + 1, **_claimed)
+    .returning(*_given)
+)
+_CLAIM_NEW = Statement(
+    insert(trials)
+    .values(study_id=bindparam("study_id"), number=bindparam("number"), attempt=1, **_claimed)
+    .returning(*_given)
+)
+_END_ATTEMPT = Statement(
+    update(trials)
+    .where(trials.c.id == bindparam("trial_id"))
     .values(
-        state=TrialState.RUNNING.value,
-        attempt=trials.c.attempt + 1,
-        worker=bindparam("by"),
-        lease_until=database_now() + bindparam("seconds"),
-        started_at=bindparam("now"),
-        error=None,
+        state=bindparam("state"),
+        finished_at=bindparam("finished_at", type_=Double),
+        deaths=bindparam("deaths"),
+        error=bindparam("error"),
+        worker=None,
+        lease_until=None,
+        call_id=None,
     )
-    .returning(trials.c.number, trials.c.attempt)
 )
-_LOCK_STUDY = select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
-_STUDY_IDS: BindParameter[Any] = bindparam("study_ids", expanding=True)
-_LOCK_STUDIES = (
-    select(studies.c.id).where(studies.c.id.in_(_STUDY_IDS)).order_by(studies.c.id).with_for_update(key_share=True)
+_START = Statement(
+    update(trials)
+    .where(_is_the_attempt)
+    .values({name: bindparam(name) for name in ("seed", "code_version", "data_fingerprint", "hardware")})
 )
-_NEXT_NUMBERS = (
-    select(trials.c.study_id, (func.max(trials.c.number) + 1).label("taken"))
-    .where(trials.c.study_id.in_(_STUDY_IDS))
-    .group_by(trials.c.study_id)
+_REPORT = beside_trial(intermediate_values, _is_running, trials.c.attempt == bindparam("attempt"))
+_FINISH = Statement(
+    update(trials)
+    .where(_is_the_attempt)
+    .values(
+        **FINISHED,
+        cost_seconds=bindparam("cost_seconds", type_=Double),
+        **{name: bindparam(name) for name in ("epochs", "peak_memory_bytes", "checkpoint", "error")},
+    )
+    .returning(trials.c.study_id)
 )
 _STUDY_NAMED = (
     select(studies.c.id, studies.c.name, studies.c.created_at, studies.c.task_id)
     .where(studies.c.name == bindparam("name"))
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _has_result = trials.c.state.in_([TrialState.COMPLETE.value, TrialState.PRUNED.value])
 _IS_WORTH_KEEPING = (
     select(trials.c.id)
-    .where(
-        trials.c.study_id == bindparam("study_id"),
-        or_(_has_result, and_(_is_running, trials.c.lease_until >= database_now())),
-    )
+    .where(_in_study, or_(_has_result, and_(_is_running, trials.c.lease_until >= database_now())))
     .limit(1)
 )
-_NEXT_NUMBER = select(func.coalesce(func.max(trials.c.number), -1) + 1).where(
-    trials.c.study_id == bindparam("study_id")
-)
-_LOCK_TRIAL = (
-    select(*_held, trials.c.number, trials.c.state, trials.c.value)
-    .add_columns(trials.c.parameter_set_id, trials.c.configuration)
-    .where(trials.c.id == bindparam("trial_id"))
-    .with_for_update()
-)
-_TELL_MLFLOW = insert(outbox).from_select(
-    ["study_id", "trial_id", "attempt", "kind", "payload", "created_at"],
-    select(
-        studies.c.id,
-        bindparam("trial_id", type_=outbox.c.trial_id.type),
-        bindparam("attempt", type_=outbox.c.attempt.type),
-        bindparam("kind", type_=outbox.c.kind.type),
-        bindparam("payload", type_=outbox.c.payload.type),
-        bindparam("created_at", type_=outbox.c.created_at.type),
-    ).where(studies.c.id == bindparam("study_id"), studies.c.mlflow_uri.is_not(None)),
+
+
+def _message(about: ColumnElement[bool]) -> Statement:
+    """A statement that leaves a message about a study, or about a trial of it, if it is followed in MLflow."""
+    said = ("trial_id", "attempt", "kind", "payload", "created_at")
+    values = (bindparam(name, type_=outbox.c[name].type) for name in said)
+    row = select(studies.c.id, *values).where(about, studies.c.mlflow_uri.is_not(None))
+    return Statement(insert(outbox).from_select(["study_id", *said], row))
+
+
+_TELL_OF_STUDY = _message(studies.c.id == bindparam("study_id"))
+_TELL_OF_TRIAL = _message(
+    studies.c.id == select(trials.c.study_id).where(trials.c.id == bindparam("trial_id")).scalar_subquery()
 )
 
 
@@ -459,19 +442,17 @@ def task_id_for(store: Store, connection: Connection, name: str, metric: str, di
     return int(task.id)
 
 
-def _current(connection: Connection, claim: Claim) -> TrialRow:
-    trial = lock_trial(connection, claim.trial_id)
-    if not _holds(trial, claim):
-        raise _stale(trial, claim)
-    return trial
-
-
 def _holds(trial: TrialRow, claim: Claim) -> bool:
     return bool(trial.state == TrialState.RUNNING.value and trial.attempt == claim.attempt)
 
 
 def _is_repeated(trial: TrialRow, claim: Claim, state: TrialState, value: float | None) -> bool:
     return (trial.attempt, trial.state, trial.value) == (claim.attempt, state.value, value)
+
+
+def _refusal(connection: Connection, claim: Claim) -> StaleAttemptError:
+    """Why a claim is not good any more. Raises TrialNotFoundError."""
+    return _stale(lock_trial(connection, claim.trial_id), claim)
 
 
 def _stale(trial: TrialRow, claim: Claim) -> StaleAttemptError:
@@ -482,7 +463,16 @@ def _stale(trial: TrialRow, claim: Claim) -> StaleAttemptError:
     )
 
 
-def _requeue(store: Store, connection: Connection, trial: TrialRow, *, reason: str, max_deaths: int | None) -> bool:
+def _is_spent(connection: Connection, study_id: int, number_of_trials: int, max_trials: int | None) -> bool:
+    """Whether `max_trials` run or are finished."""
+    if max_trials is None or number_of_trials < max_trials:
+        return False
+    return not _MORE_WAIT_THAN.run(connection, study_id=study_id, many=number_of_trials - max_trials).rows
+
+
+def _requeue(
+    store: Store, connection: Connection, call: Call, trial: TrialRow, *, reason: str, max_deaths: int | None
+) -> bool:
     """End an attempt without an outcome: back into the queue, or given up after so many deaths; None: it is no death.
 
     Returns whether it is back in the queue.
@@ -491,25 +481,19 @@ def _requeue(store: Store, connection: Connection, trial: TrialRow, *, reason: s
     is_given_up = max_deaths is not None and deaths >= max_deaths
     if is_given_up:
         reason = f"gave up after {deaths} attempts: {reason}"
-        columns = finished_columns(TrialState.FAIL, None)
-    else:
-        columns = {"state": TrialState.WAITING.value, "lease_until": None}
-    error = reason.replace("\0", "")  # PostgreSQL's text cannot hold a NUL
-    change_trial(connection, trial.id, worker=None, deaths=deaths, error=error, **columns)
+    state = TrialState.FAIL if is_given_up else TrialState.WAITING
+    outcome = {"state": state.value, "finished_at": call.at if is_given_up else None}
+    error = _without_nul(reason)
+    _END_ATTEMPT.run(connection, trial_id=trial.id, deaths=deaths, error=error, **outcome)
     if is_given_up:
         note_change(store, connection, trial.study_id)
     attempt = Claim(trial_id=trial.id, number=-1, attempt=trial.attempt)
-    outcome = {"status": "KILLED", "state": TrialState(columns["state"]).name, "error": error}
-    _tell_mlflow(connection, trial.study_id, "run_finished", outcome, attempt)
+    _tell_of_trial(connection, call, attempt, "run_finished", {"status": "KILLED", "state": state.name, "error": error})
     return not is_given_up
 
 
-def _number_waiting(connection: Connection, study_id: int) -> int:
-    return int(connection.execute(_NUMBER_WAITING, {"study_id": study_id}).scalar_one())
-
-
 def _keep_late_result(
-    store: Store, connection: Connection, claim: Claim, state: TrialState, value: float | None
+    store: Store, connection: Connection, claim: Claim, state: TrialState, value: float | None, *, at: float
 ) -> None:
     known = connection.execute(
         select(trial_attributes.c.value).where(
@@ -521,30 +505,23 @@ def _keep_late_result(
     results = json.loads(known or "[]")
     if any((late["attempt"], late["state"], late["value"]) == (claim.attempt, state.name, value) for late in results):
         return  # said again
-    results.append({"attempt": claim.attempt, "state": state.name, "value": value, "received_at": time.time()})
+    results.append({"attempt": claim.attempt, "state": state.name, "value": value, "received_at": at})
     key = LATE_RESULTS_ATTRIBUTE
     set_attribute(store, connection, trial_attributes, claim.trial_id, kind="system", key=key, value=results)
 
 
-def _tell_mlflow(
-    connection: Connection, study_id: int, kind: str, payload: Mapping[str, Any], claim: Claim | None = None
-) -> None:
-    """Leave a message in the outbox, if the study is followed in MLflow."""
-    connection.execute(
-        _TELL_MLFLOW,
-        {
-            "study_id": study_id,
-            "trial_id": claim and claim.trial_id,
-            "attempt": claim and claim.attempt,
-            "kind": kind,
-            "payload": json.dumps(payload),
-            "created_at": time.time(),
-        },
-    )
+def _tell_of_trial(connection: Connection, call: Call, claim: Claim, kind: str, payload: Mapping[str, Any]) -> None:
+    """Leave a message about an attempt in the outbox, if the study is followed in MLflow."""
+    attempt = {"trial_id": claim.trial_id, "attempt": claim.attempt}
+    _TELL_OF_TRIAL.run(connection, kind=kind, payload=json.dumps(payload), created_at=call.at, **attempt)
 
 
 def _mlflow_status(state: TrialState) -> str:
     return "FAILED" if state == TrialState.FAIL else "FINISHED"
+
+
+def _without_nul(text: str | None) -> str | None:
+    return None if text is None else text.replace("\0", "")  # PostgreSQL's text cannot hold it
 
 
 def _json_or_none(value: Any) -> str | None:

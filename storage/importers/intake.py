@@ -33,7 +33,8 @@ from storage.models import (
     trials,
 )
 from storage.sources import Source, note_source
-from storage.studies import SPACE_ATTRIBUTE, next_numbers_locking
+from storage.studies import SPACE_ATTRIBUTE
+from storage.trial_rows import next_numbers_locking
 
 RUNS_PER_TRANSACTION = 10_000
 SECONDS_BETWEEN_WRITES = 3.0  # at most: what was slow to read must not be lost

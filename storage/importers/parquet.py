@@ -35,11 +35,13 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise ImportFailedError(f"{path} cannot be read as Parquet (is it cut off?): {_first_line(error)}") from error
 
 
-def batches(path: Path, columns: Sequence[str], *, checked: bool = False) -> Iterator[tuple[int, pa.RecordBatch]]:
+def batches(
+    path: Path, columns: Sequence[str], *, checked: bool = False, rows: int | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The rows in batches, each with the number of the rows before it; `checked` looks at every byte of text too."""
     with opened(path) as file:
         before = 0
-        for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=list(columns), use_threads=False):
+        for batch in file.iter_batches(batch_size=rows or ROWS_PER_BATCH, columns=list(columns), use_threads=False):
             if checked:
                 batch.validate(full=True)
             yield before, batch

@@ -76,7 +76,7 @@ class ParquetRows:
 
     def rows(self) -> Iterator[tuple[int, Sequence[Any]]]:
         """The rows, counted from 1. Raises ImportFailedError."""
-        for before, batch in batches(self.path, self.header, checked=True):
+        for before, batch in batches(self.path, self.header, checked=True, rows=RUNS_AT_A_TIME):
             columns = [column.to_pylist() for column in batch.columns]
             yield from enumerate(zip(*columns, strict=True), start=before + 1)
 
