@@ -169,7 +169,7 @@ def _news(dialect: Dialect) -> Select[Any]:
 
 _ONE = _Query(lambda _dialect: select(trials.c.id).where(trials.c.id == bindparam("trial_id")))
 _ALL = _Query(lambda _dialect: _in_study)
-_WAITING = _Query(lambda _dialect: _in_study.where(is_unfinished, trials.c.state == TrialState.WAITING.value))
+_WAITING = _Query(lambda _dialect: _in_study.where(trials.c.state == TrialState.WAITING.value, is_unfinished))
 _NEWS = _Query(_news)
 _STUDY_EXISTS = Statement(select(studies.c.id).where(studies.c.id == bindparam("study_id")))
 _STATES = {state.value: state for state in TrialState}

@@ -334,9 +334,9 @@ _TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memo
 
 _in_study = trials.c.study_id == bindparam("study_id")
 _is_running = trials.c.state == TrialState.RUNNING.value
-_waits_in_study = and_(_in_study, is_unfinished, trials.c.state == TrialState.WAITING.value)
-_is_leased = and_(_in_study, is_unfinished, _is_running, trials.c.lease_until.is_not(None))
-# `is_unfinished` is said besides, because SQLite then sees that there is an index of those
+# `is_unfinished` is said besides, and behind: only so does SQLite see that there is an index, and use it for one state
+_waits_in_study = and_(_in_study, trials.c.state == TrialState.WAITING.value, is_unfinished)
+_is_leased = and_(_in_study, _is_running, is_unfinished, trials.c.lease_until.is_not(None))
 _is_the_attempt = and_(trials.c.id == bindparam("trial_id"), _is_running, trials.c.attempt == bindparam("attempt"))
 _claimed = {
     "state": TrialState.RUNNING.value,
@@ -350,7 +350,8 @@ _claimed = {
 _held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
 _WORKERS = Statement(select(trials.c.worker).where(_is_leased).distinct())
 _LEASED = Statement(_held.where(trials.c.worker == bindparam("worker")).order_by(trials.c.id).with_for_update())
-_EXPIRED = Statement(_held.where(trials.c.lease_until < database_now()).order_by(trials.c.id).with_for_update())
+_now = select(database_now()).scalar_subquery()  # asked once, not for each row
+_EXPIRED = Statement(_held.where(trials.c.lease_until < _now).order_by(trials.c.id).with_for_update())
 _MORE_WAIT_THAN = Statement(
     select(trials.c.id).where(_waits_in_study).limit(1).offset(bindparam("many", type_=Integer))
 )

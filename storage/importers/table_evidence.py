@@ -1,7 +1,7 @@
 """What is remembered of a table's rows to tell its columns' types, ranges and conditions: enough, and not all.
 
-The first rows are kept, and of the later ones those that say something new: a smaller or a greater number, a new word,
-a new combination of words and empty places. So memory does not grow with the table.
+The first rows are kept, and of the later ones those with the least and the greatest numbers, with a new word, or with a
+new combination of words and empty places. So memory does not grow with the table.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,14 @@ class _Column:
     numbers: int = 0
     low: float = float("inf")
     high: float = float("-inf")
+    low_row: Sequence[Any] | None = None  # where that is, if it is not among the first rows
+    high_row: Sequence[Any] | None = None
     different: set[float] = field(default_factory=set)  # numbers, up to NUMBERS_OF_A_SCALE
     words: set[Any] = field(default_factory=set)  # up to one more than choices may be
     number_of_words: int = 0  # of which None is none
 
-    def add(self, value: Any) -> bool:
-        """Take note of a value; whether it is news."""
+    def add(self, value: Any, row: Sequence[Any] | None) -> bool:
+        """Take note of a value; whether it is a new word. row: to be kept for its extremes; None: it is kept anyway."""
         if value is ABSENT:
             return False
         self.present += 1
@@ -37,9 +39,11 @@ class _Column:
             self.numbers += 1
             if len(self.different) < NUMBERS_OF_A_SCALE:
                 self.different.add(value)
-            is_news = value < self.low or value > self.high
-            self.low, self.high = min(self.low, value), max(self.high, value)
-            return is_news
+            if value < self.low:
+                self.low, self.low_row = value, row
+            if value > self.high:
+                self.high, self.high_row = value, row
+            return False
         self.number_of_words += value is not None
         if value in self.words or len(self.words) > MAX_CHOICES:
             return False
@@ -55,19 +59,20 @@ class Evidence:
     """Some rows of a table, and what all of them are like."""
 
     def __init__(self, width: int) -> None:
-        self.rows: list[Sequence[Any]] = []  # as they are in the file
         self.count = 0
+        self._rows: list[Sequence[Any]] = []
         self._columns = [_Column() for _ in range(width)]
         self._combinations: set[int] = set()
 
     def add(self, cells: Sequence[Any]) -> None:
         """Look at a row."""
         self.count += 1
+        is_first = self.count <= FIRST_ROWS
         values = [content(cell) for cell in cells]
-        is_news = False
+        is_news = is_first
         for column, value in zip(self._columns, values, strict=True):
-            is_news |= column.add(value)
-        if self.count > FIRST_ROWS and not is_news and len(self._combinations) < MOST_COMBINATIONS:
+            is_news |= column.add(value, None if is_first else cells)
+        if not is_news and len(self._combinations) < MOST_COMBINATIONS:
             combination = hash(
                 tuple(
                     value if column.is_choice or value is ABSENT else None
@@ -76,8 +81,14 @@ class Evidence:
             )
             is_news = combination not in self._combinations
             self._combinations.add(combination)
-        if self.count <= FIRST_ROWS or is_news:
-            self.rows.append(cells)
+        if is_news:
+            self._rows.append(cells)
+
+    @property
+    def rows(self) -> list[Sequence[Any]]:
+        """Rows as they are in the file, that tell what all are like."""
+        extremes = [row for column in self._columns for row in (column.low_row, column.high_row) if row is not None]
+        return self._rows + extremes
 
     def is_numeric(self, place: int) -> bool:
         """Whether most of what is in a column are numbers."""
@@ -86,16 +97,14 @@ class Evidence:
 
     def is_duration(self, place: int) -> bool:
         """Whether a column holds numbers, or durations in hours, minutes and seconds."""
-        found = [row[place] for row in self.rows[:ROWS_FOR_DURATIONS] if content(row[place]) is not ABSENT]
+        found = [row[place] for row in self._rows[:ROWS_FOR_DURATIONS] if content(row[place]) is not ABSENT]
         return self.is_numeric(place) or (bool(found) and all(seconds(cell) is not None for cell in found))
 
-    def has_odd_word(self, row: Sequence[Any], place: int) -> bool:
-        """Whether there is a word in a column that holds numbers but for a few words: a slip, and no choice."""
+    def holds_slips(self, place: int) -> bool:
+        """Whether a column holds numbers but for a few words, which are slips then, and no choices."""
         column = self._columns[place]
-        if len(column.different) < NUMBERS_OF_A_SCALE or column.number_of_words > FEW * column.present:
-            return False
-        value = content(row[place])
-        return isinstance(value, str | bool)
+        is_scale = len(column.different) >= NUMBERS_OF_A_SCALE
+        return is_scale and 0 < column.number_of_words <= FEW * column.present
 
     def present(self, place: int) -> int:
         """In how many rows there is something in a column."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import ImportFailedError
+from storage.importers.inference import ABSENT
 from storage.importers.mapping import RunMapping, check_template, task_name
 from storage.importers.parquet import batches, column_names
 from storage.importers.recorded_space import LONGEST_NAME, is_name
@@ -95,6 +96,7 @@ class TableFile:
         self._unit = "row" if is_parquet else "line"
         header = self._file.header
         self._task_column, self._template = _task_of(header, wishes.task or wishes.mapping.task)
+        self._constant_task = _constant(self._template, path)
         reserved = {place for place in (self._task_column, _place(header, wishes.mapping)) if place is not None}
         self._key = key_column(header, wishes.mapping, reserved)
         evidence, tasks = self._read_once()
@@ -189,12 +191,12 @@ class TableFile:
             if not found:
                 raise ValueError(f"no name of a task: the column {self._file.header[self._task_column]!r} is empty")
             name = found
-        elif "{" in self._template:
-            words = {"file": self._path.stem, "folder": self._path.resolve().parent.name}
-            raw = {name: content(cell) for name, cell in zip(self._file.header, cells, strict=True)}
-            name = task_name(self._template, words, params=raw, tags={key: str(value) for key, value in raw.items()})
+        elif self._constant_task is not None:
+            name = self._constant_task
         else:
-            name = self._template
+            raw = {name: content(cell) for name, cell in zip(self._file.header, cells, strict=True)}
+            tags = {name: str(value) for name, value in raw.items() if value is not ABSENT}
+            name = task_name(self._template, _words(self._path), params=raw, tags=tags)
         if not is_name(self._study(name)):
             raise ValueError(f"no usable name of a task: {name!r:.80}")
         return name
@@ -263,6 +265,16 @@ def _task_of(header: Sequence[str], wish: str | None) -> tuple[int | None, str]:
         return place, "{file}"
     check_template(wish)
     return None, wish
+
+
+def _words(path: Path) -> dict[str, str]:
+    """What a template may ask about a file."""
+    return {"file": path.stem, "folder": path.resolve().parent.name}
+
+
+def _constant(template: str, path: Path) -> str | None:
+    """The name that a template stands for in every row; None where rows have names of their own."""
+    return None if "{param:" in template or "{tag:" in template else task_name(template, _words(path))
 
 
 def _place(header: Sequence[str], mapping: RunMapping) -> int | None:

@@ -193,8 +193,9 @@ def _judged_by(columns: Columns, header: Sequence[str], evidence: Evidence, mapp
 def _columns_of_params(columns: Columns, evidence: Evidence, mapping: RunMapping) -> dict[str, list[Any]]:
     """The parameters' values in the rows that can be used to tell the space."""
     rows = []
+    with_slips = [place for place in columns.params.values() if evidence.holds_slips(place)]
     for cells in evidence.rows:
-        if any(evidence.has_odd_word(cells, place) for place in columns.params.values()):
+        if any(isinstance(content(cells[place]), str | bool) for place in with_slips):
             continue  # it will be rejected
         try:
             rows.append(_params(cells, columns, mapping))

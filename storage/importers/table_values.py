@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from storage.importers.inference import ABSENT, repair
 
 EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat"))  # as programs write an empty cell
+LONGEST_EMPTY = max(map(len, EMPTY))
 UNFINISHED = "unfinished"
 _WORDS: dict[TrialState | str, str] = {
     TrialState.COMPLETE: "complete completed finished finish done success succeeded successful ok passed terminated",
@@ -27,10 +28,11 @@ _EPOCH_UNITS = ((1e8, 1e11, 1.0), (1e11, 1e14, 1e-3), (1e14, 1e17, 1e-6), (1e17,
 
 def content(cell: Any) -> Any:
     """A cell with its type; ABSENT where it is empty."""
+    if isinstance(cell, str):
+        word = cell.strip()
+        return ABSENT if len(word) <= LONGEST_EMPTY and word.lower() in EMPTY else repair(word)
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ABSENT
-    if isinstance(cell, str):
-        return ABSENT if cell.strip().lower() in EMPTY else repair(cell.strip())
     return str(cell) if isinstance(cell, datetime | date | timedelta) else repair(cell)
 
 

@@ -12,19 +12,24 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna import get_all_study_summaries as study_summaries
 from optuna.trial import TrialState
 
+from hpo.sampler import RECEIPT, HistorySampler
+from hpo.space import SearchSpace
 from storage import history
 from storage.errors import ImportFailedError
 from storage.importers import logged_runs, mlflow, mlflow_server
 from storage.importers.mlflow import import_mlflow
 from storage.importers.mlflow_server import MlflowServer
 from storage.mlflow_runs import _client as hindsight_client
+from storage.optuna_storage import HistoryStorage
 from storage.outbox import deliver
 from storage.schema import open_store
 from storage.sources import list_sources
-from storage.studies import claim_trial, create_study, finish_trial, report, start_trial
+from storage.studies import SPACE_ATTRIBUTE, claim_trial, create_study, finish_trial, report, start_trial
 
 START = 1_700_000_000_000  # ms
 
@@ -599,3 +604,18 @@ def test_plain_lightning_runs_that_know_nothing_of_us(sqlite_store, tmp_path, ur
         assert trial.state == TrialState.COMPLETE
         assert len(trial.intermediate_values) == trial.epochs == 3
         assert trial.value == list(trial.intermediate_values.values())[-1]
+    _a_study_starts_from_them(sqlite_store, task.space)
+
+
+def _a_study_starts_from_them(store, space):
+    """And the next study on that task, whose space a person wrote down, profits from its first trial on."""
+    storage = HistoryStorage(store)
+    wider = {**space, "lr": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}
+    study = optuna.create_study(storage=storage, sampler=HistorySampler(storage, seed=0), study_name="next")
+    storage.set_study_system_attr(study._study_id, SPACE_ATTRIBUTE, wider)
+    study.optimize(lambda trial: SearchSpace.from_json(wider).suggest(trial)["lr"], n_trials=2)
+    receipts = [trial.system_attrs[RECEIPT] for trial in study.trials]
+    assert receipts[0]["kind"] == "portfolio"
+    assert [source["study"] for source in receipts[0]["leans_on"]] == [
+        name for name in (source.study_name for source in study_summaries(storage)) if name != "next"
+    ]

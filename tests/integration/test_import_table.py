@@ -258,6 +258,7 @@ def test_the_metric_and_the_direction_can_be_said(store, csv):
         ("optimizer", {"sgd", "adam"}),
         ("churn", {"churn"}),
         ("{file} of {param:optimizer}", {"runs of sgd", "runs of adam"}),
+        ("{file}!", {"runs!"}),
         (None, {"runs"}),
     ],
 )

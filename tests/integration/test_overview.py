@@ -6,7 +6,8 @@ from optuna.trial import TrialState
 from storage.families import note_change
 from storage.models import studies
 from storage.overview import kinds_of, known_names, overview
-from storage.studies import create_study, insert_trial
+from storage.studies import create_study
+from storage.trial_rows import insert_trial
 
 SPACE = {"lr": {"type": "float", "low": 0, "high": 1}}
 

@@ -13,9 +13,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from storage import query_plan
+from storage.database import insert_many
 from storage.distributions import ParameterSet, ParameterSets
 from storage.families import note_change
-from storage.models import studies, trial_attributes, trials
+from storage.models import intermediate_values, studies, trial_attributes, trials
 from storage.queries import count_trials, query_trials, select_trials, totals
 from storage.query_language import (
     STATES,
@@ -31,7 +32,8 @@ from storage.query_language import (
     QueryError,
     parse,
 )
-from storage.studies import create_study, insert_trial, set_attribute, set_intermediate_value
+from storage.studies import create_study
+from storage.trial_rows import insert_trial, set_attribute
 
 TEXTS = ["digits", "Digits_mlp", "50%", "a_b", "it's", "größe", "GRÖSSE", "[x]*?", "\\", "", "10", "9", "<b>\n"]
 KINDS = {
@@ -96,8 +98,8 @@ def fill(store, *, size=240, seed=0):
                     set_attribute(store, connection, trial_attributes, trial_id, kind="user", key=key, value=value)
                 set_attribute(store, connection, trial_attributes, trial_id, kind="system", key="note", value="ours")
                 if number % 7 == 0:
-                    set_intermediate_value(store, connection, trial_id, 1, 0.5)
-                    set_intermediate_value(store, connection, trial_id, 2, math.nan)
+                    curve = [(trial_id, 1, 0.5), (trial_id, 2, None)]  # NaN, as it is kept
+                    insert_many(connection, intermediate_values, ("trial_id", "step", "value"), curve)
             rows.append(
                 {
                     "task": task, "study": name, "source": source, "metric": "val_loss" if task else None,
