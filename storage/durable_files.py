@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-COMPANIONS = ("-wal", "-shm", "-journal", ".schema.lock")  # what a database may leave beside its file
+COMPANIONS = ("-wal", "-shm", "-journal", ".schema.lock", ".writers.lock")  # what a database may leave beside its file
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from storage.studies import claim_trial, create_study, report
 from tests.filled import fill
 
 PAGE = 4096
-QUESTIONS = [("studies",), ("show", "both"), ("stats", "digits"), ("db", "check")]
+QUESTIONS = [("studies",), ("show", "both"), ("stats", "digits"), ("history", "list"), ("db", "check")]
 
 
 @pytest.fixture

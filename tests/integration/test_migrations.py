@@ -13,9 +13,11 @@ from storage.database import Store
 from storage.errors import RevisionError, SchemaOutdatedError, SchemaTooNewError, StoreUnavailableError
 from storage.families import leave_family, settle_family
 from storage.history import get_study, list_studies
+from storage.integrity import verify
 from storage.schema import downgrade, open_store, schema_state, upgrade, what_is_lost
 from storage.studies import claim_trial, create_study
 from tests import history_0001
+from tests.filled import fill
 
 REVISIONS = [script.revision for script in schema._scripts().walk_revisions()][::-1]
 LATER = REVISIONS[1:]
@@ -98,6 +100,20 @@ def test_the_trials_of_the_first_version_are_those_that_this_one_reads(store_url
     for study, trials in expected.items():  # not only equal, but of the same types: True is not 1.0
         for one, other in zip(trials, found[study], strict=True):
             assert list(map(repr, one["params"].values())) == list(map(repr, other["params"].values()))
+
+
+def test_what_this_version_wrote_goes_back_to_the_first_and_returns(store_url):
+    """Trials in every state, with parameters of every kind, those that were enqueued and those that came late."""
+    store = open_store(store_url)
+    fill(store)
+    store.dispose()
+    expected = history_0001.trials(store_url)
+    downgrade(store_url, REVISIONS[0])
+    upgrade(store_url)
+    assert history_0001.trials(store_url) == expected
+    store = open_store(store_url)
+    assert verify(store) == []
+    store.dispose()
 
 
 @pytest.mark.parametrize("revision", LATER)

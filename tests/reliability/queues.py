@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from sqlalchemy import func, insert, select
 
 from storage.models import UNFINISHED, outbox, trial_attributes, trials
+from storage.retries import retried
 from storage.schema import Store, open_store
 from storage.studies import LATE_RESULTS_ATTRIBUTE, Claim, create_study
 from tests.measured import Figure
@@ -36,6 +37,7 @@ def queue(url: str, number_of_trials: int) -> int:
     return study_id
 
 
+@retried
 def is_all_done(store: Store, study_id: int) -> bool:
     """Whether nothing waits and nothing runs."""
     query = select(func.count()).where(trials.c.study_id == study_id, trials.c.state.in_(UNFINISHED))
