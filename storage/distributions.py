@@ -5,7 +5,7 @@ values (a choice is its index) as little-endian doubles, in the order of the set
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -230,6 +230,13 @@ class ParameterSets:
             ).scalar_one()
             self.remember(number, _content(definition))
         return self._definitions[number]
+
+    def known(self, store: Store, ids: Collection[int | None]) -> Mapping[int, ParameterSet]:
+        """As `load`, outside of a transaction."""
+        if all(number is None or number in self._sets for number in ids):
+            return self._sets
+        with store.read() as connection:
+            return self.load(connection, ids)
 
     def load(self, connection: Connection, ids: Iterable[int | None]) -> Mapping[int, ParameterSet]:
         """The parameter sets by number, at least those asked for; 0 is the empty one, of trials without a number."""

@@ -3,12 +3,12 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Select, bindparam, select, union_all
+from sqlalchemy import Executable, bindparam, select, union_all
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
@@ -20,7 +20,10 @@ from storage.trial_rows import is_unfinished
 
 
 class FrozenTrials:
-    """The trials of a store, for one process. A finished trial never changes, so it is read once."""
+    """The trials of a store, for one process. A finished trial never changes, so it is read once.
+
+    Trials are read before what belongs to them, so what is found of a finished trial is all that there is.
+    """
 
     def __init__(self, known_sets: ParameterSets) -> None:
         self._parameter_sets = known_sets
@@ -33,27 +36,24 @@ class FrozenTrials:
         known = self._finished.get(trial_id)
         if known is not None:
             return known
-        with store.read() as connection:
-            found = self._read(connection, _ONE, trial_id=trial_id)
+        found = self._read(store, _ONE, trial_id=trial_id)
         if not found:
             raise TrialNotFoundError(f"There is no trial with id {trial_id}.")
         return found[0]
 
     def all(self, store: Store, study_id: int, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """The trials of a study by number. Raises StudyNotFoundError."""
-        with store.read() as connection:
-            if not _STUDY_EXISTS.run(connection, study_id=study_id).rows:
-                self.forget(study_id)
-                raise StudyNotFoundError(f"There is no study with id {study_id}.")
-            if _asks_only_for_waiting(states):
-                return self._read(connection, _WAITING, study_id=study_id)
-            with self._lock:
-                count, unfinished = self._study(study_id).outlook()
-            if count == 0:
-                fresh = self._read(connection, _ALL, study_id=study_id)
-            else:
-                look_at = json.dumps(sorted(unfinished))
-                fresh = self._read(connection, _NEWS, study_id=study_id, known=count - 1, numbers=look_at)
+        if _asks_only_for_waiting(states):
+            return self._read(store, _WAITING, study_id=study_id) or self._none_in(store, study_id)
+        with self._lock:
+            count, unfinished = self._study(study_id).outlook()
+        if count == 0:
+            fresh = self._read(store, _ALL, study_id=study_id)
+        else:
+            look_at = json.dumps(sorted(unfinished))
+            fresh = self._read(store, _NEWS, study_id=study_id, known=count - 1, numbers=look_at)
+        if not fresh:
+            self._none_in(store, study_id)
         with self._lock:
             everything = self._study(study_id).updated(fresh)
             self._finished.update((trial._trial_id, trial) for trial in fresh if trial.state.is_finished())
@@ -66,20 +66,28 @@ class FrozenTrials:
                 self._finished.pop(trial._trial_id, None)
             del self._studies[study_id]
 
+    def _none_in(self, store: Store, study_id: int) -> list[FrozenTrial]:
+        """No trials, if there is a study to have none. Raises StudyNotFoundError."""
+        if not store.fetch(_STUDY_EXISTS, study_id=study_id):
+            self.forget(study_id)
+            raise StudyNotFoundError(f"There is no study with id {study_id}.")
+        return []
+
     def _study(self, study_id: int) -> "_StudyTrials":
         return self._studies.setdefault(study_id, _StudyTrials())
 
-    def _read(self, connection: Connection, query: "_Query", **values: Any) -> list[FrozenTrial]:
-        rows = query.trials.run(connection, **values).rows
+    def _read(self, store: Store, query: Statement, **values: Any) -> list[FrozenTrial]:
+        rows = store.fetch(query, **values)
         if not rows:
             return []
+        ids = json.dumps([row.id for row in rows])
         attributes: dict[tuple[int, str], dict[str, Any]] = defaultdict(dict)
-        for trial_id, kind, key, value in query.attributes.run(connection, **values).rows:
+        for trial_id, kind, key, value in store.fetch(_ATTRIBUTES, ids=ids):
             attributes[trial_id, kind][key] = json.loads(value)
         curves: dict[int, dict[int, float]] = defaultdict(dict)
-        for trial_id, step, value in query.curves.run(connection, **values).rows:
+        for trial_id, step, value in store.fetch(_CURVES, ids=ids):
             curves[trial_id][step] = math.nan if value is None else value
-        known = self._parameter_sets.load(connection, {row.parameter_set_id for row in rows})
+        known = self._parameter_sets.known(store, {row.parameter_set_id for row in rows})
         return [
             FrozenTrial(
                 number=row.number,
@@ -132,45 +140,35 @@ class _StudyTrials:
         return [trial for trial in everything if trial is not None]
 
 
-class _Query:
-    """What to read of the trials whose ids a query finds."""
-
-    def __init__(self, ids: Callable[[Dialect], Select[Any]]) -> None:
-        self.trials = Statement(lambda dialect: _ROWS.where(trials.c.id.in_(ids(dialect))).order_by(trials.c.number))
-        self.attributes = Statement(
-            lambda dialect: select(trial_attributes).where(trial_attributes.c.trial_id.in_(ids(dialect))), plain=True
-        )
-        self.curves = Statement(
-            lambda dialect: (
-                select(intermediate_values)
-                .where(intermediate_values.c.trial_id.in_(ids(dialect)))
-                .order_by(intermediate_values.c.trial_id, intermediate_values.c.step)
-            ),
-            plain=True,
-        )
-
-
 _ROWS = select(
     *(trials.c.id, trials.c.number, trials.c.state, trials.c.value, trials.c.more_values),
     *(trials.c.parameter_set_id, trials.c.configuration, trials.c.started_at, trials.c.finished_at),
-)
-_in_study = select(trials.c.id).where(trials.c.study_id == bindparam("study_id"))
+).order_by(trials.c.number)
+_in_study = trials.c.study_id == bindparam("study_id")
 
 
-def _news(dialect: Dialect) -> Select[Any]:
+def _news(dialect: Dialect) -> Executable:
     """Whatever may be new to somebody who knows so many trials, and the numbers of those that were unfinished."""
-    found = union_all(
-        _in_study.where(is_unfinished),
-        _in_study.where(trials.c.number > bindparam("known")),
-        _in_study.where(is_listed(dialect, trials.c.number, "numbers")),
-    ).subquery()
-    return select(found.c.id)
+    conditions = (is_unfinished, trials.c.number > bindparam("known"), is_listed(dialect, trials.c.number, "numbers"))
+    found = union_all(*(select(trials.c.id).where(_in_study, condition) for condition in conditions)).subquery()
+    return _ROWS.where(trials.c.id.in_(select(found.c.id)))
 
 
-_ONE = _Query(lambda _dialect: select(trials.c.id).where(trials.c.id == bindparam("trial_id")))
-_ALL = _Query(lambda _dialect: _in_study)
-_WAITING = _Query(lambda _dialect: _in_study.where(trials.c.state == TrialState.WAITING.value, is_unfinished))
-_NEWS = _Query(_news)
+_ONE = Statement(_ROWS.where(trials.c.id == bindparam("trial_id")))
+_ALL = Statement(_ROWS.where(_in_study))
+_WAITING = Statement(_ROWS.where(_in_study, trials.c.state == TrialState.WAITING.value, is_unfinished))
+_NEWS = Statement(_news)
+_ATTRIBUTES = Statement(
+    lambda dialect: select(trial_attributes).where(is_listed(dialect, trial_attributes.c.trial_id, "ids")), plain=True
+)
+_CURVES = Statement(
+    lambda dialect: (
+        select(intermediate_values)
+        .where(is_listed(dialect, intermediate_values.c.trial_id, "ids"))
+        .order_by(intermediate_values.c.trial_id, intermediate_values.c.step)
+    ),
+    plain=True,
+)
 _STUDY_EXISTS = Statement(select(studies.c.id).where(studies.c.id == bindparam("study_id")))
 _STATES = {state.value: state for state in TrialState}
 

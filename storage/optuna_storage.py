@@ -56,8 +56,10 @@ from storage.trial_rows import (
     insert_study,
     insert_trial,
     is_unfinished,
+    lock_study,
     lock_trial,
     made_by,
+    next_number,
     no_study,
     reported,
     set_attribute,
@@ -179,10 +181,10 @@ class HistoryStorage(BaseStorage):
         if template_trial is not None:
             return self._copy_trial(call, study_id, template_trial)
         with self.store.write(durable=self.store.may_crash_alone) as connection:  # an id must not be given twice
-            number = count_trials_locking(connection, study_id)
+            lock_study(connection, study_id)
             made = made_by(connection, study_id, call)
             if made is None:
-                new = {"study_id": study_id, "number": number, "started_at": call.at, "call_id": call.id}
+                new = {"study_id": study_id, "started_at": call.at, "call_id": call.id}
                 made = _CREATE.run(connection, **new).rows[0]
         self._drafts.remember(made.id, Draft(study_id=study_id))
         return int(made.id)
@@ -387,7 +389,9 @@ _is_it = trials.c.id == bindparam("trial_id")
 _CREATE = Statement(
     insert(trials)
     .values(
-        **{name: bindparam(name) for name in ("study_id", "number", "call_id")},
+        study_id=bindparam("study_id"),
+        number=next_number,
+        call_id=bindparam("call_id"),
         started_at=bindparam("started_at", type_=Double),
         state=TrialState.RUNNING.value,
     )

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import (
-    JSON,
+    ARRAY,
     BindParameter,
     ColumnElement,
     Connection,
     Executable,
     Integer,
     Text,
+    any_,
     bindparam,
     cast,
     func,
@@ -87,8 +88,7 @@ def is_listed(dialect: Dialect, column: ColumnElement[int], name: str) -> Column
     if dialect == "sqlite":
         listed = func.json_each(given).table_valued("value")
         return column.in_(select(listed.c.value))
-    listed = func.json_array_elements_text(cast(given, JSON)).table_valued("value")
-    return column.in_(select(cast(listed.c.value, Integer)))
+    return column == any_(cast(func.translate(given, "[]", "{}"), ARRAY(Integer)))  # as PostgreSQL writes lists
 
 
 class _Compiled(NamedTuple):

@@ -56,9 +56,14 @@ def count_trials_locking(connection: Connection, study_id: int) -> int:
 
     Raises StudyNotFoundError.
     """
+    lock_study(connection, study_id)
+    return int(_NEXT_NUMBER.run(connection, study_id=study_id).rows[0].number)
+
+
+def lock_study(connection: Connection, study_id: int) -> None:
+    """Nobody else makes or claims a trial of the study before we commit. Raises StudyNotFoundError."""
     if not _LOCK_STUDY.run(connection, study_id=study_id).rows:
         raise no_study(study_id)
-    return int(_NEXT_NUMBER.run(connection, study_id=study_id).rows[0].number)
 
 
 def next_numbers_locking(connection: Connection, study_ids: Sequence[int]) -> dict[int, int]:
@@ -169,11 +174,12 @@ FINISHED = {
 _LOCK_STUDY = Statement(
     select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
 )
-_NEXT_NUMBER = Statement(
-    select((func.coalesce(func.max(trials.c.number), -1) + 1).label("number")).where(
-        trials.c.study_id == bindparam("study_id")
-    )
+next_number = (  # in a study that is locked
+    select((func.coalesce(func.max(trials.c.number), -1) + 1).label("number"))
+    .where(trials.c.study_id == bindparam("study_id"))
+    .scalar_subquery()
 )
+_NEXT_NUMBER = Statement(select(next_number.label("number")))
 _STUDY_IDS: BindParameter[Any] = bindparam("study_ids", expanding=True)
 _LOCK_STUDIES = (
     select(studies.c.id).where(studies.c.id.in_(_STUDY_IDS)).order_by(studies.c.id).with_for_update(key_share=True)

@@ -6,10 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import insert, select, text, update
+from sqlalchemy.exc import ProgrammingError
 
+from storage import connections
 from storage.database import Store, database_now
 from storage.errors import StoreUnavailableError
 from storage.models import studies
+from storage.optuna_storage import HistoryStorage
+from storage.statements import Statement
 from storage.studies import create_study
 
 
@@ -117,6 +121,37 @@ def test_the_server_may_be_restarted_meanwhile(postgresql_store):
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         connection.execute(text(f"{others} AND pid <> pg_backend_pid()"))
     assert names(postgresql_store) == {"before"}
+
+
+def test_an_address_at_which_nobody_has_ever_answered_may_be_wrong(monkeypatch):
+    monkeypatch.setattr(connections, "UNKNOWN_PATIENCE_SECONDS", 0.0)
+    with pytest.raises(StoreUnavailableError, match=r"nobody:\*\*\*@"):
+        names(Store("postgresql://nobody:secret@localhost:1/history", patience_seconds=3600.0))
+
+
+def test_a_copy_is_as_patient(store):
+    copied = pickle.loads(pickle.dumps(Store(store.url, patience_seconds=1.5)))
+    assert copied.patience_seconds == 1.5
+    assert HistoryStorage(copied).patience_seconds == 1.5
+
+
+def test_threads_write_and_read_at_the_same_time(store):
+    create_study(store, name="shared")
+
+    def work(index):
+        create_study(store, name=str(index))
+        return names(store) >= {"shared", str(index)}
+
+    with ThreadPoolExecutor(12) as pool:  # more than there are connections that are kept open
+        assert all(pool.map(work, range(40)))
+    assert len(names(store)) == 41
+
+
+def test_an_error_of_one_statement_is_no_error_of_the_next(store):
+    for _ in range(3):
+        with pytest.raises(ProgrammingError if store.dialect == "postgresql" else StoreUnavailableError):
+            store.fetch(Statement(select(text("missing FROM studies"))))
+        assert names(store) == set()
 
 
 def test_a_path_is_the_same_from_every_folder(tmp_path, monkeypatch):
