@@ -106,7 +106,7 @@ def why_not_there(path: Path) -> str | None:
         return None
     return (
         f"{path.parent} is on a network file system ({network}), on which SQLite loses data.\n"
-        "Put it on a local disk (--storage sqlite:////var/tmp/hpo.db), or use PostgreSQL, which many machines can "
+        "Put it on a local disk (--storage sqlite:////local/disk/hpo.db), or use PostgreSQL, which many machines can "
         "share (--storage postgresql://user@host/database); `hpo db backup` and `hpo db restore` move a history there."
     )
 

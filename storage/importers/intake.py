@@ -32,6 +32,7 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.retries import patiently
 from storage.sources import Source, note_source
 from storage.studies import SPACE_ATTRIBUTE
 from storage.trial_rows import next_numbers_locking
@@ -187,7 +188,7 @@ class Intake:
             with self._store.read() as connection:
                 outcomes = [self._imagine(connection, batch) for batch in batches]
         else:
-            outcomes = self._write(batches)
+            outcomes = patiently(lambda: self._write(batches), self._store.patience_seconds)  # what is in is known
         for batch, outcome in zip(batches, outcomes, strict=True):
             self._settle(batch, outcome)
 

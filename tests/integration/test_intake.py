@@ -7,6 +7,7 @@ from sqlalchemy import select, text
 
 from storage import history
 from storage.arrays import family_arrays
+from storage.database import Store
 from storage.errors import ImportFailedError, SourceNotFoundError
 from storage.families import list_families
 from storage.importers.intake import Intake
@@ -14,6 +15,7 @@ from storage.importers.runs import PastRun, PastTask, RunColumns
 from storage.models import metadata, studies
 from storage.optuna_storage import HistoryStorage
 from storage.sources import Source, forget, list_sources
+from tests.lost_replies import lossy_way
 
 SPACE = {
     "lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True},
@@ -209,6 +211,20 @@ def test_four_processes_import_the_same_runs(store, in_processes):
 
     assert sum(in_processes(work, 4)) == 100
     assert [trial.number for trial in trials(store)] == list(range(100))
+
+
+@pytest.mark.parametrize("message", [b"COMMIT", b"INSERT INTO studies"])
+def test_a_lost_reply_doubles_nothing(postgresql_store, message):
+    with lossy_way(postgresql_store.url) as way:
+        lossy = Store(way.url)
+        intake = Intake(lossy, source=SOURCE)
+        way.lose_reply_to(message)
+        intake.take(task(), [run("a"), run("b"), run("c")])
+        report = intake.finish()
+        lossy.dispose()
+    assert way.lost == 1
+    assert report.taken + report.number_skipped == 3
+    assert [trial.number for trial in trials(postgresql_store)] == [0, 1, 2]
 
 
 def test_forgetting_a_source_leaves_no_trace(store):
