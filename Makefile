@@ -22,7 +22,7 @@ demo: $(READY)  ## three related tasks, tuned one after the other: cold, and wit
 	$(BIN)/python -m tests.examples.demo
 
 test: $(READY)  ## every test (SQLite, PostgreSQL, MLflow and Lightning for real)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

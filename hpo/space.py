@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -30,12 +30,14 @@ class SearchSpace:
 
     distributions: dict[str, BaseDistribution]
     conditions: dict[str, Condition]
+    likely: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # (low, high) or choices: a hope, not a bound
 
     @classmethod
     def from_json(cls, parameters: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
         """The space as in a study file: `{"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}}`.
 
-        Raises SpaceError where a condition names no parameter, asks for an impossible value, or is circular.
+        Raises SpaceError where a condition names no parameter, asks for an impossible value, or is circular, and where
+        likely values are not in the range.
         """
         distributions = {name: _distribution(name, fields) for name, fields in parameters.items()}
         conditions = {
@@ -44,7 +46,12 @@ class SearchSpace:
         for name, condition in conditions.items():
             _check_condition(name, condition, distributions)
         order = _parents_first(list(distributions), conditions)
-        return cls(distributions={name: distributions[name] for name in order}, conditions=conditions)
+        likely = {name: _likely(name, distributions[name], parameters[name].get("likely")) for name in order}
+        return cls(
+            distributions={name: distributions[name] for name in order},
+            conditions=conditions,
+            likely={name: values for name, values in likely.items() if values is not None},
+        )
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """The inverse of `from_json`."""
@@ -67,6 +74,8 @@ class SearchSpace:
         fields, condition = fields_of(self.distributions[name]), self.conditions.get(name)
         if condition is not None:
             fields["when"] = {condition.parent: list(condition.values)}
+        if name in self.likely:
+            fields["likely"] = list(self.likely[name])
         return fields
 
 
@@ -81,6 +90,48 @@ def _distribution(name: str, fields: Mapping[str, Any]) -> BaseDistribution:
         return distribution_of(name, fields)
     except ValueError as error:
         raise SpaceError(str(error)) from error
+
+
+def likely_values(distribution: BaseDistribution, given: Sequence[Any]) -> tuple[Any, ...]:
+    """Where good values are likely, as `likely` says: (low, high), or some of the choices. Raises ValueError."""
+    shown = f"likely = [{', '.join(map(str, given))}]"
+    if isinstance(distribution, CategoricalDistribution):
+        if not given:
+            raise ValueError("likely names no choice; name some, or drop it")
+        places = [_place(choice, distribution.choices) for choice in given]
+        for choice, place in zip(given, places, strict=True):
+            if place is None:
+                raise ValueError(f"{shown}: {choice!r} is no choice; it is {describe(distribution)}")
+        return tuple(distribution.choices[place] for place in sorted({place for place in places if place is not None}))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    kind = int if isinstance(distribution, IntDistribution) else float
+    if len(given) != 2 or any(isinstance(end, bool) or not isinstance(end, int | float) for end in given):
+        raise ValueError(f"{shown} needs two numbers, the ends of an interval, as in [{distribution.low:g}, …]")
+    if kind is int and any(end != int(end) for end in given):
+        raise ValueError(f"{shown}: the ends must be whole numbers")
+    low, high = kind(given[0]), kind(given[1])
+    if low > high or (low == high and kind is float):
+        raise ValueError(f"{shown}: the lower end comes first, and the upper one is greater")
+    if not distribution.low <= low <= high <= distribution.high:
+        raise ValueError(f"{shown} is not within the range {describe(distribution)}")
+    return low, high
+
+
+def _likely(name: str, distribution: BaseDistribution, given: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    try:
+        return None if given is None else likely_values(distribution, given)
+    except ValueError as error:
+        raise SpaceError(f"space.{name}: {error}") from error
+
+
+def _place(value: Any, choices: Sequence[Any]) -> int | None:
+    """The index of the choice that the value is; true is not 1."""
+    same = (
+        place
+        for place, choice in enumerate(choices)
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool)
+    )
+    return next(same, None)
 
 
 def _condition(name: str, when: Mapping[str, Any]) -> Condition:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpo.errors import SpaceError, SpecError
-from hpo.space import SearchSpace
+from hpo.space import SearchSpace, likely_values
 from hpo.yaml_lines import Path_, read_yaml
+from storage.distributions import distribution_of
 from trainers.errors import TrainerError
 from trainers.recipes import find_recipe
 
@@ -106,6 +107,13 @@ class _Parameter(_Section):
         return when
 
 
+    def _check_likely(self) -> None:
+        """Raises ValueError where `likely`, which the kinds of parameters have, is not in the range."""
+        likely = getattr(self, "likely")  # noqa: B009 (subclasses')
+        if likely is not None:
+            likely_values(distribution_of("it", self.model_dump()), likely)
+
+
 class _Range(_Parameter):
     log: bool = False
 
@@ -133,6 +141,7 @@ class _Range(_Parameter):
         if step is not None and abs((high - low) / step - round((high - low) / step)) > STEP_TOLERANCE:
             last = low + step * math.floor((high - low) / step)
             raise ValueError(f"steps of {step:g} from {low:g} do not end at {high:g}; write high: {last:.6g}")
+        self._check_likely()
         return self
 
 
@@ -143,6 +152,7 @@ class FloatParameter(_Range):
     low: float
     high: float
     step: float | None = Field(default=None, gt=0)
+    likely: list[float] | None = None  # the ends of an interval: where good values are hoped for
 
 
 class IntParameter(_Range):
@@ -152,6 +162,7 @@ class IntParameter(_Range):
     low: int = Field(ge=-LARGEST_INT, le=LARGEST_INT)
     high: int = Field(ge=-LARGEST_INT, le=LARGEST_INT)
     step: int | None = Field(default=None, ge=1)
+    likely: list[int] | None = None  # the ends of an interval, both in it
 
 
 class CategoricalParameter(_Parameter):
@@ -159,6 +170,7 @@ class CategoricalParameter(_Parameter):
 
     type: Literal["categorical"]
     choices: list[Choice] = Field(min_length=1)
+    likely: list[Choice] | None = None  # some of the choices
 
     @field_validator("choices")
     @classmethod
@@ -167,6 +179,11 @@ class CategoricalParameter(_Parameter):
             if choice in choices[:position]:  # 1, 1.0 and true are one to Optuna
                 raise ValueError(f"the choices repeat {choice!r} (1, 1.0 and true are equal); every choice once")
         return choices
+
+    @model_validator(mode="after")
+    def _likely_is_possible(self) -> Self:
+        self._check_likely()
+        return self
 
 
 Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")]

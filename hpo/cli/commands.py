@@ -10,6 +10,8 @@ import typer
 from hpo.cli.database import db
 from hpo.cli.history import history as history_commands
 from hpo.cli.options import Json, Mlflow, Runs, Storage, existing_store
+from hpo.cli.replay import EXAMPLES as REPLAY_EXAMPLES
+from hpo.cli.replay import replay
 
 app = typer.Typer(
     help="Hyperparameter tuning that learns from every training run you already have.",
@@ -182,3 +184,6 @@ def sync(storage: Storage = None, runs: Runs = None, json: Json = False) -> None
     show.synced(sent, waiting, as_json=json)
     if waiting:
         raise typer.Exit(1)
+
+
+app.command(epilog=REPLAY_EXAMPLES)(replay)

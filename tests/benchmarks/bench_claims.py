@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import OptunaError
 from optuna.trial import TrialState, create_trial
 
-from tests.benchmarks.rivals import Opener, databases
+from tests.benchmarks.rivals.storages import Opener, databases
 from tests.measured import Figure
 from tests.processes import run_together
 from tests.reliability import claims

@@ -21,7 +21,7 @@ from storage.distributions import fields_of
 from storage.importers.intake import Intake
 from storage.importers.runs import PastTask, RunColumns
 from storage.sources import Source
-from tests.benchmarks.rivals import PARAMETERS, REPORTS, Opener, databases, internal_values, set_parameters
+from tests.benchmarks.rivals.storages import PARAMETERS, REPORTS, Opener, databases, internal_values, set_parameters
 from tests.measured import Figure, faster, in_turn
 
 TRIALS = 10_000

@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
-from tests.benchmarks.rivals import PARAMETERS, REPORTS, Opener, databases, journal, run_trial
+from tests.benchmarks.rivals.storages import PARAMETERS, REPORTS, Opener, databases, journal, run_trial
 from tests.measured import Figure, faster, in_turn
 from tests.processes import run_together
 

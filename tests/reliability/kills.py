@@ -38,7 +38,7 @@ LEASE_SECONDS, HEARTBEAT_SECONDS = 1.5, 0.5
 TRAINING_SECONDS = 0.2  # on average
 STALLED_SHARE = 0.02  # of the attempts
 ANY_NUMBER = 10**6  # of deaths: what is tried again is tried until it is done
-PATIENCE_MILLISECONDS = 500
+PATIENCE_MILLISECONDS = 100  # for a worker that is at the chosen phase; then any that is at work will do
 DEADLINE_SECONDS = 900.0  # after which what is not done is stuck
 
 
@@ -142,7 +142,8 @@ def _kill_workers(task: Task, kills: int, workers: int, rng: random.Random) -> C
         os.kill(team[slot].pid or 0, signal.SIGKILL)
         team[slot].join()
         hire(slot)
-        time.sleep(rng.uniform(0.0, 1.2 * TRAINING_SECONDS * task.trials / workers / kills))
+        # Half of the time that the trials take, so that the killing is over before they are.
+        time.sleep(rng.uniform(0.0, TRAINING_SECONDS * task.trials / workers / kills))
     for process in team.values():
         process.join(max(0.0, deadline - time.monotonic()))
         assert process.exitcode == 0, f"a worker ended with {process.exitcode}, see above"
@@ -150,13 +151,15 @@ def _kill_workers(task: Task, kills: int, workers: int, rng: random.Random) -> C
 
 
 def _wait_for(aim: Phase, phases: Any, team: dict[int, BaseProcess], rng: random.Random) -> int | None:
-    """The slot of a worker that is at that; None when nobody comes to it soon."""
+    """The slot of a worker that is at that or, when nobody comes to it soon, at anything; None when all are idle."""
+    busy: list[int] = []
     for _ in range(PATIENCE_MILLISECONDS):
-        found = [slot for slot, process in team.items() if phases[slot] == aim and process.is_alive()]
+        busy = [slot for slot, process in team.items() if phases[slot] != Phase.IDLE and process.is_alive()]
+        found = [slot for slot in busy if phases[slot] == aim]
         if found:
             return rng.choice(found)
         time.sleep(0.001)
-    return None
+    return rng.choice(busy) if busy else None
 
 
 def _work(task: Task, name: int, phases: Any, slot: int) -> None:

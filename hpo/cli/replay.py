@@ -1,0 +1,337 @@
+"""`hpo replay`: how much the history is worth, measured on the tasks that are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hpo.cli.options import Json
+
+if TYPE_CHECKING:
+    from hpo.replay.race import Race
+    from hpo.replay.report import Report
+    from hpo.replay.runs import Run
+    from hpo.replay.scores import MethodScore
+    from hpo.replay.tables import RecordedFamily
+
+Regime = Literal["full", "thin", "few", "permuted", "reversed", "junk", "rescaled", "shifted-space", "none"]
+DEFAULT_METHODS = ("history", "gp+portfolio", "portfolio", "tpe", "random")
+EXAMPLES = (
+    "Examples: hpo replay sqlite:///hpo.db | hpo replay recorded/lcbench --methods history,tpe,random --tasks 10 "
+    "--jobs 2 --out lcbench | hpo replay recorded --regime reversed --seeds 3 | "
+    "hpo replay --methods history,my_methods:Mine --baseline my_methods:Mine --json"
+)
+
+
+def replay(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="URL or file of a history, a recorded table, or a folder of such tables.",
+            envvar="HPO_STORAGE",
+            metavar="[STORE|DIR]",
+            show_default=False,
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between: history, gp, gp+portfolio, portfolio, tpe, tpe+portfolio, gpsampler, cma, "
+            f"random, or module:Attribute for one of yours (default {','.join(DEFAULT_METHODS)}).",
+            metavar="A,B,…",
+        ),
+    ] = None,
+    regime: Annotated[
+        Regime,
+        typer.Option(
+            help="What the history is made of: all other tasks; 3 or 10 of them, 30 runs each; values permuted, "
+            "reversed, 30% of the tasks reversed, or on another scale; another search space; nothing."
+        ),
+    ] = "full",
+    budget: Annotated[int, typer.Option(min=1, help="Trials in a run.")] = 30,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method on each task.")] = 10,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tune only these again: a number of each family, or names with commas.", metavar="N|A,B,…"),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=10, help="At most so many configurations of a task, drawn at random.")
+    ] = 1000,
+    family: Annotated[
+        str | None, typer.Option(help="Only this family (`hpo history list` lists them).", metavar="NAME")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="What the others are compared with (default history, else the first).", metavar="METHOD"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write FILE.json, FILE.md and FILE.png; go on from FILE.runs.jsonl.", metavar="FILE"),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what FILE.runs.jsonl has.")] = False,
+    json: Json = False,
+) -> None:
+    """Tune recorded tasks again: how many trials would each method have needed?
+
+    One task at a time is left out; the history holds the others only. A method chooses among the configurations that were
+    recorded for the task and is shown what they were worth, so nothing is trained. With --out, Ctrl-C loses nothing: the
+    same command goes on.
+    """
+    from datetime import UTC, datetime
+
+    from hpo.cli.show import print_json
+    from hpo.errors import SettingsError
+    from hpo.replay.race import Race
+    from hpo.replay.report import Setting, report_on
+    from hpo.replay.tables import chosen_tasks, read_source
+    from hpo.settings import storage_url
+
+    names = _names(methods)
+    if baseline is not None and baseline not in names:
+        raise SettingsError(f"--baseline {baseline}: it is not among the methods: {', '.join(names)}")
+    files = None if out is None else _Files.of(out)
+    place = storage_url(None) if source is None else source
+    notes: list[str] = []
+    families = read_source(place, family=family, rows=rows, say=notes.append)
+    for note in notes:
+        typer.echo(note, err=True)
+    race = Race(
+        tasks=chosen_tasks(families, tasks), methods=names, regime=regime, budget=budget, seeds=range(seeds), rows=rows
+    )
+    runs = _run(race, jobs, files, fresh=fresh)
+    setting = Setting(
+        source=_without_password(place),
+        regime=regime,
+        budget=budget,
+        seeds=seeds,
+        rows=rows,
+        recorded={f"{each.table}: {each.family.name}": _size(each) for each in families},
+        skipped=notes,
+    )
+    report = report_on(runs, setting, baseline=baseline, now=datetime.now(UTC))
+    if files is not None:
+        files.write(report, runs)
+    if json:
+        print_json(report.to_json())
+    else:
+        _show(report)
+        if files is not None:
+            typer.echo(f"wrote {files.json}, {files.text.name}, {files.picture.name}", err=True)
+
+
+def _names(methods: str | None) -> list[str]:
+    """The methods, each once. Raises SettingsError for one that is not known."""
+    from hpo.errors import SettingsError
+    from hpo.replay.methods import known_methods, load_method
+
+    if methods is None:
+        known = known_methods()
+        return [name for name in DEFAULT_METHODS if name in known]
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise SettingsError(f"--methods names none; there are {', '.join(known_methods())}")
+    for name in names:
+        load_method(name)
+    return names
+
+
+def _without_password(url: str) -> str:
+    import re
+
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def _size(family: RecordedFamily) -> str:
+    rows = [len(task.losses) for task in family.tasks]
+    drawn = sum(len(task.losses) < task.rows_in_all for task in family.tasks)
+    span = f"{min(rows):,}" if min(rows) == max(rows) else f"{min(rows):,} to {max(rows):,}"
+    of_more = f", drawn at random from up to {max(task.rows_in_all for task in family.tasks):,}" if drawn else ""
+    return f"{len(family.tasks)} tasks, {span} configurations each{of_more}"
+
+
+# What is written
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    json: Path
+    text: Path
+    picture: Path
+    runs: Path
+
+    @classmethod
+    def of(cls, out: Path) -> _Files:
+        """The files beside one another. Raises SettingsError where they cannot be, or are somebody else's."""
+        from hpo.errors import SettingsError
+
+        base = out.with_suffix("") if out.suffix in (".json", ".md", ".png") else out
+        files = cls(**{
+            name: base.parent / f"{base.name}{ending}"
+            for name, ending in (("json", ".json"), ("text", ".md"), ("picture", ".png"), ("runs", ".runs.jsonl"))
+        })  # fmt: skip
+        if not base.absolute().parent.is_dir():
+            raise SettingsError(f"--out {out}: there is no folder {base.absolute().parent}")
+        for path in (files.json, files.text, files.picture):
+            if path.exists() and not files.runs.exists():
+                raise SettingsError(f"--out {out}: {path} is there already, and no replay's; name another")
+        return files
+
+    def write(self, report: Report, runs: Sequence[Run]) -> None:
+        """Write the figures, the text and the picture."""
+        import json
+
+        from hpo.cli.show import jsonable
+        from hpo.replay.plot import plot_curves
+        from hpo.replay.report import to_markdown
+
+        self.json.write_text(json.dumps(jsonable(report.to_json()), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        self.text.write_text(to_markdown(report), "utf-8")
+        plot_curves(runs, self.picture, title=f"{report.tasks} tasks, history: {report.setting.regime}")
+
+
+def _run(race: Race, jobs: int, files: _Files | None, *, fresh: bool) -> list[Run]:
+    from hpo.replay.race import run_race
+
+    kept = None if files is None else files.runs
+    try:
+        with _counting() as progress:
+            return run_race(race, jobs=jobs, kept=kept, fresh=fresh, progress=progress)
+    except KeyboardInterrupt:
+        what = (
+            "nothing is kept without --out" if kept is None else f"what was run is in {kept}; the same command goes on"
+        )
+        typer.echo(f"interrupted; {what}", err=True)
+        raise
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere a line for each tenth."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("replaying"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    tenths = -1
+
+    def tell(done: int, of_all: int) -> None:
+        nonlocal tenths
+        bar.update(task, completed=done, total=of_all)
+        if not console.is_terminal and of_all and 10 * done // of_all > tenths:
+            tenths = 10 * done // of_all
+            typer.echo(f"{done}/{of_all} runs", err=True)
+
+    with bar:
+        task = bar.add_task("", total=None)
+        yield tell
+
+
+# What is shown
+
+
+def _show(report: Report) -> None:
+    from hpo.cli.show import open_console
+    from hpo.cli.text import escape
+    from hpo.replay.report import in_a_sentence
+
+    console = open_console()
+    for name, scores in report.families.items():
+        _print_scores(scores, title=escape(name))
+    _print_scores(report.overall, title=f"{report.tasks} tasks" if report.families else None)
+    _print_intervals(report.overall)
+    _print_comparisons(report)
+    console.print(escape(in_a_sentence(report)), soft_wrap=True)
+
+
+def _print_scores(scores: Sequence[MethodScore], title: str | None) -> None:
+    from hpo.cli.show import open_console, simple_table
+    from hpo.cli.text import escape
+    from hpo.replay.report import label
+    from hpo.replay.scores import CLOSE
+
+    for kind, words in (("minmax", "min-max regret"), ("median", "median regret")):
+        points = [str(n) for n in scores[0].regret[kind]]
+        ranks = [f"rank {n}" for n in scores[0].rank]
+        last = [f"trials to {CLOSE:g}", "reached", *ranks, "s p50", "s p95"]
+        table = simple_table(
+            "method", *points, *last, title=f"{title}: {words}" if title else words, numbers=(*points, *last)
+        )
+        for score in scores:
+            table.add_row(
+                escape(label(score.method)),
+                *(f"{value:.3f}" for value in score.regret[kind].values()),
+                f"{score.trials_to_close[kind]:.1f}",
+                f"{score.reached[kind]:.0%}",
+                *(f"{rank:.2f}" for rank in score.rank.values()),
+                f"{score.seconds['p50']:.3f}",
+                f"{score.seconds['p95']:.3f}",
+            )
+        open_console().print(table)
+
+
+def _print_intervals(scores: Sequence[MethodScore]) -> None:
+    from hpo.cli.show import open_console, simple_table
+    from hpo.cli.text import escape
+    from hpo.replay.report import bucket_name, label
+
+    given = [score for score in scores if score.intervals is not None]
+    if not given:
+        return
+    columns = ["all", *(bucket_name(each.first, each.last) for each in given[0].buckets)]
+    table = simple_table("method", *columns, title="90% intervals: how many held the next loss (and their width)")
+    for score in given:
+        assert score.intervals is not None
+        table.add_row(
+            escape(label(score.method)),
+            *(
+                "-" if each.coverage is None or each.width is None else f"{each.coverage:.2f} ({each.width:.2f})"
+                for each in (score.intervals, *score.buckets)
+            ),
+        )
+    open_console().print(table)
+
+
+def _print_comparisons(report: Report) -> None:
+    from hpo.cli.show import open_console, simple_table
+    from hpo.cli.text import escape
+    from hpo.replay.report import difference_text, label, ratio_text
+    from hpo.replay.scores import CLOSE
+
+    if not report.comparisons:
+        return
+    base = escape(label(report.baseline))
+    for kind, words in (("minmax", "min-max regret"), ("median", "median regret")):
+        points = [each.at for each in report.comparisons[0].differences if each.kind == kind]
+        table = simple_table(
+            f"less {base}",
+            *(f"at {n}" for n in points),
+            f"trials to {CLOSE:g}, ratio",
+            title=f"difference in {words} from {base}: 95% over tasks, p after Holm",
+        )
+        for comparison in report.comparisons:
+            texts = [difference_text(each) for each in comparison.differences if each.kind == kind]
+            table.add_row(escape(label(comparison.method)), *texts, ratio_text(comparison, kind))
+        open_console().print(table)

@@ -1,0 +1,1 @@
+"""Tuning methods replayed on tasks whose runs are already recorded."""

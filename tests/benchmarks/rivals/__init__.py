@@ -1,0 +1,1 @@
+"""What ours is raced against: other storages, and other ways to choose the next configuration."""
