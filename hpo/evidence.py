@@ -17,6 +17,9 @@ from hpo.statistics.loss_scale import LossScale
 from storage.arrays import counted_values
 from storage.summaries import StudySample
 
+PAST_TRIALS = 8192  # over all past studies together ...
+PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
@@ -90,6 +93,11 @@ def look_back(
         task=PastTask(X=encoding.canonical(points), y=y, weight=known**2, scale=scale),
         landmarks=placed[_best_and_some(y, most_landmarks, rng)],
     )
+
+
+def share_of_trials(past_studies: int) -> int:
+    """How many trials of each of so many past studies are looked at."""
+    return int(np.clip(PAST_TRIALS // past_studies, *PAST_TRIALS_OF_A_STUDY))
 
 
 def encode_trials(trials: Sequence[FrozenTrial], encoding: Encoding) -> Array:

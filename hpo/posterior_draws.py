@@ -2,7 +2,8 @@ r"""What may the losses of a task be, at as many points as one likes? Functions 
 
 A draw is a function from the prior, made of F random features, moved to where the task was observed:
 
-    $f(x) = \phi(x)^T w + k(x, X) (K + noise)^{-1} (y - \Phi w - \epsilon)$, $w \sim N(0, I)$, $\epsilon \sim N(0, noise)$
+    $f(x) = \phi(x)^T w + k(x, X) (K + noise)^{-1} (y - \Phi w - \epsilon)$,
+    $w \sim N(0, I)$, $\epsilon \sim N(0, noise)$,
 
 so m points cost m (n + F), and not m^3 (Wilson et al., Efficiently Sampling Functions from Gaussian Process Posteriors,
 ICML 2020). The features of the Matern-5/2 kernel are cosines with frequencies from a Student t distribution with 5

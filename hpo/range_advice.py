@@ -15,7 +15,8 @@ from hpo.arrays import Array
 from hpo.encoding import Encoding, decode_value
 from hpo.errors import NoHistoryError, SettingsError
 from hpo.space import Condition, SearchSpace
-from hpo.statistics.range_advice import ParameterAdvice, TaskRuns, range_advice, rate_interval
+from hpo.statistics.range_advice import ParameterAdvice, TaskRuns, range_advice
+from hpo.statistics.rates import rate_interval
 from storage.arrays import TrialArrays, counted_values, family_arrays
 from storage.database import Store
 from storage.families import list_families
@@ -158,7 +159,8 @@ def _runs(
         half = MOST_RUNS // 2
         order = np.concatenate([order[:half], np.random.default_rng(0).permutation(order[half:])[:half]])
     raw = encoding.raw([arrays.params(row) for row in rows[order]])
-    return TaskRuns(name=task, X=encoding.canonical(raw), losses=losses[order], uses=~np.isnan(raw).all(axis=0))
+    uses = np.asarray(~np.isnan(raw).all(axis=0))
+    return TaskRuns(name=task, X=encoding.canonical(raw), losses=losses[order], uses=uses)
 
 
 # Back to values

@@ -30,7 +30,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hpo.arrays import Array, Mask
 from hpo.encoding import Encoding, union
-from hpo.evidence import Evidence, PastStudy, gather, look_back
+from hpo.evidence import Evidence, PastStudy, gather, look_back, share_of_trials
 from hpo.priors.history import History
 from hpo.priors.mixture import Mixture, mixture
 from hpo.priors.portfolio import Pick, fit_shared_kernel, portfolio
@@ -49,8 +49,6 @@ RECEIPT = "hindsight:receipt"
 FIRST_POINTS = 4  # from the portfolio, then the model: the honest baseline of the leave-one-task-out runs
 SPARE_POINTS = 8  # entries behind them, where some were tried already or are being tried side by side
 PAST_STUDIES = 128  # at most, the latest
-PAST_TRIALS = 8192  # over all past studies together ...
-PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
 LANDMARKS = 1024  # configurations that may enter the portfolio, over all past studies
 MODELLED_TRIALS = 200  # beyond them: the best half and a random one
 LEAST_SHARE = 0.01  # of history, to be mentioned
@@ -319,13 +317,12 @@ class HistorySampler(BaseSampler):
 
 def _past_studies(related: Sequence[Related], encoding: Encoding) -> list[PastStudy]:
     rng = np.random.default_rng(0)
-    fewest, most = PAST_TRIALS_OF_A_STUDY
     looks = [
         look_back(
             sample,
             mapping,
             encoding,
-            most_trials=int(np.clip(PAST_TRIALS // len(related), fewest, most)),
+            most_trials=share_of_trials(len(related)),
             most_landmarks=max(2, LANDMARKS // len(related)),
             rng=rng,
         )

@@ -106,7 +106,6 @@ class _Parameter(_Section):
             raise ValueError("name a parent and its values, as in `when: {optimizer: [sgd]}`, or drop `when`")
         return when
 
-
     def _check_likely(self) -> None:
         """Raises ValueError where `likely`, which the kinds of parameters have, is not in the range."""
         likely = getattr(self, "likely")  # noqa: B009 (subclasses')

@@ -48,6 +48,15 @@ def read_yaml(path: Path) -> tuple[Any, dict[Path_, int]]:
         loader.dispose()
 
 
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of a text that `read_yaml` takes, which know where they stand in it."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
 def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -146,6 +146,66 @@ def stats(
     show.effects(target, past_effects(existing_store(storage), target), as_json=json)
 
 
+@app.command(epilog="Examples: hpo explain digits_mlp/all 7 | hpo explain digits_mlp/all | hpo explain mine 3 --json")
+def explain(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    trial: Annotated[
+        int | None, typer.Argument(min=0, help="Number of the trial; without it, a line for each.", show_default=False)
+    ] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Why a trial was proposed: what was predicted, how it came out, and which past studies it leans on."""
+    from hpo.cli import explain as explanations
+    from storage import history
+
+    store = existing_store(storage)
+    summary = history.get_study(store, study)
+    explanations.explain(summary, history.list_trials(store, summary.study_id), trial, as_json=json)
+
+
+@app.command(
+    epilog="Examples: hpo advise digits_mlp/all | hpo advise val_loss-1a2b3c4d --plot advice.png | "
+    "hpo advise val_loss-1a2b3c4d --together --write study.yaml --force"
+)
+def advise(
+    target: Annotated[
+        str, typer.Argument(help="A task or a family (`hpo studies` lists both).", metavar="TASK|FAMILY")
+    ],
+    together: Annotated[
+        bool, typer.Option("--together", help="Wider: so that good configurations lie inside all regions at once.")
+    ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="A study file to put the advice into, as `likely` values.", metavar="STUDY.yaml"),
+    ] = None,
+    hard: Annotated[bool, typer.Option("--hard", help="Narrow its ranges instead: nothing else is tried.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what each task found good (PNG, SVG, PDF).", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Change the study file; overwrite the drawing.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Where a good value of each hyperparameter lies for a new task, by what differs between past tasks.
+
+    A region is the smallest that holds a good value for 9 of 10 tasks like those of the past. For a task, its family
+    gives the advice: its own runs count as one task like the others.
+    """
+    from hpo.cli.advise import advise_and_write
+
+    advise_and_write(
+        existing_store(storage),
+        target,
+        together=together,
+        write=write,
+        hard=hard,
+        plot=plot,
+        force=force,
+        as_json=json,
+    )
+
+
 @app.command(epilog="Examples: hpo ui | hpo ui --port 5001 --mlflow sqlite:///team.db")
 def ui(
     mlflow: Mlflow = None,

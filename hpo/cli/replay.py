@@ -79,9 +79,9 @@ def replay(
 ) -> None:
     """Tune recorded tasks again: how many trials would each method have needed?
 
-    One task at a time is left out; the history holds the others only. A method chooses among the configurations that were
-    recorded for the task and is shown what they were worth, so nothing is trained. With --out, Ctrl-C loses nothing: the
-    same command goes on.
+    One task at a time is left out; the history holds the others only. A method chooses among the configurations that
+    were recorded for the task and is shown what they were worth, so nothing is trained. With --out, Ctrl-C loses
+    nothing: the same command goes on.
     """
     from datetime import UTC, datetime
 
@@ -101,9 +101,10 @@ def replay(
     families = read_source(place, family=family, rows=rows, say=notes.append)
     for note in notes:
         typer.echo(note, err=True)
-    race = Race(
-        tasks=chosen_tasks(families, tasks), methods=names, regime=regime, budget=budget, seeds=range(seeds), rows=rows
-    )
+    chosen = chosen_tasks(families, tasks)
+    if not chosen:
+        raise SettingsError(f"--tasks {tasks}: name one task at least")
+    race = Race(tasks=chosen, methods=names, regime=regime, budget=budget, seeds=range(seeds), rows=rows)
     runs = _run(race, jobs, files, fresh=fresh)
     setting = Setting(
         source=_without_password(place),

@@ -37,7 +37,7 @@ def plot_curves(runs: Sequence[Run], path: Path, *, title: str) -> None:
                 panel.fill_between(trials, np.maximum(low, LEAST_SHOWN / 10), high, color=colour, alpha=0.13, lw=0)
         panel.set_yscale("log")
         panel.set_ylim(max(LEAST_SHOWN, lowest * 0.6), 1.05)
-        panel.set_xlim(1, max(2, max(run.budget for run in runs)))
+        panel.set_xlim(1, max(2, *(run.budget for run in runs)))
         panel.set_xlabel("trials")
         panel.set_title(TITLES[kind], fontsize=11)
         panel.grid(visible=True, which="both", alpha=0.2)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor
 
 from hpo.arrays import Array
 from hpo.encoding import Encoding
@@ -113,6 +112,8 @@ class _PastTask:
     """The normalised regret of one past task: as measured, or what its forest expects."""
 
     def __init__(self, past: PastRuns, encoding: Encoding) -> None:
+        from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - slow to import, and other methods need it not
+
         self._encoding = encoding
         best, middle = past.losses.min(), np.median(past.losses)
         regret = np.clip((past.losses - best) / max(middle - best, np.finfo(float).tiny), 0.0, 1.0)

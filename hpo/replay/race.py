@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -142,7 +143,7 @@ class Runner:
             problem = self._problems[family.fingerprint].of(task, seed)
             with threadpool_limits(limits=1):
                 chosen, seconds, intervals = replay(
-                    self._methods[unit.method], unit.method, problem, task, seed, race.budget
+                    self._methods[unit.method], problem, task, seed=seed, budget=race.budget, name=unit.method
                 )
             yield Run(
                 table=family.table,
@@ -165,16 +166,17 @@ class Runner:
 
 
 def replay(
-    method: Method, name: str, problem: Problem, task: RecordedTask, seed: int, budget: int
+    method: Method, problem: Problem, task: RecordedTask, *, seed: int, budget: int, name: str | None = None
 ) -> tuple[list[int], list[float], list[tuple[float, float] | None]]:
     """Let a method choose `budget` rows of a task: the rows, the seconds that each took, the intervals.
 
-    Raises MethodFailedError where it raises, or chooses what is not there or was tried.
+    name: of the method, as errors call it. Raises MethodFailedError where it raises, or chooses what is not there or
+    was tried.
     """
     rows: list[int] = []
     seconds: list[float] = []
     intervals: list[tuple[float, float] | None] = []
-    where = f"method {name} failed on task {task.name} with seed {seed}"
+    where = f"method {name or method.name} failed on task {task.name} with seed {seed}"
     begun = time.perf_counter()
     try:
         chooser = method.begin(problem, seed)
@@ -208,39 +210,44 @@ def _here(race: Race, units: Iterable[_Unit]) -> Iterator[Run]:
 def _in_processes(race: Race, units: Sequence[_Unit], jobs: int) -> Iterator[Run]:
     """The runs as they end. Each process is given a piece when it has done another."""
     context = get_context("spawn")  # a process that has threads must not be forked
-    waiting = iter(units)
-    workers: dict[Connection, object] = {}
     processes = []
+    waiting = iter(units)
     try:
         with _one_thread_each():
             for _ in range(jobs):
-                ours, theirs = context.Pipe()
+                connection, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, race), daemon=True)
                 process.start()
                 theirs.close()
-                processes.append(process)
-                workers[ours] = process
-        while workers:
-            for connection in wait(list(workers)):
-                assert isinstance(connection, Connection)
-                try:
-                    message = connection.recv()
-                except EOFError:
-                    raise MethodFailedError("a process that replayed methods has died; was it out of memory?") from None
+                processes.append((process, connection))
+        working = [connection for _, connection in processes]
+        while working:
+            for ready in wait(working):
+                connection = cast(Connection, ready)
+                message = _received(connection)
                 if isinstance(message, Run):
                     yield message
-                elif isinstance(message, _Failure):
-                    raise MethodFailedError(message.said) from RuntimeError(message.traceback)
-                else:
-                    unit = next(waiting, None)
-                    connection.send(unit)
-                    if unit is None:
-                        del workers[connection]
+                    continue
+                unit = next(waiting, None)
+                connection.send(unit)
+                if unit is None:
+                    working.remove(connection)
     finally:
-        for process in processes:
-            process.terminate() if workers else process.join()
-        for process in processes:
+        for process, connection in processes:
+            connection.close()
+            process.terminate()  # it is idle, or we have failed or been interrupted
             process.join()
+
+
+def _received(connection: Connection) -> Any:
+    """What a process says. Raises MethodFailedError where it has failed or died."""
+    try:
+        message = connection.recv()
+    except (EOFError, OSError):
+        raise MethodFailedError("a process that replayed methods has died; was it out of memory?") from None
+    if isinstance(message, _Failure):
+        raise MethodFailedError(message.said) from RuntimeError(message.traceback)
+    return message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +269,8 @@ def _work(connection: Connection, race: Race) -> None:
             for run in runner.runs(unit):
                 connection.send(run)
             connection.send(_READY)
-    except (EOFError, BrokenPipeError):
-        return  # nobody is there any more
+    except (EOFError, OSError):
+        return  # nobody listens any more
     except Exception as error:
         connection.send(_Failure(said=str(error), traceback=traceback.format_exc()))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,14 +27,13 @@ from hpo.encoding import Encoding, encode_value
 from hpo.errors import NoHistoryError
 from hpo.space import SearchSpace
 from storage.arrays import TrialArrays, counted_values, family_arrays
-from storage.errors import FamilyNotFoundError
+from storage.errors import FamilyNotFoundError, did_you_mean
 from storage.families import Family, list_families
 from storage.history import list_studies
-from storage.importers.recorded import is_recorded_table
-from storage.importers.recorded_curves import CURVES_FILE
-from storage.importers.table import FILE_KINDS, import_table
+from storage.overview import overview
 from storage.schema import Store, open_store
 
+NO_STORES = (".csv", ".tsv", ".parquet")
 FEWEST_ROWS = 10  # distinct configurations of a task that is worth replaying
 
 Say = Callable[[str], None]
@@ -134,26 +133,33 @@ def _too_few(family: RecordedFamily) -> str:
 # Where they are
 
 
-def _stores(source: str) -> Iterator[tuple[str, Any]]:
+def _stores(source: str) -> Iterator[tuple[str, AbstractContextManager[Store]]]:
     """What each store is called, and a context in which it is open."""
+    from storage.importers.recorded import is_recorded_table  # noqa: PLC0415 - slow: the processes of a race do without
+
     path = Path(source)
     if "://" in source:
         yield _name_of_url(source), _opened(source)
     elif not path.exists():
-        raise NoHistoryError(f"there is no history, file or folder {source}")
-    elif path.is_dir() and not is_recorded_table(path):
-        inside = [folder for folder in sorted(path.iterdir()) if is_recorded_table(folder)]
-        for folder in inside or [path]:
+        raise NoHistoryError(f"there is no history and no recorded table at {source}")
+    elif path.is_dir():
+        tables = [folder for folder in (path, *sorted(path.iterdir())) if is_recorded_table(folder)]
+        if not tables:
+            raise NoHistoryError(f"there is no recorded table in {source}: no space.json. {_OTHER_RUNS}")
+        for folder in tables:
             yield folder.resolve().name, _imported(folder)
-    elif path.is_dir() or path.suffix.lower() in FILE_KINDS:
-        yield path.resolve().stem if path.is_file() else path.resolve().name, _imported(path)
+    elif path.suffix.lower() in NO_STORES:
+        raise NoHistoryError(f"{source} is no history and no recorded table. {_OTHER_RUNS}")
     else:
         yield path.stem, _opened(f"sqlite:///{path}")
 
 
+_OTHER_RUNS = "Other runs are replayed from a history: see `hpo history import --help`."
+
+
 def _name_of_url(url: str) -> str:
     """The database's name: no password, no host."""
-    return Path(url.split("://", 1)[1].split("?")[0]).stem or "history"
+    return Path(url.partition("://")[2].partition("?")[0]).stem or "history"
 
 
 @contextmanager
@@ -171,17 +177,18 @@ def _opened(url: str) -> Iterator[Store]:
 @contextmanager
 def _imported(path: Path) -> Iterator[Store]:
     """A store that holds a table and nothing else, without its curves."""
+    from storage.importers.recorded_curves import CURVES_FILE  # noqa: PLC0415 - as above
+    from storage.importers.table import import_table  # noqa: PLC0415 - as above
+
     with tempfile.TemporaryDirectory(prefix="hpo-replay-") as folder:
-        if path.is_dir():
-            without_curves = Path(folder) / path.resolve().name
-            without_curves.mkdir()
-            for file in path.resolve().iterdir():
-                if file.name != CURVES_FILE:
-                    (without_curves / file.name).symlink_to(file)
-            path = without_curves
+        table = Path(folder) / "table" / path.resolve().name
+        table.mkdir(parents=True)
+        for file in path.resolve().iterdir():
+            if file.name != CURVES_FILE:
+                (table / file.name).symlink_to(file)
         store = open_store(f"sqlite:///{folder}/history.db")
         try:
-            import_table(store, path)
+            import_table(store, table)
             yield store
         finally:
             store.dispose()
@@ -192,6 +199,8 @@ def _imported(path: Path) -> Iterator[Store]:
 
 def _families_of(store: Store, table: str, rows: int, say: Say) -> list[RecordedFamily]:
     tasks = {study.study_id: study.task or study.name for study in list_studies(store)}
+    for study, reason in overview(store).quarantine.items():
+        say(f"{table}: left out study {study}, which is in quarantine: {reason}")
     found = []
     for family in list_families(store):
         if len(family.directions) != 1:
@@ -287,23 +296,21 @@ def chosen_tasks(families: Sequence[RecordedFamily], tasks: str | None) -> list[
 
     tasks: a number (of each family), or names with commas between. Raises NoHistoryError for a name that is not there.
     """
+    everything = [(family, task) for family in families for task in family.tasks]
     if tasks is None:
-        return [(family, task) for family in families for task in family.tasks]
-    if tasks.strip().isdigit():
-        return [(family, task) for family in families for task in _sample(family, int(tasks))]
+        return everything
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    found = []
-    for name in names:
-        named = [
-            (family, task) for family in families for task in family.tasks if name in (task.name, _last_part(task.name))
-        ]
-        if not named:
-            from storage.errors import did_you_mean
-
-            known = [task.name for family in families for task in family.tasks]
-            raise NoHistoryError(f"there is no task {name!r} to replay.{did_you_mean(name, known)}")
-        found += [pair for pair in named if pair not in found]
-    return found
+    named = {name: [pair for pair in everything if name in (pair[1].name, _last_part(pair[1].name))] for name in names}
+    if len(names) == 1 and tasks.strip().isdigit():
+        count = int(names[0])
+        is_a_name = named[names[0]] and count > max(len(family.tasks) for family in families)
+        if not is_a_name:
+            return [(family, task) for family in families for task in _sample(family, count)]
+    for name, found in named.items():
+        if not found:
+            hint = did_you_mean(name, [task.name for _, task in everything])
+            raise NoHistoryError(f"there is no task {name!r} to replay.{hint}")
+    return [pair for pair in everything if any(pair in found for found in named.values())]
 
 
 def _last_part(name: str) -> str:

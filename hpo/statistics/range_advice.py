@@ -2,8 +2,8 @@ r"""Which range of each hyperparameter holds a good value for the next task?
 
 1. Per past task a Gaussian process on its runs, the kernel shared by all tasks, gives s posterior draws of its losses.
 2. A draw's profile $g(v)$ of parameter j is the smallest normalised regret over configurations with $x_j = v$ (0 at the
-   best, 1 at the median of the space); its *good set* is $\{v : g(v) \le tolerance\}$. Where few runs leave it open, the
-   draws differ.
+   best, 1 at the median of the space); its *good set* is $\{v : g(v) \le tolerance\}$. Where few runs leave it open,
+   the draws differ.
 3. The advised region is the smallest one that meets the good sets of enough tasks.
 
 How much is enough. With r of T tasks missed and a region held in place by e tasks (its two ends, its choices), a new
@@ -28,7 +28,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 from scipy.stats.qmc import Sobol
 
 from hpo.arrays import Array, Mask
@@ -44,6 +43,7 @@ DESIGN = 2048  # quasi-random points: a power of two
 REFERENCE = 512  # of them, on which a draw's median is taken
 ANCHORS = 16  # good configurations that are moved along a parameter
 NEIGHBOURS = 8  # good configurations that are near a value already
+LEAST_CUT = 0.1  # of a range: an end stays where less would be saved, for the best may be right there (heuristic)
 EXHAUSTIVE_CHOICES = 10  # up to so many, every set of choices is considered
 STRICTNESS = (1.0, 0.5, 0.25, 0.1, 0.0)  # parts of the tolerance, for regions that are to hold together
 BOXED = 64  # good configurations that are moved into the box of all regions
@@ -114,11 +114,18 @@ class RangeAdvice:
 
     parameters: tuple[ParameterAdvice, ...]  # those that some task has used
     tasks: tuple[str, ...]  # t
-    joint_hits: Array  # (t,) share of a task's draws with a good configuration inside all regions that the others advise
+    joint_hits: (
+        Array  # (t,) share of a task's draws with a good configuration inside all regions that the others advise
+    )
 
 
 def range_advice(
-    tasks: Sequence[TaskRuns], space: Coordinates, *, seed: int = 0, tolerance: float = TOLERANCE, together: bool = False
+    tasks: Sequence[TaskRuns],
+    space: Coordinates,
+    *,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    together: bool = False,
 ) -> RangeAdvice:
     """The smallest region of each parameter that holds a good value for a new task like these, t >= 1, n_t >= 1.
 
@@ -133,7 +140,7 @@ def range_advice(
     surfaces = [_Surface.of(PosteriorDraws.of(features, task.X, task.y, DRAWS, rng), design) for task in past]
     profiles = [_profile(tasks, surfaces, space, j) for j in range(len(space.names))]
     for strictness in STRICTNESS if together else STRICTNESS[:1]:
-        advice = _advice(tasks, surfaces, space, profiles, tolerance, strictness)
+        advice = _advice(tasks, surfaces, space, profiles, tolerance=tolerance, strictness=strictness)
         if advice.joint_hits.mean() >= SHARE:
             break
     return advice
@@ -151,6 +158,7 @@ def _advice(
     surfaces: Sequence[_Surface],
     space: Coordinates,
     profiles: Sequence[_Profile],
+    *,
     tolerance: float,
     strictness: float,
 ) -> RangeAdvice:
@@ -187,14 +195,6 @@ def _met(good: Mask, inside: Mask) -> Array:
     """The share of each task's draws with a good value in a region of its own. good: (t, s, v), inside: (t, v)."""
     met: Array = (good & inside[:, None, :]).any(axis=2).mean(axis=1)
     return met
-
-
-def rate_interval(hits: float, n: int, share: float = 0.95) -> tuple[float, float]:
-    """The interval for a rate of which `hits` of `n` were seen (Jeffreys; Brown, Cai and DasGupta, 2001)."""
-    a, b, tail = hits + 0.5, n - hits + 0.5, (1.0 - share) / 2.0
-    low = 0.0 if hits <= 0 else float(betaincinv(a, b, tail))
-    high = 1.0 if hits >= n else float(betaincinv(a, b, 1.0 - tail))
-    return low, high
 
 
 # The surfaces of the tasks --------------------------------------------------------------------------------------------
@@ -320,6 +320,9 @@ def _regions(good: Mask, *, is_choice: bool) -> _Regions:
         sizes, ends = inside.mean(axis=1), inside.sum(axis=1)
     else:
         low, high = np.triu_indices(v)
+        cuts = np.stack([low, v - 1 - high]) / (v - 1)
+        is_worth_it = ((cuts == 0.0) | (cuts >= LEAST_CUT)).all(axis=0)
+        low, high = low[is_worth_it], high[is_worth_it]
         places = np.arange(v)
         inside = (places >= low[:, None]) & (places <= high[:, None])
         sizes = np.maximum(high - low, 1) / (v - 1) if v == VALUES else (high - low + 1) / v

@@ -67,12 +67,16 @@ def _thompson(problem: Problem, scores: Scores, seed: int, rows: Sequence[int], 
 
 
 def _updated(problem: Problem, scores: Scores, seed: int, rows: Sequence[int], losses: Array) -> Choice:
-    if not rows:
-        return Choice(row=int(np.argmin(scores.mean)))
     rng, tried = at_trial(problem, seed, rows), list(rows)
+    says_nothing = not scores.mean.any()  # there is no past
+    if not rows:
+        return (
+            _thompson(problem, scores, seed, rows, losses) if says_nothing else Choice(row=int(np.argmin(scores.mean)))
+        )
     X, categorical = problem.points, problem.encoding.categorical
     own = normal_scores(losses) if len(rows) > 1 else np.zeros(1)
-    spread = max(float(scores.mean[tried].std()), LEAST_DEVIATION) / max(float(own.std()), 1e-12) if own.any() else 0.0
+    least = 1.0 if says_nothing else LEAST_DEVIATION
+    spread = max(float(scores.mean[tried].std()), least) / float(own.std()) if own.any() else 0.0
     z = scores.mean[tried].mean() + spread * own  # a few good rows do not look like the whole task
     rest = (z - scores.mean[tried]) / scores.deviation[tried]
     process = GaussianProcess(X=X[tried], y=rest, kernel=fit_kernel([(X[tried], rest)], categorical, rng, restarts=1))
@@ -109,7 +113,10 @@ def _regressed(problem: Problem, tasks: Sequence[tuple[Array, Array]]) -> Scores
     parts = [(X[chosen], z[chosen]) for X, z in tasks for chosen in [rng.permutation(len(z))[:most]]]
     X, z = np.vstack([X for X, _ in parts]), np.concatenate([z for _, z in parts])
     with threadpool_limits(1):
-        mean = HistGradientBoostingRegressor(random_state=0).fit(X, z)
-        rest = HistGradientBoostingRegressor(random_state=0).fit(X, (z - mean.predict(X)) ** 2)
+        trees = partial(
+            HistGradientBoostingRegressor, categorical_features=problem.encoding.categorical, random_state=0
+        )
+        mean = trees().fit(X, z)
+        rest = trees().fit(X, (z - mean.predict(X)) ** 2)
         variance = np.maximum(rest.predict(problem.points), LEAST_DEVIATION**2)
         return Scores(mean=mean.predict(problem.points), deviation=np.sqrt(variance))

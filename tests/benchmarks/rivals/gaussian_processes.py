@@ -1,7 +1,7 @@
 """A Gaussian process on the new task alone, after three kinds of start: what a tuner with history must beat.
 
-`gp` starts with rows far from each other, `gp+portfolio` with four rows that cover the past tasks, `history-mean` with
-what the past tasks say on average, which stays the process's prior mean.
+`plain-gp` starts with rows far from each other, `plain-gp+portfolio` with four rows that cover the past tasks,
+`history-mean` with what the past tasks say on average, which stays the process's prior mean.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from tests.benchmarks.rivals.past_models import PastModel, mean_of_past, past_mo
 from tests.benchmarks.rivals.rows import RowChooser, at_trial, best_untried, farthest_untried, interval90
 
 FIRST_ROWS = 4
-LEAST_SPREAD = 0.3  # of the history's mean at the rows tried, where the new task's losses are put on its scale; heuristic
+LEAST_SPREAD = (
+    0.3  # of the history's mean at the rows tried, where the new task's losses are put on its scale; heuristic
+)
 
 
 class PlainGP:
     """Four rows far from each other, then expected improvement under one kernel of maximum posterior."""
 
-    name = "gp"
+    name = "plain-gp"
 
     def begin(self, problem: Problem, seed: int) -> RowChooser:
         """Start on a problem; the seed decides the first rows."""
@@ -43,7 +45,7 @@ class PlainGP:
 class GPPortfolio:
     """Four rows of a greedy portfolio, then as the plain process: the honest baseline of tuning with history."""
 
-    name = "gp+portfolio"
+    name = "plain-gp+portfolio"
 
     def begin(self, problem: Problem, seed: int) -> RowChooser:
         """Start on a problem; the seed decides only where the fit of the kernel starts."""
@@ -71,14 +73,14 @@ class HistoryMean:
     def begin(self, problem: Problem, seed: int) -> RowChooser:
         """Start on a problem; the seed decides only where the fit of the kernel starts."""
         models = past_models(problem)
-        mean = mean_of_past(models) if models else np.zeros(len(problem.points))
+        mean = mean_of_past(models) if models else None
         return RowChooser(next_row=partial(self._next, problem, mean, seed))
 
-    def _next(self, problem: Problem, mean: Array, seed: int, rows: Sequence[int], losses: Array) -> Choice:
+    def _next(self, problem: Problem, mean: Array | None, seed: int, rows: Sequence[int], losses: Array) -> Choice:
         categorical, rng = problem.encoding.categorical, at_trial(problem, seed, rows)
-        if not mean.any() and len(rows) < FIRST_ROWS:
+        if mean is None and len(rows) < FIRST_ROWS:
             return Choice(row=farthest_untried(problem.points, categorical, rows, rng))
-        if not rows:
+        if mean is not None and not rows:
             return Choice(row=int(np.argmin(mean)))
         return most_improving(problem.points, categorical, rows, losses, rng, prior_mean=mean)
 

@@ -30,7 +30,7 @@ STABILISING_NOISE = 1e-12  # of `optuna._gp.acqf.LogEI`
 
 
 class OptunaGP:
-    """GPSampler: its kernel fit and its log expected improvement; inactive parameters rest, so that all are modelled."""
+    """GPSampler: its kernel fit and log expected improvement; inactive parameters rest, so that all are modelled."""
 
     name = "optuna-gp"
 
@@ -79,9 +79,7 @@ class OptunaTPE:
         return RowChooser(next_row=partial(_densest, problem, _internal(problem), seed))
 
 
-def _densest(
-    problem: Problem, internal: Mapping[str, Array], seed: int, rows: Sequence[int], losses: Array
-) -> Choice:
+def _densest(problem: Problem, internal: Mapping[str, Array], seed: int, rows: Sequence[int], losses: Array) -> Choice:
     if len(rows) < STARTUP_TRIALS:
         return Choice(row=random_untried(len(problem.points), rows, at_trial(problem, seed, rows)))
     ranked = [rows[i] for i in np.argsort(losses, kind="stable")]

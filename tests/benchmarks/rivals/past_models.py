@@ -28,7 +28,7 @@ class PastModel:
     """A past task at the rows (m): on the scale of its own standardised losses."""
 
     process: GaussianProcess
-    points: Array  # (m, d) the rows
+    points: Array  # (m, d) the rows, as far as the task can tell them apart
     measured: Array  # (m,) standardised losses where the task ran the very row, else NaN
 
     @cached_property
@@ -76,7 +76,9 @@ def past_models(problem: Problem) -> list[PastModel]:
 def _model(past: PastRuns, points: Array, categorical: Mask) -> PastModel:
     key = content(past.X, past.losses, categorical)
     process, scale = _processes.get(key, lambda: _fitted(past.X, past.losses, categorical))
-    return PastModel(process=process, points=points, measured=_measured(past, scale, points))
+    never_varied = np.ptp(past.X, axis=0) == 0.0  # it says nothing of such a parameter, whatever the row has
+    seen = np.where(never_varied, past.X[0], points)
+    return PastModel(process=process, points=seen, measured=_measured(past, scale, points))
 
 
 def _fitted(X: Array, losses: Array, categorical: Mask) -> tuple[GaussianProcess, LossScale]:

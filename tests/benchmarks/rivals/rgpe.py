@@ -80,7 +80,9 @@ class RankWeighted:
     def _misordered(self, rows: list[int], losses: Array) -> Array:
         """Pairs of tried rows in the wrong order, per source and draw: shape (t, s)."""
         total = np.zeros((len(self.sources), DRAWS))
-        draws = np.array([source.draws[:, rows] for source in self.sources]).reshape(len(self.sources), DRAWS, -1)
+        draws = np.array([source.draws[:, rows] for source in self.sources]).reshape(
+            len(self.sources), DRAWS, len(rows)
+        )
         for i in range(1, len(rows)):
             truth = losses[i] < losses[:i]
             total += ((draws[:, :, i, None] < draws[:, :, :i]) != truth).sum(axis=2)

@@ -1,0 +1,226 @@
+"""What `hpo advise` prints and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import CategoricalDistribution
+
+from hpo.cli.show import number, open_console, print_json, simple_table
+from hpo.cli.text import escape, visible
+from hpo.errors import SettingsError
+from hpo.space import describe
+from hpo.statistics.range_advice import SHARE, TOLERANCE
+
+if TYPE_CHECKING:
+    from hpo.advised_file import AdvisedFile
+    from hpo.range_advice import Advice, Region
+    from storage.database import Store
+
+FEW_TASKS = 3  # with fewer nothing can be promised
+
+
+def advise_and_write(
+    store: Store,
+    target: str,
+    *,
+    together: bool,
+    write: Path | None,
+    hard: bool,
+    plot: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """`hpo advise`."""
+    if hard and write is None:
+        raise SettingsError("--hard goes with --write STUDY.yaml: it narrows the ranges of that file")
+    if plot is not None and plot.exists() and not force:
+        raise SettingsError(f"{plot} is there already; --force overwrites it")
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from hpo.range_advice import advise
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        advice = advise(store, target, together=together)
+    file = None
+    if write is not None:
+        from hpo.advised_file import advised_file
+
+        file = advised_file(write, advice, hard=hard)
+    is_written = file is not None and bool(file.changed) and force
+    if file is not None and is_written:
+        file.write()
+    if plot is not None:
+        from hpo.advice_figure import save_figure
+
+        save_figure(advice, plot)
+    if as_json:
+        print_json(_fields(advice, together) | ({} if file is None else {"file": _file_fields(file, is_written)}))
+    else:
+        _print(advice, together=together)
+        if file is not None:
+            _print_file(file, hard=hard, is_written=is_written)
+        if plot is not None:
+            print(f"drawn: {plot}")
+    if file is not None and file.changed and not is_written:
+        raise SettingsError(f"{file.path} is as it was; --force writes these changes")
+
+
+def _print(advice: Advice, *, together: bool) -> None:
+    console = open_console()
+    tasks = len(advice.tasks)
+    metric = f"{advice.metric or 'value'} ({advice.direction})"
+    console.print(
+        f"[bold]{escape(advice.family)}[/]  {escape(metric)}, {_count(tasks, 'past task')}, {advice.runs:,} runs"
+    )
+    if advice.target != advice.family:
+        own = (
+            f"its own runs count as one of the {tasks} tasks"
+            if advice.own_task
+            else "it has no runs to speak of itself"
+        )
+        console.print(
+            f"for task {escape(advice.target)}: what its family advises; {own if tasks > 1 else 'it is the only one'}"
+        )
+    table = simple_table(
+        "parameter", "range", "a good value is likely in", "kept", "tasks hit", "95% interval", "promise", "",
+        numbers=("kept", "tasks hit", "95% interval", "promise"),
+    )  # fmt: skip
+    for region in advice.regions:
+        low, high = region.hit_interval
+        t = len(region.statistics.tasks)
+        table.add_row(
+            escape(region.name),
+            escape(describe(region.distribution)),
+            "[dim]anywhere[/]" if region.is_everything else f"[bold]{escape(_region_text(region))}[/]",
+            f"{region.statistics.kept:.0%}",
+            f"{_hits(region)} of {t}" if t > 1 else "-",
+            f"{low:.0%} … {high:.0%}" if t > 1 else "-",
+            "-" if region.is_everything or t < FEW_TASKS else f"{_floor_percent(region.statistics.promise)}",
+            escape(_remark(region, tasks)),
+        )
+    console.print(table)
+    for sentence in _sentences(advice, together=together):
+        console.print(escape(sentence), soft_wrap=True)
+
+
+def _sentences(advice: Advice, *, together: bool) -> list[str]:
+    tasks = len(advice.tasks)
+    said = [
+        f"good: at most {TOLERANCE:.0%} of the way from a task's best configuration to its median one, by a model "
+        "of its runs"
+    ]
+    if tasks == 1:
+        said.append("one task only: this is where its own good values lie, and says nothing about how tasks differ")
+        return said + _about_left_out(advice)
+    if tasks < FEW_TASKS:
+        said.append("two tasks: the regions span what both found good; how much tasks differ is hardly known yet")
+    else:
+        said.append("tasks hit: each one left out, with a good value where the others advise; promise: for a new task")
+    if FEW_TASKS <= tasks < 20:
+        said.append(f"{tasks} tasks cannot promise {SHARE:.0%}, which takes 20: the regions meet all of them")
+    low, high = advice.joint_interval
+    sentence = (
+        f"all at once: {advice.joint_rate:.0%} of the tasks ({low:.0%} … {high:.0%}) have a good configuration inside "
+        "all regions that the others advise"
+    )
+    if advice.joint_rate < SHARE and not together:
+        sentence += "; --together widens them until more have"
+    return [*said, sentence, *_about_left_out(advice)]
+
+
+def _about_left_out(advice: Advice) -> list[str]:
+    said = []
+    if advice.left_out:
+        said.append(f"left out, with too few finished runs: {', '.join(advice.left_out)}")
+    if advice.unused:
+        said.append(f"no advice where nothing varied: {', '.join(advice.unused)}")
+    return said
+
+
+def _region_text(region: Region) -> str:
+    if isinstance(region.distribution, CategoricalDistribution):
+        return ", ".join(map(str, region.likely))
+    low, high = region.likely
+    return number(float(low)) if low == high else f"{number(float(low))} … {number(float(high))}"
+
+
+def _remark(region: Region, tasks: int) -> str:
+    remarks = []
+    if region.condition is not None:
+        values = " or ".join(map(str, region.condition.values))
+        remarks.append(f"when {region.condition.parent} is {values}")
+    if region.hardly_matters:
+        remarks.append("hardly matters")
+    elif len(region.statistics.tasks) < tasks:
+        remarks.append(f"used by {_count(len(region.statistics.tasks), 'task')}")
+    return ", ".join(remarks)
+
+
+def _hits(region: Region) -> str:
+    hits = float(region.statistics.hits.sum())
+    return f"{hits:.0f}" if abs(hits - round(hits)) < 0.05 else f"{hits:.1f}"
+
+
+def _floor_percent(share: float) -> str:
+    return f"{int(100 * share + 1e-9)}%"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _print_file(file: AdvisedFile, *, hard: bool, is_written: bool) -> None:
+    console = open_console()
+    what = "narrower ranges" if hard else "likely values"
+    if not file.changed:
+        print(f"\n{file.path}: nothing to change")
+    else:
+        print(f"\n{file.path}: {what}{' written' if is_written else ', not yet written'}")
+    for line in file.diff:
+        colour = {"-": "red", "+": "green"}.get(line[:1], "dim")
+        console.print(f"[{colour}]{escape(line)}[/]", soft_wrap=True)
+    for name, reason in file.left.items():
+        print(f"  {visible(name)} stays: {visible(reason)}")
+
+
+def _fields(advice: Advice, together: bool) -> dict[str, Any]:
+    return {
+        "target": advice.target,
+        "family": advice.family,
+        "metric": advice.metric,
+        "direction": advice.direction,
+        "tasks": list(advice.tasks),
+        "own_task": advice.own_task,
+        "runs": advice.runs,
+        "left_out": list(advice.left_out),
+        "unused": list(advice.unused),
+        "together": together,
+        "parameters": [_region_fields(region) for region in advice.regions],
+        "joint": None
+        if len(advice.tasks) == 1
+        else {"hit_rate": advice.joint_rate, "hit_rate_interval95": list(advice.joint_interval)},
+    }
+
+
+def _region_fields(region: Region) -> dict[str, Any]:
+    is_choice = isinstance(region.distribution, CategoricalDistribution)
+    several = len(region.statistics.tasks) > 1
+    return {
+        "name": region.name,
+        "range": region.distribution.choices if is_choice else [region.distribution.low, region.distribution.high],  # type: ignore[attr-defined]
+        "log": bool(getattr(region.distribution, "log", False)),
+        "when": None if region.condition is None else {region.condition.parent: list(region.condition.values)},
+        "likely": list(region.likely),
+        "kept": region.statistics.kept,
+        "promise": region.statistics.promise,
+        "tasks": len(region.statistics.tasks),
+        "hit_rate": region.statistics.hit_rate if several else None,
+        "hit_rate_interval95": list(region.hit_interval) if several else None,
+        "hardly_matters": region.hardly_matters,
+    }
+
+
+def _file_fields(file: AdvisedFile, is_written: bool) -> dict[str, Any]:
+    return {"path": file.path, "written": is_written, "changed": file.changed, "left": file.left, "diff": file.diff}

@@ -1,0 +1,128 @@
+"""Why was a trial proposed, and did what was predicted come true? Receipts, as they were kept with the trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from optuna.trial import TrialState
+
+from storage.history import StudySummary, TrialRecord
+
+RECEIPT = "hindsight:receipt"  # the trial system attribute of `hpo.sampler`
+ENQUEUED = "fixed_params"  # that of Optuna for what a user enqueued
+OWN_SOURCES = ("hindsight", "optuna")  # programs that propose; the others were imported as they went
+
+Proposer: TypeAlias = Literal["hindsight", "user", "another sampler", "unknown"]
+
+ROLES = {
+    "portfolio": "portfolio: one of the few points that together do well on past studies",
+    "exploit": "exploit: the largest improvement is expected here",
+    "explore": "explore: little is known here",
+    "safety": "safety: chosen without history, in case the past misleads",
+    "start": "start: a first point that fills the space",
+    "guess": "guess: parameter by parameter, for the space was not known yet",
+    "gaussian_process": "model: the largest improvement is expected here",
+    "cold_start": "start: a first point that fills the space, without history",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What is known about the proposal of a trial; nothing of it may be known."""
+
+    proposer: Proposer
+    role: str | None
+    why: str | None
+    predicted: float | None
+    interval90: tuple[float, float] | None  # of the next value
+    improvement_probability: float | None
+    incumbent: float | None  # the best value when it was proposed
+    history_weight: float | None  # 0 to 1
+    leans_on: tuple[tuple[str, float], ...]  # studies and their weights
+    without_history: Mapping[str, Any] | None
+    pending: int | None  # trials that ran beside it
+    seconds: float | None  # that the proposal took
+    ignored: tuple[str, ...]  # sentences: what of the history did not count, and why
+
+    @property
+    def role_text(self) -> str:
+        """The role in words."""
+        if self.role is not None:
+            return ROLES.get(self.role, self.role)
+        return {
+            "user": "enqueued by you",
+            "another sampler": "proposed by another sampler, which leaves no receipt",
+            "unknown": "recorded elsewhere and imported; who proposed it is not known",
+            "hindsight": "proposed by Hindsight, which has not said why",
+        }[self.proposer]
+
+
+def receipt_of(study: StudySummary, trial: TrialRecord) -> Receipt:
+    """The receipt of a trial; fields that do not read as what they should be are left out."""
+    kept = trial.system_attrs.get(RECEIPT)
+    content: Mapping[str, Any] = kept if isinstance(kept, Mapping) else {}
+    without = content.get("without_history")
+    pending = _number(content.get("pending"))
+    return Receipt(
+        proposer=_proposer(study, trial, has_receipt=bool(content)),
+        role=_text(content.get("role")) or _text(content.get("kind")),
+        why=_text(content.get("why")),
+        predicted=_number(content.get("predicted")),
+        interval90=_interval(content.get("interval90")),
+        improvement_probability=_number(content.get("improvement_probability")),
+        incumbent=_number(content.get("incumbent")),
+        history_weight=_number(content.get("history_weight")),
+        leans_on=tuple(_sources(content.get("leans_on"))),
+        without_history=dict(without) if isinstance(without, Mapping) else None,
+        pending=None if pending is None else int(pending),
+        seconds=_number(content.get("seconds")),
+        ignored=tuple(filter(None, map(_text, _list(content.get("ignored"))))),
+    )
+
+
+def fell_inside(receipt: Receipt, trial: TrialRecord) -> bool | None:
+    """Whether the value fell into the interval; None while it is out, where nothing was predicted, or cut short."""
+    if receipt.interval90 is None or trial.state != TrialState.COMPLETE or trial.value is None:
+        return None
+    return math.isfinite(trial.value) and receipt.interval90[0] <= trial.value <= receipt.interval90[1]
+
+
+def _proposer(study: StudySummary, trial: TrialRecord, *, has_receipt: bool) -> Proposer:
+    if ENQUEUED in trial.system_attrs:
+        return "user"
+    if has_receipt:
+        return "hindsight"
+    return "another sampler" if study.source in OWN_SOURCES else "unknown"
+
+
+def _sources(content: Any) -> list[tuple[str, float]]:
+    sources = []
+    for entry in _list(content):
+        if isinstance(entry, Mapping):
+            name, weight = _text(entry.get("study")), _number(entry.get("weight"))
+            if name is not None and weight is not None:
+                sources.append((name, weight))
+    return sorted(sources, key=lambda source: -source[1])
+
+
+def _interval(content: Any) -> tuple[float, float] | None:
+    ends = [_number(end) for end in _list(content)]
+    if len(ends) != 2 or ends[0] is None or ends[1] is None:
+        return None
+    return ends[0], ends[1]
+
+
+def _number(content: Any) -> float | None:
+    is_number = isinstance(content, int | float) and not isinstance(content, bool) and math.isfinite(content)
+    return float(content) if is_number else None
+
+
+def _text(content: Any) -> str | None:
+    return content if isinstance(content, str) and content else None
+
+
+def _list(content: Any) -> Sequence[Any]:
+    return content if isinstance(content, list | tuple) else ()
