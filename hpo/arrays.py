@@ -1,4 +1,4 @@
-"""The array types of the mathematics."""
+"""The arrays of the mathematics: their types, and which rows stand for all."""
 
 from __future__ import annotations
 
@@ -9,3 +9,12 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
+
+
+def best_and_some(losses: Array, most: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Rows of at most `most` losses (n,), the best first: all of them, or the best half and as many of the others."""
+    order = np.argsort(losses, kind="stable")
+    if len(order) <= most:
+        return order
+    half = (most + 1) // 2
+    return np.concatenate([order[:half], rng.permutation(order[half:])[: most - half]])

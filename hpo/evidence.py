@@ -9,16 +9,13 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.arrays import Array
+from hpo.arrays import Array, best_and_some
 from hpo.encoding import Encoding
 from hpo.priors.portfolio import PastTask
 from hpo.space_mapping import SpaceMapping
 from hpo.statistics.loss_scale import LossScale
 from storage.arrays import counted_values
 from storage.summaries import StudySample
-
-PAST_TRIALS = 8192  # over all past studies together ...
-PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,13 +88,8 @@ def look_back(
         study_id=study.study_id,
         name=study.name,
         task=PastTask(X=encoding.canonical(points), y=y, weight=known**2, scale=scale),
-        landmarks=placed[_best_and_some(y, most_landmarks, rng)],
+        landmarks=placed[best_and_some(y, most_landmarks, rng)],
     )
-
-
-def share_of_trials(past_studies: int) -> int:
-    """How many trials of each of so many past studies are looked at."""
-    return int(np.clip(PAST_TRIALS // past_studies, *PAST_TRIALS_OF_A_STUDY))
 
 
 def encode_trials(trials: Sequence[FrozenTrial], encoding: Encoding) -> Array:
@@ -129,10 +121,3 @@ def _last_value(trial: FrozenTrial) -> float:
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         return float(trial.intermediate_values[max(trial.intermediate_values)])
     return float("nan")
-
-
-def _best_and_some(losses: Array, most: int, rng: np.random.Generator) -> list[int]:
-    """Rows of the best half of `most`, and as many of the others."""
-    order = np.argsort(losses, kind="stable")
-    best = order[: (most + 1) // 2]
-    return [*map(int, best), *map(int, rng.permutation(order[len(best) :])[: most - len(best)])]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.arrays import Array
+from hpo.arrays import Array, best_and_some
 from hpo.encoding import Encoding, decode_value
 from hpo.errors import NoHistoryError, SettingsError
 from hpo.space import Condition, SearchSpace
@@ -154,10 +154,7 @@ def _runs(
     if len(rows) < LEAST_RUNS or np.isnan(values).all():
         return None
     losses = -values if maximize else values
-    order = np.argsort(losses, kind="stable")
-    if len(order) > MOST_RUNS:
-        half = MOST_RUNS // 2
-        order = np.concatenate([order[:half], np.random.default_rng(0).permutation(order[half:])[:half]])
+    order = best_and_some(losses, MOST_RUNS, np.random.default_rng(0))
     raw = encoding.raw([arrays.params(row) for row in rows[order]])
     uses = np.asarray(~np.isnan(raw).all(axis=0))
     return TaskRuns(name=task, X=encoding.canonical(raw), losses=losses[order], uses=uses)

@@ -28,12 +28,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array, Mask, best_and_some
 from hpo.encoding import Encoding, union
-from hpo.evidence import Evidence, PastStudy, gather, look_back, share_of_trials
-from hpo.priors.history import History
+from hpo.evidence import Evidence, PastStudy, gather, look_back
+from hpo.past import FIRST_POINTS, LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.mixture import Mixture, mixture
-from hpo.priors.portfolio import Pick, fit_shared_kernel, portfolio
+from hpo.priors.portfolio import Pick
+from hpo.receipts import RECEIPT
 from hpo.search import maximise, untried
 from hpo.space import SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
@@ -43,20 +44,12 @@ from storage.summaries import StudySample
 if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
 
-RECEIPT = "hindsight:receipt"
-"""The trial system attribute that says why a configuration was proposed."""
-
-FIRST_POINTS = 4  # from the portfolio, then the model: the honest baseline of the leave-one-task-out runs
-SPARE_POINTS = 8  # entries behind them, where some were tried already or are being tried side by side
-PAST_STUDIES = 128  # at most, the latest
-LANDMARKS = 1024  # configurations that may enter the portfolio, over all past studies
 MODELLED_TRIALS = 200  # beyond them: the best half and a random one
 LEAST_SHARE = 0.01  # of history, to be mentioned
 LEADING_SOURCES = 8  # past studies that a receipt names at most
 MAPPINGS_KEPT = 4096
 WIDE_EVERY = 4  # one proposal in so many may be anywhere; the others are near good points (heuristic)
 ANCHORS = 5  # good trials whose neighbourhood is searched
-PAST_ANCHORS = 8  # of the portfolio and of the past bests, the same
 
 
 Related: TypeAlias = tuple[StudySample, SpaceMapping]
@@ -71,6 +64,10 @@ class Proposal:
     why: str  # one sentence
     predicted: float | None = None  # raw metric
     interval90: tuple[float, float] | None = None  # raw metric, of the next value
+    incumbent: float | None = None  # raw metric, the best so far
+    improvement_probability: float | None = None  # that the next value is better
+    history_weight: float | None = None
+    pending: int = 0  # trials running beside it
     leans_on: Sequence[tuple[str, float]] = field(default_factory=tuple)  # studies and their shares
 
     def receipt(self) -> dict[str, Any]:
@@ -79,24 +76,13 @@ class Proposal:
             "kind": self.kind,
             "predicted": self.predicted,
             "interval90": None if self.interval90 is None else list(self.interval90),
+            "incumbent": self.incumbent,
+            "improvement_probability": self.improvement_probability,
+            "history_weight": self.history_weight,
+            "pending": self.pending,
             "leans_on": [{"study": study, "weight": round(weight, 4)} for study, weight in self.leans_on],
             "why": self.why,
         }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Past:
-    """The related studies and what was learned from them."""
-
-    studies: Sequence[PastStudy]
-    history: History
-    picks: Sequence[Pick]  # the portfolio
-
-    @property
-    def anchors(self) -> Array:
-        """Points worth a look around, shape (a, d): the portfolio's first and the latest studies' bests."""
-        bests = [study.landmarks[0] for study in self.studies[-PAST_ANCHORS // 2 :]]
-        return np.array([*(pick.point for pick in self.picks[:FIRST_POINTS]), *bests])
 
 
 class HistorySampler(BaseSampler):
@@ -194,7 +180,7 @@ class HistorySampler(BaseSampler):
         self, study: Study, encoding: Encoding, evidence: Evidence, past: Past | None, rng: np.random.Generator
     ) -> Proposal:
         """The largest expected improvement, by history and by this study's own trials."""
-        rows = _best_and_random(evidence.losses, MODELLED_TRIALS, rng)
+        rows = np.sort(best_and_some(evidence.losses, MODELLED_TRIALS, rng))
         X, losses = evidence.X[rows], evidence.losses[rows]
         history = None if past is None else past.history
         models = mixture(X, losses, encoding.categorical, rng, pending=evidence.pending, history=history)
@@ -205,6 +191,7 @@ class HistorySampler(BaseSampler):
         point = maximise(models.log_expected_improvement, encoding, evidence.tried, anchors, rng, near=near)
         sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
         low, middle, high = (sign * loss for loss in models.quantiles(point, (0.05, 0.5, 0.95)))
+        best = float(losses.min())
         leans_on = [] if past is None else self._sources(past, models.credit(point))
         if models.history_weight < 1.0:
             leans_on.append((study.study_name, 1.0 - models.history_weight))
@@ -213,6 +200,10 @@ class HistorySampler(BaseSampler):
             kind="gaussian_process",
             predicted=middle,
             interval90=(min(low, high), max(low, high)),
+            incumbent=sign * best,
+            improvement_probability=round(models.probability_below(point, best), 4),
+            history_weight=round(models.history_weight, 4),
+            pending=len(evidence.pending),
             leans_on=sorted(leans_on, key=lambda source: -source[1]),
             why=_reason(len(evidence.losses), models, past),
         )
@@ -258,15 +249,7 @@ class HistorySampler(BaseSampler):
         studies = _past_studies(related, encoding)
         if not studies:
             return None
-        rng = np.random.default_rng(0)
-        tasks = [past.task for past in studies]
-        kernel = fit_shared_kernel(tasks, encoding.categorical, rng)
-        landmarks = np.unique(np.vstack([past.landmarks for past in studies]), axis=0)
-        past = Past(
-            studies=studies,
-            history=History(tasks=tasks, kernel=kernel),
-            picks=portfolio(tasks, landmarks, kernel, FIRST_POINTS + SPARE_POINTS, rng),
-        )
+        past = learn(studies, encoding.categorical)
         self._pasts = {key: past}
         return past
 
@@ -395,15 +378,6 @@ def _centred_latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Array:
     """
     strata = np.argsort(rng.random((n - 1, d)), axis=0)
     return np.vstack([np.full((1, d), 0.5), (strata + rng.random((n - 1, d))) / max(n - 1, 1)])
-
-
-def _best_and_random(losses: Array, most: int, rng: np.random.Generator) -> Array:
-    """Rows of at most `most` losses: all of them, or the best half and a random half."""
-    order = np.argsort(losses, kind="stable")
-    if len(order) <= most:
-        return np.sort(order)
-    half = most // 2
-    return np.sort(np.concatenate([order[:half], rng.permutation(order[half:])[: most - half]]))
 
 
 def _count(n: int, noun: str) -> str:

@@ -95,7 +95,8 @@ def table(figures: Iterable[Figure]) -> str:
         rival = "" if figure.rival is None else f"{_number(figure.rival)} {figure.unit} {figure.rival_name}".strip()
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
         ours = f"{_number(figure.ours)} {figure.unit}".strip()
-        rows.append((figure.what, ours, rival, ratio, figure.bar, figure.verdict))
+        verdict = figure.verdict if figure.is_met else f"{figure.verdict} {figure.note}".strip()
+        rows.append((figure.what, ours, rival, ratio, figure.bar, verdict))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -129,14 +129,13 @@ def replay(
 def _names(methods: str | None) -> list[str]:
     """The methods, each once. Raises SettingsError for one that is not known."""
     from hpo.errors import SettingsError
-    from hpo.replay.methods import known_methods, load_method
+    from hpo.replay.methods import METHODS, load_method
 
     if methods is None:
-        known = known_methods()
-        return [name for name in DEFAULT_METHODS if name in known]
+        return list(DEFAULT_METHODS)
     names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     if not names:
-        raise SettingsError(f"--methods names none; there are {', '.join(known_methods())}")
+        raise SettingsError(f"--methods names none; there are {', '.join(METHODS)}")
     for name in names:
         load_method(name)
     return names

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import log_expit, logsumexp, ndtr
 
 from hpo.acquisition import log_expected_improvement
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array, Mask, best_and_some
 from hpo.gaussian_process import GaussianProcess, sample_kernels
 from hpo.priors.history import DEVIATIONS, History, HistoryProcess, Outlook, candidate_scales
 from hpo.statistics.loss_scale import LossScale
@@ -73,6 +73,28 @@ class Mixture:
 
     def quantiles(self, point: Array, levels: Sequence[float]) -> list[float]:
         """Of the next raw loss at a point (d,), noise included."""
+        below, low, high = self._next_loss(point)
+        return [_bisect(below, level, low, high) for level in levels]
+
+    def probability_below(self, point: Array, loss: float) -> float:
+        """That the next raw loss at a point (d,) is smaller, noise included."""
+        below, _, _ = self._next_loss(point)
+        return below(loss)
+
+    def credit(self, point: Array) -> Array:
+        """Every past task's share in what is expected at a point (d,), shape (t,): sums to the history's weight."""
+        credit = np.zeros(self.past_tasks)
+        if self.history is None:
+            return credit
+        outlook = self.history.look(point[None, :])
+        for model in self.models:
+            if isinstance(model.process, HistoryProcess):
+                precisions = outlook.precisions(model.process.deviation)[:, 0]
+                credit[self.chosen] += model.weights.sum() * precisions / precisions.sum()
+        return credit
+
+    def _next_loss(self, point: Array) -> tuple[Callable[[float], float], float, float]:
+        """Its distribution function, and between what it surely is."""
         outlook = self._look(point[None, :])
         parts: list[tuple[float, LossScale, float, float]] = []
         for model in self.models:
@@ -90,19 +112,7 @@ class Mixture:
                 for weight, scale, mean, width in parts
             )
 
-        return [_bisect(below, level, float(ends.min()), float(ends.max())) for level in levels]
-
-    def credit(self, point: Array) -> Array:
-        """Every past task's share in what is expected at a point (d,), shape (t,): sums to the history's weight."""
-        credit = np.zeros(self.past_tasks)
-        if self.history is None:
-            return credit
-        outlook = self.history.look(point[None, :])
-        for model in self.models:
-            if isinstance(model.process, HistoryProcess):
-                precisions = outlook.precisions(model.process.deviation)[:, 0]
-                credit[self.chosen] += model.weights.sum() * precisions / precisions.sum()
-        return credit
+        return below, float(ends.min()), float(ends.max())
 
     def _look(self, points: Array) -> Outlook | None:
         return None if self.history is None else self.history.look(points)
@@ -122,7 +132,7 @@ def mixture(
     History counts by its Bayes factor against the same model without its knowledge, on the same scales: against a model
     whose scale these few losses chose, any history would look unlikely. Its prior odds are the number of past tasks.
     """
-    fitted = _best_and_some(losses, FITTED_TRIALS, rng)
+    fitted = np.sort(best_and_some(losses, FITTED_TRIALS, rng))
     models = _plain(X, losses, fitted, categorical, rng)
     past_tasks = 0 if history is None else len(history.tasks)
     chosen = np.arange(0) if history is None else history.closest(X, losses, CLOSEST_TASKS)
@@ -222,14 +232,6 @@ def _believing(model: Model, pending: Array, outlook: Outlook | None) -> Model:
     else:
         process = model.process.believing_its_mean(pending)
     return Model(process=process, scales=model.scales, weights=model.weights, noise=model.noise)
-
-
-def _best_and_some(losses: Array, most: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Rows of at most `most` losses: all of them, or the best half and a random half."""
-    order = np.argsort(losses, kind="stable")
-    if len(order) > most:
-        order = np.concatenate([order[: most // 2], rng.permutation(order[most // 2 :])[: most - most // 2]])
-    return np.sort(order)
 
 
 def _bisect(below: Callable[[float], float], level: float, low: float, high: float) -> float:

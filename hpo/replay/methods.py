@@ -17,13 +17,12 @@ import numpy as np
 
 from hpo.arrays import Array
 from hpo.errors import SettingsError
+from hpo.past import FIRST_POINTS
 from hpo.replay.optuna_methods import OptunaMethod, cma, gp_sampler, tpe
+from hpo.replay.ours import Tuner
 from hpo.replay.portfolio import Portfolio, PortfolioFirst
 from hpo.replay.problem import Choice, Chooser, Method, Problem
 from storage.errors import did_you_mean
-
-OURS = "hpo.replay.ours"  # what is shipped, and its parts: it has METHODS, too
-FIRST_POINTS = 4  # of the portfolio, before another method goes on
 
 
 class Random:
@@ -60,6 +59,9 @@ def _tpe() -> Method:
 
 
 METHODS: dict[str, Callable[[], Method]] = {
+    "history": lambda: Tuner("history", starts_from_history=True, remembers=True),
+    "gp": lambda: Tuner("gp", starts_from_history=False, remembers=False),
+    "gp+portfolio": lambda: Tuner("gp+portfolio", starts_from_history=True, remembers=False),
     "random": Random,
     "portfolio": _portfolio,
     "tpe": _tpe,
@@ -69,22 +71,11 @@ METHODS: dict[str, Callable[[], Method]] = {
 }
 
 
-def known_methods() -> dict[str, Callable[[], Method]]:
-    """Every method by its name, those of ours first."""
-    try:
-        ours = importlib.import_module(OURS).METHODS
-    except ModuleNotFoundError as error:
-        if error.name != OURS:
-            raise
-        ours = {}
-    return {**ours, **METHODS}
-
-
 def load_method(name: str) -> Method:
     """A method by its name, or a class or object of the user's by `module:Attribute`. Raises SettingsError."""
     if ":" in name:
         return _of_the_user(name)
-    known = known_methods()
+    known = METHODS
     if name not in known:
         raise SettingsError(
             f"there is no method {name!r}; there are {', '.join(known)}, and module:Attribute for one of yours."

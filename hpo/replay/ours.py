@@ -6,22 +6,19 @@ and then knows the new task only; `gp` has no history at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hpo.arrays import Array
 from hpo.encoding import Encoding
-from hpo.evidence import PastStudy, look_back, share_of_trials
-from hpo.priors.history import History
+from hpo.evidence import PastStudy, look_back
+from hpo.past import FIRST_POINTS, LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.mixture import mixture
-from hpo.priors.portfolio import fit_shared_kernel, portfolio
-from hpo.replay.problem import Choice, Chooser, Method, PastRuns, Problem
+from hpo.priors.portfolio import Pick
+from hpo.replay.problem import Choice, Chooser, PastRuns, Problem
 
-FIRST_POINTS = 4  # of the portfolio, or of the space-filling start
-MODELLED_PAST = 128  # past tasks, the latest
-LANDMARKS = 1024  # rows that may enter the portfolio
 INTERVAL = (0.05, 0.95)
 
 
@@ -32,52 +29,42 @@ class Tuner:
         self.name = name
         self._starts_from_history = starts_from_history
         self._remembers = remembers
-        self._learned: WeakKeyDictionary[Problem, _Learned] = WeakKeyDictionary()
-        self._looks: WeakKeyDictionary[PastRuns, PastStudy] = WeakKeyDictionary()
 
     def begin(self, problem: Problem, seed: int) -> Chooser:
         """What is learned of the past is the same for every seed."""
-        learned = self._learn(problem) if self._starts_from_history and problem.past else None
-        return _AtWork(problem, seed, learned, remembers=self._remembers)
-
-    def _learn(self, problem: Problem) -> _Learned:
-        if problem not in self._learned:
-            recent = problem.past[-MODELLED_PAST:]
-            most = share_of_trials(len(recent))
-            looks = [self._look(past, problem.encoding, most) for past in recent]
-            tasks = [look.task for look in looks if look is not None]
-            rng = np.random.default_rng(0)
-            kernel = fit_shared_kernel(tasks, problem.encoding.categorical, rng)
-            rows = rng.permutation(len(problem.points))[:LANDMARKS]
-            picks = portfolio(tasks, problem.points[rows], kernel, FIRST_POINTS, rng)
-            first = [int(np.flatnonzero((problem.points == pick.point).all(axis=1))[0]) for pick in picks]
-            self._learned[problem] = _Learned(History(tasks=tasks, kernel=kernel), list(dict.fromkeys(first)))
-        return self._learned[problem]
-
-    def _look(self, past: PastRuns, encoding: Encoding, most: int) -> PastStudy | None:
-        if past not in self._looks:
-            rng = np.random.default_rng(0)
-            look = look_back(past.sample, past.mapping, encoding, most_trials=most, most_landmarks=2, rng=rng)
-            if look is None:
-                return None
-            self._looks[past] = look
-        return self._looks[past]
+        past = _learned(problem) if self._starts_from_history and problem.past else None
+        return _AtWork(problem, seed, past, remembers=self._remembers)
 
 
-class _Learned:
-    """What the past says, and the rows to begin with."""
+_PASTS: WeakKeyDictionary[Problem, Past | None] = WeakKeyDictionary()
+_LOOKS: WeakKeyDictionary[PastRuns, PastStudy | None] = WeakKeyDictionary()
 
-    def __init__(self, history: History, first: Sequence[int]) -> None:
-        self.history = history
-        self.first = first
+
+def _learned(problem: Problem) -> Past | None:
+    """The past of a problem, where the rows that may be chosen are what its portfolio is made of."""
+    if problem not in _PASTS:
+        recent = problem.past[-PAST_STUDIES:]
+        most = share_of_trials(len(recent))
+        studies = [look for past in recent if (look := _look(past, problem.encoding, most)) is not None]
+        rows = np.random.default_rng(0).permutation(len(problem.points))[:LANDMARKS]
+        _PASTS[problem] = learn(studies, problem.encoding.categorical, problem.points[rows]) if studies else None
+    return _PASTS[problem]
+
+
+def _look(past: PastRuns, encoding: Encoding, most: int) -> PastStudy | None:
+    if past not in _LOOKS:
+        rng = np.random.default_rng(0)
+        _LOOKS[past] = look_back(past.sample, past.mapping, encoding, most_trials=most, most_landmarks=2, rng=rng)
+    return _LOOKS[past]
 
 
 class _AtWork:
-    def __init__(self, problem: Problem, seed: int, learned: _Learned | None, *, remembers: bool) -> None:
+    def __init__(self, problem: Problem, seed: int, past: Past | None, *, remembers: bool) -> None:
         self._problem = problem
         self._seed = seed
-        self._first = learned.first if learned else _spread_out(problem.points, np.random.default_rng(seed))
-        self._history = learned.history if learned and remembers else None
+        rng = np.random.default_rng(seed)
+        self._first = _spread_out(problem.points, rng) if past is None else _rows_of(past.picks, problem.points)
+        self._history = past.history if past is not None and remembers else None
 
     def choose(self, rows: Sequence[int], losses: Array) -> Choice:
         """The first rows, then the largest expected improvement."""
@@ -99,6 +86,12 @@ class _AtWork:
         return Choice(row=row, interval90=(low, high))
 
 
+def _rows_of(picks: Sequence[Pick], points: Array) -> list[int]:
+    """The first rows: where the portfolio's entries are among the points (m, d)."""
+    rows = [int(np.flatnonzero((points == pick.point).all(axis=1))[0]) for pick in picks]
+    return list(dict.fromkeys(rows))[:FIRST_POINTS]
+
+
 def _spread_out(points: Array, rng: np.random.Generator) -> list[int]:
     """The row nearest to the middle of all, then rows as far from those before as they can be."""
     jittered = points + rng.uniform(0.0, 1e-6, points.shape)  # equally good rows: one by chance
@@ -107,10 +100,3 @@ def _spread_out(points: Array, rng: np.random.Generator) -> list[int]:
         distance = ((jittered[:, None, :] - jittered[None, chosen, :]) ** 2).sum(axis=2).min(axis=1)
         chosen.append(int(np.argmax(distance)))
     return chosen
-
-
-METHODS: dict[str, Callable[[], Method]] = {
-    "history": lambda: Tuner("history", starts_from_history=True, remembers=True),
-    "gp": lambda: Tuner("gp", starts_from_history=False, remembers=False),
-    "gp+portfolio": lambda: Tuner("gp+portfolio", starts_from_history=True, remembers=False),
-}

@@ -14,6 +14,7 @@ import numpy as np
 
 from hpo.arrays import Array
 from hpo.encoding import Encoding
+from hpo.priors.portfolio import normalised_regret
 from hpo.replay.problem import Choice, Chooser, Method, PastRuns, Problem
 
 TREES, LEAF = 20, 4  # of a task's forest, and runs in a leaf: small, for there is one for each task (heuristic)
@@ -115,8 +116,7 @@ class _PastTask:
         from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - slow to import, and other methods need it not
 
         self._encoding = encoding
-        best, middle = past.losses.min(), np.median(past.losses)
-        regret = np.clip((past.losses - best) / max(middle - best, np.finfo(float).tiny), 0.0, 1.0)
+        regret = normalised_regret(past.losses[None, :])[0]
         self._measured = dict(zip(_keys(past.X), regret.tolist(), strict=True))
         self._forest = ExtraTreesRegressor(n_estimators=TREES, min_samples_leaf=LEAF, random_state=0)
         self._forest.fit(_one_hot(past.X, encoding), regret)

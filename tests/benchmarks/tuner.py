@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hpo.cli.show import jsonable
-from hpo.replay.methods import known_methods
+from hpo.replay.methods import METHODS
 from hpo.replay.race import Race, run_race
 from hpo.replay.regimes import REGIMES
 from hpo.replay.report import Report, Setting, difference_text, report_on
@@ -202,7 +202,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _known() -> list[str]:
-    return [*known_methods(), *RIVALS]
+    return [*METHODS, *RIVALS]
 
 
 def _default_methods() -> tuple[str, ...]:

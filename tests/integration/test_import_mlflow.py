@@ -17,7 +17,8 @@ import pytest
 from optuna import get_all_study_summaries as study_summaries
 from optuna.trial import TrialState
 
-from hpo.sampler import RECEIPT, HistorySampler
+from hpo.receipts import RECEIPT
+from hpo.sampler import HistorySampler
 from hpo.space import SearchSpace
 from storage import history
 from storage.errors import ImportFailedError

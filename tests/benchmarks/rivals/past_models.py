@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array, Mask, best_and_some
 from hpo.gaussian_process import GaussianProcess, cholesky, fit_kernel
 from hpo.replay.problem import PastRuns, Problem
 from hpo.statistics.loss_scale import LossScale
@@ -84,18 +84,9 @@ def _model(past: PastRuns, points: Array, categorical: Mask) -> PastModel:
 def _fitted(X: Array, losses: Array, categorical: Mask) -> tuple[GaussianProcess, LossScale]:
     rng = np.random.default_rng(0)
     scale = LossScale.of(losses)
-    chosen = best_half_and_some(losses, MODELLED_RUNS, rng)
+    chosen = best_and_some(losses, MODELLED_RUNS, rng)
     X, y = X[chosen], scale.standardise(losses[chosen])
     return GaussianProcess(X=X, y=y, kernel=fit_kernel([(X, y)], categorical, rng, restarts=0)), scale
-
-
-def best_half_and_some(losses: Array, most: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """At most so many runs: all, or the best of them and as many of the others by chance."""
-    if len(losses) <= most:
-        return np.arange(len(losses))
-    order = np.argsort(losses, kind="stable")
-    half = most // 2
-    return np.concatenate([order[:half], rng.permutation(order[half:])[: most - half]])
 
 
 def _measured(past: PastRuns, scale: LossScale, points: Array) -> Array:

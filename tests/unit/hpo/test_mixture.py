@@ -48,6 +48,7 @@ def test_a_history_that_is_right_counts_and_a_reversed_one_does_not():
 def test_quantiles_are_in_order_and_move_with_the_losses():
     low, middle, high = _mixture(None).quantiles(GRID[0], [0.05, 0.5, 0.95])
     assert low < middle < high
+    assert _mixture(None).probability_below(GRID[0], low) == pytest.approx(0.05, abs=1e-6)
     moved = _mixture(None, shift=100.0).quantiles(GRID[0], [0.5])[0]
     assert moved == pytest.approx(middle + 100.0, abs=1e-4)
 

@@ -8,7 +8,6 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.receipts import RECEIPT, fell_inside, receipt_of
-from hpo.sampler import RECEIPT as KEPT_AS
 
 STUDY = SimpleNamespace(name="mine", source="hindsight")
 
@@ -16,10 +15,6 @@ STUDY = SimpleNamespace(name="mine", source="hindsight")
 def trial(receipt=None, *, state=TrialState.COMPLETE, value=0.5, **attrs):
     kept = {} if receipt is None else {RECEIPT: receipt}
     return SimpleNamespace(number=0, state=state, value=value, params={}, system_attrs={**kept, **attrs})
-
-
-def test_reads_where_the_sampler_writes():
-    assert RECEIPT == KEPT_AS
 
 
 def test_reads_all_of_it():

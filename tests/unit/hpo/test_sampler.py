@@ -8,7 +8,9 @@ import numpy as np
 import optuna
 import pytest
 
-from hpo.sampler import FIRST_POINTS, RECEIPT, HistorySampler
+from hpo.past import FIRST_POINTS
+from hpo.receipts import RECEIPT
+from hpo.sampler import HistorySampler
 from hpo.space import SearchSpace
 from storage.studies import SPACE_ATTRIBUTE
 from tests.memory_history import MemoryHistory

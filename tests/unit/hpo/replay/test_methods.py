@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import optuna
 import pytest
 
 from hpo.errors import SettingsError
-from hpo.replay import methods as registry
-from hpo.replay.methods import METHODS, Random, known_methods, load_method
+from hpo.past import FIRST_POINTS
+from hpo.replay.methods import Random, load_method
 from hpo.replay.optuna_methods import OptunaMethod, nearest, tpe
 from hpo.replay.portfolio import Portfolio, greedy_order
 from hpo.replay.problem import Choice, Problem
@@ -41,6 +39,22 @@ def test_no_row_twice_and_the_same_for_a_seed(name: str) -> None:
 @pytest.mark.parametrize("name", FAST)
 def test_without_a_past(name: str) -> None:
     assert rows_of(name, regime="none") != rows_of(name, seed=1, regime="none")
+
+
+@pytest.mark.parametrize("name", ["history", "gp+portfolio", "gp"])
+@pytest.mark.parametrize("regime", ["full", "shifted-space", "none"])
+def test_the_tuner_and_its_parts(name: str, regime: str) -> None:
+    recorded = family(rows=20)
+    found = problem(regime, of=recorded)
+    rows, _, intervals = replay(load_method(name), found, recorded.tasks[0], seed=0, budget=8)
+    assert len(set(rows)) == 8
+    assert rows == replay(load_method(name), found, recorded.tasks[0], seed=0, budget=8)[0]
+    assert [ends is not None for ends in intervals] == [False] * FIRST_POINTS + [True] * (8 - FIRST_POINTS)
+
+
+def test_the_tuner_and_the_plain_process_start_alike() -> None:
+    starts = {name: rows_of(name, budget=FIRST_POINTS) for name in ("history", "gp+portfolio", "gp")}
+    assert starts["history"] == starts["gp+portfolio"] != starts["gp"]
 
 
 def test_gp_sampler_runs() -> None:
@@ -131,16 +145,6 @@ def test_an_unknown_method_lists_the_known_ones() -> None:
         load_method("tpes")
 
 
-def test_ours_are_there_where_their_module_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "OURS", "hpo.replay.nowhere")
-    assert list(known_methods()) == list(METHODS)
-    ours = ModuleType("ours")
-    ours.METHODS = {"mine": Last}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ours", ours)
-    monkeypatch.setattr(registry, "OURS", "ours")
-    assert list(known_methods()) == ["mine", *METHODS]
-
-
 class Last:
     """A method of the user's."""
 
@@ -156,12 +160,12 @@ class Last:
 
 def test_a_method_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(load_method(f"{__name__}:Last"), Last)
-    (tmp_path / "their_methods.py").write_text("class Mine:\n    def begin(self, problem, seed): ...\n")
+    (tmp_path / "a_users_methods.py").write_text("class Mine:\n    def begin(self, problem, seed): ...\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert type(load_method("their_methods:Mine")).__name__ == "Mine"
+    assert type(load_method("a_users_methods:Mine")).__name__ == "Mine"
     with pytest.raises(SettingsError, match="has no Other"):
-        load_method("their_methods:Other")
+        load_method("a_users_methods:Other")
     with pytest.raises(SettingsError, match="cannot be imported"):
         load_method("no_such_module:Mine")
     with pytest.raises(SettingsError, match="no begin"):
