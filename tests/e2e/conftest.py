@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -165,6 +166,12 @@ class Project:
     def json(self, *arguments: str | Path, **options: Any) -> Any:
         """The JSON that `hpo ARGUMENTS --json` prints."""
         return json.loads(self.hpo(*arguments, "--json", **options).stdout)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell that runs tests in the background has them ignore Ctrl-C, and all that they start: not here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
