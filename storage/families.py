@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
 from storage.database import Store, insert_if_absent, upsert
 from storage.models import distributions, families, studies, study_changes, study_parameters, tasks
@@ -71,8 +71,8 @@ def note_change(store: Store, connection: Connection, study_id: int) -> None:
     """Note that the finished trials of a study have changed; gives the study its family where that is not yet told."""
     changed = _ADVANCE.run(connection, study_id=study_id).first
     if changed is None:
-        _LOCK_STUDY_IF_FREE.run(connection, study_id=study_id)
-        if not settle_family(store, connection, study_id):
+        has_space = _LOCK_STUDY_WITH_SPACE_IF_FREE.run(connection, study_id=study_id).rows
+        if not has_space or not settle_family(store, connection, study_id):
             return
         changed = _ADVANCE.run(connection, study_id=study_id).rows[0]
     _NOTE_CHANGE.run(connection, study_id=study_id, family_id=changed.id, revision=changed.revision)
@@ -152,8 +152,17 @@ _ADVANCE = Statement(
     .returning(families.c.id, families.c.revision)
 )
 _NOTE_CHANGE = Statement(lambda dialect: upsert(dialect, study_changes))
-_LOCK_STUDY_IF_FREE = Statement(  # who comes with a trial locked must not wait for it: see `storage.studies`
+_study_if_free = (  # who comes with a trial locked must not wait for it: see `storage.studies`
     select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True, nowait=True)
+)
+_LOCK_STUDY_IF_FREE = Statement(_study_if_free)
+_LOCK_STUDY_WITH_SPACE_IF_FREE = Statement(
+    _study_if_free.where(
+        or_(
+            studies.c.space.is_not(None),
+            select(study_parameters.c.name).where(study_parameters.c.study_id == studies.c.id).exists(),
+        )
+    )
 )
 _JOIN = update(studies).where(studies.c.id == bindparam("joined_id")).values(family_id=bindparam("family"))
 _STUDY = (

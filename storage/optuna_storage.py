@@ -57,6 +57,7 @@ from storage.trial_rows import (
     insert_trial,
     is_unfinished,
     lock_study,
+    lock_study_of,
     lock_trial,
     made_by,
     next_number,
@@ -189,13 +190,13 @@ class HistoryStorage(BaseStorage):
         self._drafts.remember(made.id, Draft(study_id=study_id))
         return int(made.id)
 
-    @retried
+    @retried_call
     def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+        self, call: Call, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         number = self._parameter_sets.distribution_id(self.store, distribution)
         if not self._configure_at_once(trial_id, param_name, param_value_internal, number):
-            self._configure_locking(trial_id, param_name, param_value_internal, number)
+            self._configure_locking(call, trial_id, param_name, param_value_internal, number)
 
     @retried_call
     def set_trial_state_values(
@@ -208,6 +209,8 @@ class HistoryStorage(BaseStorage):
             return True
         columns = finished_columns(state, values, call.at)
         with self.store.write() as connection:
+            if call.is_repeated:
+                lock_study_of(connection, trial_id)
             finished = _FINISH.run(connection, trial_id=trial_id, **columns).first
             if finished is not None:
                 note_change(self.store, connection, finished.study_id)
@@ -306,8 +309,10 @@ class HistoryStorage(BaseStorage):
         self._drafts.remember(trial_id, after)
         return True
 
-    def _configure_locking(self, trial_id: int, name: str, value: float, number: int) -> None:
+    def _configure_locking(self, call: Call, trial_id: int, name: str, value: float, number: int) -> None:
         with self.store.write(durable=self.store.may_crash_alone) as connection:
+            if call.is_repeated:
+                lock_study_of(connection, trial_id)
             trial = _updatable(connection, trial_id)
             self._check_compatible(connection, trial.study_id, name, number)
             draft = Draft(

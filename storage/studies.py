@@ -9,7 +9,8 @@ Every function may be interrupted by a database that goes away, and is repeated 
 already it recognises by its call's id, or by the time of the call.
 
 Nobody waits for another in a circle, because rows are locked in one order: study, trials by their ids, family,
-`study_changes`. Who holds a trial and needs its study takes that only if it is free, and begins anew if it is not.
+`study_changes`. Who holds a trial and needs its study takes that only if it is free. If it is not, he begins anew and
+takes the study first: then he stands in line with the others, and comes in however many they are.
 """
 
 import json
@@ -49,6 +50,7 @@ from storage.trial_rows import (
     finished_columns,
     insert_study,
     is_unfinished,
+    lock_study_of,
     lock_trial,
     made_by,
     no_study,
@@ -223,6 +225,8 @@ def release_trial(
     Raises StaleAttemptError.
     """
     with store.write() as connection:
+        if call.is_repeated:
+            lock_study_of(connection, claim.trial_id)
         trial = lock_trial(connection, claim.trial_id)
         if call.is_repeated and trial.attempt == claim.attempt and trial.worker is None:
             return bool(trial.state == TrialState.WAITING.value)
@@ -239,9 +243,9 @@ def reclaim_dead_workers(
     """Requeue at once what workers hold that are known to be dead; returns how many trials that were."""
     with store.write() as connection:
         count_trials_locking(connection, study_id)
-        workers = _WORKERS.run(connection, study_id=study_id).rows
-        dead = [worker for (worker,) in workers if not is_alive(worker)]
-        orphans = [trial for worker in dead for trial in _LEASED.run(connection, study_id=study_id, worker=worker).rows]
+        leased = _LEASED.run(connection, study_id=study_id).rows
+        dead = {worker for worker in {trial.worker for trial in leased} if not is_alive(worker)}
+        orphans = [trial for trial in leased if trial.worker in dead]
         for trial in orphans:
             _requeue(store, connection, call, trial, reason="its worker died", max_deaths=max_attempts)
         return len(orphans)
@@ -314,6 +318,8 @@ def finish_trial(
         "error": _without_nul(error),
     }
     with store.write() as connection:
+        if call.is_repeated:
+            lock_study_of(connection, claim.trial_id)
         finished = _FINISH.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **columns).first
         if finished is not None:
             note_change(store, connection, finished.study_id)
@@ -348,8 +354,7 @@ _claimed = {
 }
 
 _held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
-_WORKERS = Statement(select(trials.c.worker).where(_is_leased).distinct())
-_LEASED = Statement(_held.where(trials.c.worker == bindparam("worker")).order_by(trials.c.id).with_for_update())
+_LEASED = Statement(_held.order_by(trials.c.id).with_for_update())
 _now = select(database_now()).scalar_subquery()  # asked once, not for each row
 _EXPIRED = Statement(_held.where(trials.c.lease_until < _now).order_by(trials.c.id).with_for_update())
 _MORE_WAIT_THAN = Statement(

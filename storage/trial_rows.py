@@ -66,6 +66,11 @@ def lock_study(connection: Connection, study_id: int) -> None:
         raise no_study(study_id)
 
 
+def lock_study_of(connection: Connection, trial_id: int) -> None:
+    """As `lock_study`, for the study of a trial, if there is such a trial."""
+    _LOCK_STUDY_OF.run(connection, trial_id=trial_id)
+
+
 def next_numbers_locking(connection: Connection, study_ids: Sequence[int]) -> dict[int, int]:
     """As `count_trials_locking`, for many studies at once, in one order so that nobody waits in a circle."""
     ids = {"study_ids": list(study_ids)}
@@ -174,6 +179,8 @@ FINISHED = {
 _LOCK_STUDY = Statement(
     select(studies.c.id).where(studies.c.id == bindparam("study_id")).with_for_update(key_share=True)
 )
+_its_study_id = select(trials.c.study_id).where(trials.c.id == bindparam("trial_id")).scalar_subquery()
+_LOCK_STUDY_OF = Statement(select(studies.c.id).where(studies.c.id == _its_study_id).with_for_update(key_share=True))
 next_number = (  # in a study that is locked
     select((func.coalesce(func.max(trials.c.number), -1) + 1).label("number"))
     .where(trials.c.study_id == bindparam("study_id"))

@@ -4,6 +4,7 @@ import multiprocessing
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 
 import optuna
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy import func, select, text, update
 
 from storage.errors import StaleAttemptError, StoreUnavailableError, StudyExistsError
 from storage.history import list_trials
+from storage.integrity import verify
 from storage.models import outbox, studies, trials
 from storage.optuna_storage import HistoryStorage
 from storage.schema import Store, open_store
@@ -28,6 +30,7 @@ from storage.studies import (
     report,
     start_trial,
 )
+from storage.trial_rows import lock_study
 from tests.lost_replies import lossy_way
 from tests.postgresql import database, postgresql_server
 
@@ -358,6 +361,59 @@ def test_who_writes_again_and_again_stands_behind_who_waits(sqlite_store):
     is_enough.set()
     busy.join()
     assert max(passed) <= 3
+
+
+# Studies that are busy
+
+
+@contextmanager
+def busy(study_id, store, *, seconds):
+    """Somebody holds the study for so long, as many who claim its trials do together."""
+    is_held, is_enough = threading.Event(), threading.Event()
+
+    def hold():
+        with store.write() as connection:
+            lock_study(connection, study_id)
+            is_held.set()
+            is_enough.wait(seconds)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    try:
+        yield
+    finally:
+        is_enough.set()
+        holder.join()
+
+
+def test_who_holds_a_trial_stands_in_line_for_its_study(postgresql_store):
+    """However long the line is: what counts as patience is for a database that is away."""
+    store = Store(postgresql_store.url, patience_seconds=0.2)
+    storage = HistoryStorage(store)
+    study_id = create_study(store, name="study")
+    first, second, third = (claim(store, study_id) for _ in range(3))
+    for call in (
+        lambda: storage.set_trial_param(first.trial_id, "x", 0.5, UNIT),
+        lambda: finish_trial(store, first, state=TrialState.COMPLETE, value=0.5),
+        lambda: storage.set_trial_param(second.trial_id, "y", 0.5, UNIT),  # now it is of no family again
+        lambda: release_trial(store, second, reason="its process died", counts=True, max_attempts=1),
+        lambda: storage.set_trial_param(third.trial_id, "z", 0.5, UNIT),
+        lambda: storage.set_trial_state_values(third.trial_id, TrialState.COMPLETE, [0.25]),
+    ):
+        with busy(study_id, postgresql_store, seconds=0.6):
+            call()
+    assert [trial.state.name for trial in list_trials(store, study_id)] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert verify(store) == []
+    store.dispose()
+
+
+def test_an_outcome_without_parameters_waits_for_nobody(postgresql_store):
+    study_id = create_study(postgresql_store, name="study")
+    claimed = claim(postgresql_store, study_id)
+    with busy(study_id, postgresql_store, seconds=60.0):
+        finish_trial(postgresql_store, claimed, state=TrialState.COMPLETE, value=0.5)
+        assert [trial.value for trial in list_trials(postgresql_store, study_id)] == [0.5]
 
 
 # Fast ways that must not be taken

@@ -242,6 +242,15 @@ def test_dead_workers_are_found_at_once(store, study_id):
     assert claim(store, study_id) == Claim(trial_id=dead.trial_id, number=0, attempt=2)
 
 
+def test_trials_of_several_dead_workers_are_taken_in_their_order(store, study_id):
+    """As everybody takes them who takes more than one, so that nobody waits in a circle."""
+    held = [claim(store, study_id, worker=worker) for worker in ("b", "a", "c", "b", "a")]
+    assert reclaim_dead_workers(store, study_id, lambda worker: worker == "c") == 4
+    with store.read() as connection:
+        told = select(outbox.c.trial_id).where(outbox.c.kind == "run_finished").order_by(outbox.c.id)
+        assert connection.execute(told).scalars().all() == [held[n].trial_id for n in (0, 1, 3, 4)]
+
+
 # Outcomes
 
 
