@@ -210,6 +210,6 @@ _BY_NUMBER = (trials.c.study_id, trials.c.number)
 _FAMILY = (
     _COLUMNS.join(studies)
     .where(studies.c.family_id == bindparam("family_id"), studies.c.quarantine.is_(None))
-    .order_by(*_BY_NUMBER)
+    .order_by(studies.c.id, trials.c.number)  # by the trials' column, SQLite would sort them all
 )
 _STUDIES = _COLUMNS.where(trials.c.study_id.in_(bindparam("study_ids", expanding=True))).order_by(*_BY_NUMBER)

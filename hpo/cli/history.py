@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TextIO
 
 import typer
 
@@ -15,7 +15,7 @@ from hpo.cli.options import Json, Storage, existing_store
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from storage.importers.report import ImportReport
+    from storage.importers.report import ImportReport, RowByRow, RowReport
     from storage.schema import Store
 
 history = typer.Typer(
@@ -203,7 +203,12 @@ SourceName = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken; write nothing.")]
 Report = Annotated[
     Path | None,
-    typer.Option(help="Write why runs were not taken, a line of JSON for each.", metavar="FILE"),
+    typer.Option(
+        help="Write what became of every run, a line of JSON for each: row (what it is called where it comes from), "
+        "verdict (taken, skipped or rejected), reason (why it was not taken), task, study, trial (the number that it "
+        "got). It is written while the import goes on; a new file.",
+        metavar="FILE",
+    ),
 ]
 History = Annotated[
     str | None,
@@ -215,7 +220,6 @@ History = Annotated[
         metavar="URL",
     ),
 ]
-Progress = Callable[[int], None]
 
 
 @imports.command(
@@ -250,7 +254,7 @@ def import_mlflow(
 ) -> None:
     """Bring in MLflow runs of any kind, with their curves and tags."""
 
-    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+    def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import mlflow
 
         return mlflow.import_mlflow(
@@ -265,7 +269,7 @@ def import_mlflow(
             mapping=_mapping(map),
             source=source,
             dry_run=dry_run,
-            progress=progress,
+            **told,
         )
 
     _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
@@ -302,7 +306,7 @@ def import_optuna(
     Here --storage is Optuna's; --history is where they come to.
     """
 
-    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+    def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import optuna
 
         return optuna.import_optuna(
@@ -312,7 +316,7 @@ def import_optuna(
             mapping=_mapping(map),
             source=source,
             dry_run=dry_run,
-            progress=progress,
+            **told,
         )
 
     _import(read, metric=None, direction=None, storage=history, dry_run=dry_run, report=report, as_json=json)
@@ -341,7 +345,7 @@ def import_table(
 ) -> None:
     """Bring in a table: a row is a run, with its parameters and its metric."""
 
-    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+    def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import table
 
         return table.import_table(
@@ -353,7 +357,7 @@ def import_table(
             mapping=_mapping(map),
             source=source,
             dry_run=dry_run,
-            progress=progress,
+            **told,
         )
 
     _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
@@ -382,7 +386,7 @@ def import_lightning(
 ) -> None:
     """Bring in what Lightning has logged as CSV or for TensorBoard."""
 
-    def read(store: Store, progress: Progress, metric: str | None, direction: str | None) -> ImportReport:
+    def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import lightning
 
         return lightning.import_lightning(
@@ -394,7 +398,7 @@ def import_lightning(
             mapping=_mapping(map),
             source=source,
             dry_run=dry_run,
-            progress=progress,
+            **told,
         )
 
     _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
@@ -488,7 +492,21 @@ def trust(
 
 # How imports go
 
-Reader = Callable[["Store", Progress, "str | None", "str | None"], "ImportReport"]
+
+class Reader(Protocol):
+    """Imports into a store; it tells its progress, and what became of each run."""
+
+    def __call__(
+        self,
+        store: Store,
+        metric: str | None,
+        direction: str | None,
+        *,
+        progress: Callable[[int], None],
+        row_by_row: RowByRow | None,
+    ) -> ImportReport:
+        """What became of it."""
+        ...
 
 
 def _import(
@@ -504,29 +522,28 @@ def _import(
     """Run an import, ask for what cannot be guessed, and say what became of it."""
     from hpo.cli import history_show
 
-    if report is not None:
-        _check_writable(report)
     try:
-        with _store_to_fill(storage, dry_run=dry_run) as store:
-            outcome = _read_asking(read, store, metric, direction)
+        with _report_file(report) as rows, _store_to_fill(storage, dry_run=dry_run) as store:
+            outcome = _read_asking(read, store, metric, direction, rows)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on: what is in is not taken twice", err=True)
         raise
-    if report is not None:
-        _write_report(report, outcome)
     history_show.imported(outcome, as_json=as_json)
     if outcome.number_rejected and not outcome.taken and not outcome.number_skipped:  # nothing of it is in the history
         raise typer.Exit(1)
 
 
-def _read_asking(read: Reader, store: Store, metric: str | None, direction: str | None) -> ImportReport:
+def _read_asking(
+    read: Reader, store: Store, metric: str | None, direction: str | None, rows: _RowFile | None
+) -> ImportReport:
     """Import; where the metric or the direction cannot be told, ask whoever sits at the terminal."""
     from storage.errors import ImportFailedError
 
     while True:
         try:
+            tell = None if rows is None else rows.write
             with _counting("importing", of_all=False) as progress:
-                return read(store, progress, metric, direction)
+                return read(store, metric, direction, progress=progress, row_by_row=tell)
         except ImportFailedError as error:
             problem = str(error)
             asks_metric = metric is None and "--metric" in problem
@@ -534,6 +551,8 @@ def _read_asking(read: Reader, store: Store, metric: str | None, direction: str 
             if not sys.stdin.isatty() or not (asks_metric or asks_direction):
                 raise
             typer.echo(problem, err=True)
+        if rows is not None:
+            rows.begin_anew()
         if asks_metric:
             metric = typer.prompt("metric", err=True)
         else:
@@ -566,29 +585,45 @@ def _store_to_fill(storage: str | None, *, dry_run: bool) -> Iterator[Store]:
         yield open_store(url)
 
 
-def _check_writable(path: Path) -> None:
+class _RowFile:
+    """A report of an import, row by row: what is in it is true, even if the import did not come to its end."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: RowReport) -> None:
+        """Add a row."""
+        import json
+
+        self._file.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
+
+    def begin_anew(self) -> None:
+        """Forget the rows of an attempt that took none."""
+        self._file.seek(0)
+        self._file.truncate()
+
+
+@contextmanager
+def _report_file(path: Path | None) -> Iterator[_RowFile | None]:
+    """The file that is to be made; after an error it stays if there is anything in it."""
     from hpo.errors import SettingsError
 
-    if path.exists():
-        raise SettingsError(f"--report {path}: the file is there already; name another")
-    if not path.absolute().parent.is_dir():
-        raise SettingsError(f"--report {path}: there is no folder {path.absolute().parent}")
-
-
-def _write_report(path: Path, outcome: ImportReport) -> None:
-    import json
-
-    from storage.durable_files import draft_of
-    from storage.importers.report import not_taken
-
-    with draft_of(path) as draft, draft.open("w", encoding="utf-8") as file:
-        for row in not_taken(outcome.rows):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    others = outcome.number_skipped + outcome.number_rejected - len(outcome.rows)
-    if others > 0:
-        typer.echo(
-            f"{path} holds the first {len(outcome.rows):,} rows that were not taken; {others:,} more were not", err=True
-        )
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise SettingsError(f"--report {path}: the file is there already; name another") from None
+    except OSError as error:
+        raise SettingsError(f"--report {path}: it cannot be written: {error.strerror}") from None
+    try:
+        with file:
+            yield _RowFile(file)
+    except BaseException:
+        if not path.stat().st_size:
+            path.unlink()
+        raise
 
 
 def _mapping(path: Path | None) -> Any:

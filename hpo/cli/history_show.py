@@ -464,7 +464,7 @@ def _print_reasons(title: str, reasons: Counter[str], report: ImportReport) -> N
         for row in rejected[:MAX_ROWS_OF_A_REPORT]:
             console.print(f"  {escape(row.row)}: {escape(row.reason)}", soft_wrap=True)
         if report.number_rejected > MAX_ROWS_OF_A_REPORT:
-            console.print(f"  the first {MAX_ROWS_OF_A_REPORT} of {report.number_rejected:,}; --report FILE has more")
+            console.print(f"  the first {MAX_ROWS_OF_A_REPORT} of {report.number_rejected:,}; --report FILE has all")
 
 
 # The others ----------------------------------------------------------------------------------------------------------

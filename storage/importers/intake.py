@@ -7,21 +7,31 @@ Batches are transactions: whatever kills an import, it can be run again, and goe
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count, repeat
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import BindParameter, Connection, bindparam, select, text, update
 
 from storage.database import Store, insert_if_absent, insert_many, upsert
-from storage.distributions import ParameterSet, ParameterSets, distribution_of, pack, unpack
+from storage.distributions import ParameterSet, ParameterSets, pack, unpack
 from storage.errors import ImportFailedError, StorageError
-from storage.families import Space, family_id_for, family_of, leave_family, note_changes
+from storage.families import Space, family_id_for, leave_family, note_changes
 from storage.importers.flags import find_flags
-from storage.importers.report import ROWS_KEPT, ImportReport, NotTaken, TaskReport, Verdict, general
-from storage.importers.rows import DETAILS, Batch, Row, rows_of, rows_of_table
-from storage.importers.runs import PastRun, PastTask, RunColumns
-from storage.importers.spaces import merged
+from storage.importers.report import (
+    ROWS_KEPT,
+    ImportReport,
+    RowByRow,
+    RowReport,
+    TaskReport,
+    Verdict,
+    general,
+    in_order,
+)
+from storage.importers.rows import DETAILS, Batch, Content, rows_of, rows_of_table
+from storage.importers.runs import Curve, PastRun, PastTask, RunColumns
+from storage.importers.spaces import KnownSpaces, merged
 from storage.models import (
     intermediate_values,
     sources,
@@ -41,20 +51,19 @@ RUNS_PER_TRANSACTION = 10_000
 SECONDS_BETWEEN_WRITES = 3.0  # at most: what was slow to read must not be lost
 KEYS_PER_QUERY = 10_000
 RESERVED_NAMES = ("hindsight", "optuna")  # the sources of studies that ran here
-COLUMNS = ("study_id", "number", "state", "value", "parameter_set_id", "configuration", *DETAILS, "source_key")
+COLUMNS = ("study_id", "number", "state", "value", "parameter_set_id", "configuration", "source_key")  # and DETAILS
 
 T = TypeVar("T")
-Content = tuple[int, float | None, tuple[str, ...], bytes]
-"""What must be the same when a run comes again: state, value, active parameters, configuration."""
 
 
 @dataclass(kw_only=True)
 class _Outcome:
-    """What became of the rows of a batch: names with reasons for those that were not taken."""
+    """What became of the rows of a batch."""
 
-    taken: list[Row] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
+    taken: Sequence[int] = ()
+    first_number: int | None = None  # of the trials that they became
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # with the reason
+    rejected: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Intake:
@@ -62,16 +71,25 @@ class Intake:
 
     scope: where keys are unique. "store": in the world, as MLflow's run ids, so the same run under another source is
     recognised too. "study": among the runs of a study.
+    row_by_row: told what became of each run, in the order of the file within some thousand runs.
     """
 
     def __init__(
-        self, store: Store, *, source: Source, dry_run: bool = False, scope: Literal["study", "store"] = "study"
+        self,
+        store: Store,
+        *,
+        source: Source,
+        dry_run: bool = False,
+        scope: Literal["study", "store"] = "study",
+        row_by_row: RowByRow | None = None,
     ) -> None:
-        self._store, self._scope = store, scope
-        self._sets = ParameterSets()
-        self._waiting: list[Batch] = []
+        self._store, self._scope, self._row_by_row = store, scope, row_by_row
+        self._sets, self._spaces = ParameterSets(), KnownSpaces()
+        self._waiting: dict[str, Batch] = {}  # by study
+        self._number_waiting = 0  # of rows
+        self._untold: list[RowReport] = []  # until the rows beside them are settled, too
         self._imagined: dict[str, dict[str, Content]] = {}  # what a dry run would have taken, by study and key
-        self._families: dict[str, int] = {}  # in the transaction under way
+        self._families: dict[tuple[str, str, str], int] = {}  # in the transaction under way
         self._report = ImportReport(source=source, dry_run=dry_run)
         self._written_at = time.monotonic()
         self._check_source(source)
@@ -95,20 +113,27 @@ class Intake:
     def take(self, task: PastTask, runs: Sequence[PastRun]) -> None:
         """Take runs of a task."""
         self._account(task)
-        self._wait(rows_of(task, runs, lambda row, reason: self.reject(row, reason, study=task.study)))
+        space = self._spaces.of(task.space)
+        self._wait(rows_of(task, runs, space, lambda row, reason: self.reject(row, reason, study=task.study)))
 
     def take_table(self, task: PastTask, columns: RunColumns) -> None:
         """Take many runs that are checked already: they lie in the task's space."""
         self._account(task)
-        self._wait(rows_of_table(task, columns))
+        self._wait(rows_of_table(task, columns, self._spaces.of(task.space)))
 
     def reject(self, row: str, reason: str, *, study: str | None = None) -> None:
         """Note a run that cannot be used. Particulars go behind a colon: `a value outside of the space: lr = 3`."""
-        self._not_taken(row, "rejected", reason, study)
+        self._report.rejected[general(reason)] += 1
+        if (task := self._report.tasks.get(study or "")) is not None:
+            task.rejected += 1
+        self._not_taken(row, "rejected", reason, task)
 
     def skip(self, row: str, reason: str, *, study: str | None = None) -> None:
         """Note a run that is left out though nothing is wrong with it."""
-        self._not_taken(row, "skipped", reason, study)
+        self._report.skipped[general(reason)] += 1
+        if (task := self._report.tasks.get(study or "")) is not None:
+            task.skipped += 1
+        self._not_taken(row, "skipped", reason, task)
 
     def note(self, text: str) -> None:
         """Note a guess that the user should see."""
@@ -118,6 +143,7 @@ class Intake:
     def finish(self) -> ImportReport:
         """Write what is left, look at the whole for what is odd, and report."""
         self._write_waiting()
+        self._tell_all()
         if not self._report.dry_run:
             with self._store.write() as connection:
                 note_source(self._store, connection, self._report.source)
@@ -143,45 +169,64 @@ class Intake:
             self._report.tasks[task.study] = TaskReport(
                 task=task.name,
                 study=task.study,
-                family=family_of(task.space, task.metric, [task.direction]) if task.space else None,
+                family=self._spaces.of(task.space).family(task.metric, task.direction),
                 metric=task.metric,
                 direction=task.direction,
                 space=task.space,
             )
 
-    def _not_taken(self, row: str, verdict: Verdict, reason: str, study: str | None) -> None:
-        counter = self._report.skipped if verdict == "skipped" else self._report.rejected
-        counter[general(reason)] += 1
-        if len(self._report.rows) < ROWS_KEPT:
-            self._report.rows.append(NotTaken(row=row, verdict=verdict, reason=reason))
-        task = self._report.tasks.get(study or "")
+    def _not_taken(self, row: str, verdict: Verdict, reason: str, task: TaskReport | None) -> None:
+        told = RowReport(row=row, verdict=verdict, reason=reason)
         if task is not None:
-            setattr(task, verdict, getattr(task, verdict) + 1)
+            told = replace(told, task=task.task, study=task.study)
+        if len(self._report.rows) < ROWS_KEPT:
+            self._report.rows.append(told)
+        self._tell(told)
 
     def _settle(self, batch: Batch, outcome: _Outcome) -> None:
         study = batch.task.study
-        for key, reason in outcome.skipped:
-            self.skip(key, reason, study=study)
-        for key, reason in outcome.rejected:
-            self.reject(key, reason, study=study)
+        for row, reason in outcome.skipped:
+            self.skip(batch.name(row), reason, study=study)
+        for row, reason in outcome.rejected:
+            self.reject(batch.name(row), reason, study=study)
         self._report.taken += len(outcome.taken)
         self._report.tasks[study].taken += len(outcome.taken)
+        if self._row_by_row is not None:
+            first = outcome.first_number
+            for place, row in enumerate(outcome.taken):
+                number = None if first is None else first + place
+                name = batch.name(row)
+                self._tell(RowReport(row=name, verdict="taken", task=batch.task.name, study=study, trial=number))
+
+    def _tell(self, row: RowReport) -> None:
+        if self._row_by_row is not None:
+            self._untold.append(row)
+            if len(self._untold) >= 2 * RUNS_PER_TRANSACTION:
+                self._tell_all()
+
+    def _tell_all(self) -> None:
+        untold, self._untold = self._untold, []
+        if self._row_by_row is not None:
+            for row in in_order(untold):
+                self._row_by_row(row)
 
     # Writing
 
     def _wait(self, batch: Batch) -> None:
         """Keep a batch until there are enough for a transaction; a big one goes in slices."""
-        for rows in _slices(batch.rows, RUNS_PER_TRANSACTION):
-            if any(waiting.task.study == batch.task.study for waiting in self._waiting):
+        for start in range(0, len(batch), RUNS_PER_TRANSACTION):
+            part = batch.of(range(start, min(start + RUNS_PER_TRANSACTION, len(batch))))
+            if batch.task.study in self._waiting:
                 self._write_waiting()
-            self._waiting.append(replace(batch, rows=rows))
-            is_much = sum(len(waiting.rows) for waiting in self._waiting) >= RUNS_PER_TRANSACTION
+            self._waiting[batch.task.study] = part
+            self._number_waiting += len(part)
+            is_much = self._number_waiting >= RUNS_PER_TRANSACTION
             if is_much or time.monotonic() - self._written_at >= SECONDS_BETWEEN_WRITES:
                 self._write_waiting()
 
     def _write_waiting(self) -> None:
         self._written_at = time.monotonic()
-        batches, self._waiting = self._waiting, []
+        batches, self._waiting, self._number_waiting = list(self._waiting.values()), {}, 0
         if not batches:
             return
         if self._report.dry_run:
@@ -191,6 +236,7 @@ class Intake:
             outcomes = patiently(lambda: self._write(batches), self._store.patience_seconds)  # what is in is known
         for batch, outcome in zip(batches, outcomes, strict=True):
             self._settle(batch, outcome)
+        self._tell_all()
 
     def _write(self, batches: Sequence[Batch]) -> list[_Outcome]:
         """Write batches of different studies, in one transaction."""
@@ -204,28 +250,32 @@ class Intake:
                 self._write_studies(connection, batches, outcomes)
                 return outcomes
         except BaseException:
-            self._sets = ParameterSets()  # what was interned may be gone with the transaction
+            self._sets, self._spaces = (
+                ParameterSets(),
+                KnownSpaces(),
+            )  # what is numbered may be gone with the transaction
             raise
 
     def _write_studies(self, connection: Connection, batches: Sequence[Batch], outcomes: Sequence[_Outcome]) -> None:
         found = self._studies(connection, [batch.task for batch in batches])
         numbers = next_numbers_locking(connection, [study.id for study in found.values()])
-        new: list[tuple[int, int, Batch, Sequence[Row]]] = []  # study, its first new number, what comes into it
+        new: list[tuple[int, int, Batch]] = []  # study, its first new number, what comes into it
         for batch, outcome in zip(batches, outcomes, strict=True):
             study = found[batch.task.study]
             try:
                 self._check_owner(study, batch.task)
                 moved = self._in_one_space(connection, study, batch)
             except (StorageError, ValueError) as error:
-                outcome.rejected += [(row.name, str(error)) for row in batch.rows]
+                outcome.rejected += [(row, str(error)) for row in range(len(batch))]
                 continue
             known = self._known(connection, moved, study.id if numbers[study.id] else None)
             _sort_out(moved, known, outcome)
             if outcome.taken:
-                new.append((study.id, numbers[study.id], moved, outcome.taken))
+                outcome.first_number = numbers[study.id]
+                new.append((study.id, numbers[study.id], moved.of(outcome.taken)))
         self._insert(connection, new)
         members: dict[int, list[int]] = {}
-        for study_id, _, batch, _ in new:
+        for study_id, _, batch in new:
             members.setdefault(self._family_id(connection, batch.task), []).append(study_id)
         note_changes(self._store, connection, members)
 
@@ -242,7 +292,7 @@ class Intake:
                     "task_id": known_tasks[task.name, task.metric],
                     "family_id": self._family_id(connection, task),
                     "directions": json.dumps([task.direction]),
-                    "space": json.dumps(task.space),
+                    "space": self._spaces.of(task.space).text,
                     "source": self._report.source.name,
                     "created_at": task.created_at or now,
                     "provenance": json.dumps(dict(task.provenance)) if task.provenance else None,
@@ -262,7 +312,7 @@ class Intake:
         return found
 
     def _family_id(self, connection: Connection, task: PastTask) -> int:
-        key = json.dumps([task.space, task.metric, task.direction])
+        key = (self._spaces.of(task.space).text, task.metric, task.direction)
         known = self._families.get(key)
         if known is None:
             known = family_id_for(self._store, connection, task.space, task.metric, [task.direction])
@@ -293,24 +343,40 @@ class Intake:
     def _declare(self, connection: Connection, spaces: Mapping[int, Space]) -> None:
         """Note the spaces of studies, where Optuna's world and ours look for them."""
         parameters = [
-            {"study_id": study_id, "name": name, "distribution_id": self._distribution_id(connection, name, fields)}
+            {"study_id": study_id, "name": name, "distribution_id": distribution_id}
             for study_id, space in spaces.items()
-            for name, fields in space.items()
+            for name, distribution_id in self._distribution_ids(connection, space).items()
         ]
         if parameters:
             connection.execute(upsert(self._store.dialect, study_parameters), parameters)
         declared = [
-            {"study_id": study_id, "kind": "system", "key": SPACE_ATTRIBUTE, "value": json.dumps(space)}
+            {"study_id": study_id, "kind": "system", "key": SPACE_ATTRIBUTE, "value": self._spaces.of(space).text}
             for study_id, space in spaces.items()
         ]
         if declared:
             connection.execute(upsert(self._store.dialect, study_attributes), declared)
 
-    def _distribution_id(self, connection: Connection, name: str, fields: Mapping[str, Any]) -> int:
-        return self._sets.distribution_id_in(self._store, connection, distribution_of(name, fields))
+    def _distribution_ids(self, connection: Connection, space: Space) -> Mapping[str, int]:
+        """The numbers of the distributions of a space, by parameter."""
+        known = self._spaces.of(space)
+        for name, distribution in known.distributions.items():
+            if name not in known.distribution_ids:
+                number = self._sets.distribution_id_in(self._store, connection, distribution)
+                known.distribution_ids[name] = number
+        return known.distribution_ids
+
+    def _set_ids(self, connection: Connection, batch: Batch) -> list[int | None]:
+        """The numbers of the parameter sets of a batch."""
+        known = self._spaces.of(batch.task.space)
+        for part in batch.sets:
+            if part.names not in known.set_ids:
+                known.set_ids[part.names] = self._sets.id_in(self._store, connection, part)
+        return [known.set_ids[part.names] for part in batch.sets]
 
     def _in_one_space(self, connection: Connection, study: Any, batch: Batch) -> Batch:
         """The batch in the space of the study, which is widened where it must be. Raises ValueError."""
+        if study.space == self._spaces.of(batch.task.space).text:
+            return batch
         known, new = json.loads(study.space), batch.task.space
         if known == new:
             return batch
@@ -324,13 +390,13 @@ class Intake:
             connection.execute(_JOIN, {"widened_id": study.id, "family": family_id})
             self._move_trials(connection, study.id, space)
         self._report.tasks[batch.task.study].space = space
-        return _moved(batch, space)
+        return self._moved(batch, space)
 
     def _move_trials(self, connection: Connection, study_id: int, space: Space) -> None:
         """Let the trials of a study be drawn from its wider space: no value changes, for choices keep their places."""
         for set_id in connection.execute(_SETS_IN_USE, {"study_id": study_id}).scalars().all():
             names = tuple(name for name, _ in self._sets.content_of(connection, set_id))
-            wider = self._sets.id_in(self._store, connection, _subset(space, names))
+            wider = self._sets.id_in(self._store, connection, self._spaces.of(space).subset(names))
             connection.execute(_MOVE, {"moved_id": study_id, "from_set": set_id, "to_set": wider})
 
     def _known(self, connection: Connection, batch: Batch, study_id: int | None) -> dict[str, Content]:
@@ -338,7 +404,7 @@ class Intake:
         known: dict[str, Content] = {}
         if study_id is None and self._scope == "study":
             return known
-        for keys in _slices([row.key for row in batch.rows], KEYS_PER_QUERY):
+        for keys in _slices(batch.keys, KEYS_PER_QUERY):
             if self._scope == "study":
                 found = connection.execute(_KNOWN_IN_STUDY, {"keys": keys, "study_id": study_id})
             else:
@@ -348,23 +414,22 @@ class Intake:
                 known[trial.source_key] = (trial.state, trial.value, names, bytes(trial.configuration or b""))
         return known
 
-    def _insert(self, connection: Connection, new: Sequence[tuple[int, int, Batch, Sequence[Row]]]) -> None:
-        lines: list[tuple[Any, ...]] = []
-        for study_id, first_number, batch, rows in new:
-            set_ids = [self._sets.id_in(self._store, connection, part) for part in batch.sets]
-            numbered = enumerate(rows, start=first_number)
-            lines += [(study_id, number, *_columns(row, set_ids[row.set_index])) for number, row in numbered]
-        insert_many(connection, trials, COLUMNS, lines)
+    def _insert(self, connection: Connection, new: Sequence[tuple[int, int, Batch]]) -> None:
+        details = [name for name in DETAILS if any(name in batch.details for _, _, batch in new)]
+        lines = (
+            _lines(study_id, number, batch, self._set_ids(connection, batch), details)
+            for study_id, number, batch in new
+        )
+        insert_many(connection, trials, (*COLUMNS, *details), list(chain.from_iterable(lines)))
         points: list[tuple[Any, ...]] = []
         attributes: list[tuple[Any, ...]] = []
-        for study_id, first_number, _, rows in new:
-            if not any(row.curve or row.user_attrs for row in rows):
+        for study_id, first_number, batch in new:
+            if not batch.curves and not batch.user_attrs:
                 continue
-            ids = connection.execute(_NEW_IDS, {"study_id": study_id, "first": first_number}).scalars()
-            for trial_id, row in zip(ids, rows, strict=True):
-                points += [(trial_id, step, value) for step, value in _points(row)]
-                noted = (row.user_attrs or {}).items()
-                attributes += [(trial_id, "user", key, json.dumps(value)) for key, value in noted]
+            ids = connection.execute(_NEW_IDS, {"study_id": study_id, "first": first_number}).scalars().all()
+            points += [(ids[row], *point) for row, curve in batch.curves.items() for point in _points(curve)]
+            noted = ((ids[row], attrs.items()) for row, attrs in batch.user_attrs.items())
+            attributes += [(owner, "user", key, json.dumps(value)) for owner, some in noted for key, value in some]
         insert_many(connection, intermediate_values, ("trial_id", "step", "value"), points)
         insert_many(connection, trial_attributes, ("trial_id", "kind", "key", "value"), attributes)
 
@@ -375,33 +440,51 @@ class Intake:
         try:
             if study is not None:
                 self._check_owner(study, batch.task)
-                batch = _moved(batch, merged(json.loads(study.space), batch.task.space))
+                batch = self._moved(batch, merged(json.loads(study.space), batch.task.space))
         except (StorageError, ValueError) as error:
-            outcome.rejected += [(row.name, str(error)) for row in batch.rows]
+            outcome.rejected += [(row, str(error)) for row in range(len(batch))]
             return outcome
         known = self._known(connection, batch, None if study is None else study.id)
         imagined = self._imagined.setdefault(batch.task.study, {})
         _sort_out(batch, known | imagined, outcome)
-        imagined.update((row.key, _content(row, batch)) for row in outcome.taken)
+        imagined.update((batch.keys[row], batch.content(row)) for row in outcome.taken)
         return outcome
+
+    def _moved(self, batch: Batch, space: Space) -> Batch:
+        """A batch in a wider space: only choices may be in other places there."""
+        places: dict[str, Mapping[float, float]] = {}
+        wider = self._spaces.of(space)
+        for name, fields in batch.task.space.items():
+            if (
+                fields["type"] == "categorical"
+                and fields["choices"] != space[name]["choices"][: len(fields["choices"])]
+            ):
+                as_internal = wider.distributions[name].to_internal_repr
+                places[name] = {float(place): as_internal(choice) for place, choice in enumerate(fields["choices"])}
+        sets = tuple(wider.subset(part.names) for part in batch.sets)
+        configurations = batch.configurations
+        if places:
+            drawn = zip(configurations, batch.set_indices, strict=True)
+            configurations = [_replaced(configuration, sets[index], places) for configuration, index in drawn]
+        return replace(batch, task=replace(batch.task, space=space), sets=sets, configurations=configurations)
 
 
 def _sort_out(batch: Batch, known: Mapping[str, Content], outcome: _Outcome) -> None:
     """Find out which rows are new."""
-    seen = dict(known)
-    for row in batch.rows:
-        content = _content(row, batch)
-        before = seen.setdefault(row.key, content)
+    if not known and len(set(batch.keys)) == len(batch):
+        outcome.taken = range(len(batch))
+        return
+    seen, taken = dict(known), list[int]()
+    for row, key in enumerate(batch.keys):
+        content = batch.content(row)
+        before = seen.setdefault(key, content)
         if before is content:
-            outcome.taken.append(row)
+            taken.append(row)
         elif before == content:
-            outcome.skipped.append((row.name, "already here"))
+            outcome.skipped.append((row, "already here"))
         else:
-            outcome.rejected.append((row.name, _difference(before, content)))
-
-
-def _content(row: Row, batch: Batch) -> Content:
-    return row.state, row.value, batch.sets[row.set_index].names, row.configuration or b""
+            outcome.rejected.append((row, _difference(before, content)))
+    outcome.taken = taken
 
 
 def _difference(before: Content, now: Content) -> str:
@@ -410,41 +493,36 @@ def _difference(before: Content, now: Content) -> str:
     return f"differs from what was imported before: value {before[1]}, now {now[1]}"
 
 
-def _moved(batch: Batch, space: Space) -> Batch:
-    """A batch in a wider space: only choices may be in other places there."""
-    places: dict[str, Mapping[float, float]] = {}
-    for name, fields in batch.task.space.items():
-        if fields["type"] == "categorical" and fields["choices"] != space[name]["choices"][: len(fields["choices"])]:
-            wider = distribution_of(name, space[name])
-            places[name] = {
-                float(place): wider.to_internal_repr(choice) for place, choice in enumerate(fields["choices"])
-            }
-    sets = tuple(_subset(space, part.names) for part in batch.sets)
-    rows = batch.rows
-    if places:
-        rows = [row._replace(configuration=_replaced(row, sets[row.set_index], places)) for row in rows]
-    return Batch(task=replace(batch.task, space=space), sets=sets, rows=rows)
-
-
-def _replaced(row: Row, parameter_set: ParameterSet, places: Mapping[str, Mapping[float, float]]) -> bytes | None:
-    if row.configuration is None:
+def _replaced(
+    configuration: bytes | None, parameter_set: ParameterSet, places: Mapping[str, Mapping[float, float]]
+) -> bytes | None:
+    if configuration is None:
         return None
-    values = zip(parameter_set.names, unpack(row.configuration).tolist(), strict=True)
+    values = zip(parameter_set.names, unpack(configuration).tolist(), strict=True)
     return pack([places[name][value] if name in places else value for name, value in values])
 
 
-def _subset(space: Space, names: tuple[str, ...]) -> ParameterSet:
-    return ParameterSet(names=names, distributions=tuple(distribution_of(name, space[name]) for name in names))
+def _lines(
+    study_id: int, first_number: int, batch: Batch, set_ids: Sequence[int | None], details: Iterable[str]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a batch as they go into the table: COLUMNS and these of DETAILS."""
+    drawn_from = repeat(set_ids[0]) if len(set_ids) == 1 else (set_ids[index] for index in batch.set_indices)
+    return zip(
+        repeat(study_id),
+        count(first_number),
+        batch.states,
+        batch.values,
+        drawn_from,
+        batch.configurations,
+        batch.keys,
+        *(batch.details.get(name, repeat(None)) for name in details),
+        strict=False,  # some have no end
+    )
 
 
-def _columns(row: Row, set_id: int | None) -> tuple[Any, ...]:
-    """A row without the study and the number that it gets there."""
-    return row.state, row.value, set_id, row.configuration, *row.details, row.key
-
-
-def _points(row: Row) -> Iterator[tuple[int, float | None]]:
+def _points(curve: Curve) -> Iterator[tuple[int, float | None]]:
     """The curve, each step once, the last value at it; NaN as the databases keep it."""
-    for step, value in dict(row.curve).items():
+    for step, value in dict(curve).items():
         yield int(step), None if value != value else float(value)  # noqa: PLR0124 - only NaN is not itself
 
 

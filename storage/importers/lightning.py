@@ -21,7 +21,7 @@ from storage.importers.intake import Intake
 from storage.importers.lightning_folders import Recording, RunFolder, find_run_folders, read_run
 from storage.importers.logged_runs import LoggedRun, TaskRuns, Wishes, sort_into_tasks, source_name
 from storage.importers.mapping import RunMapping, check_template
-from storage.importers.report import ImportReport
+from storage.importers.report import ImportReport, RowByRow
 from storage.importers.runs import Curve, PastRun
 from storage.sources import Source
 
@@ -41,12 +41,13 @@ def import_lightning(
     source: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    row_by_row: RowByRow | None = None,
 ) -> ImportReport:
     """Import every run that was logged below a folder.
 
     task: a template, such as `{folder}`, the run's parent folder relative to `folder` (the logger's name); all runs are
     of one task, called like the folder, if there is none. source: what to call the place in the history.
-    progress: told how many more runs are done.
+    progress: told how many more runs are done. row_by_row: told what became of each.
     Raises ImportFailedError where nothing can be imported; it says what to do.
     """
     root = folder.expanduser().absolute()
@@ -64,6 +65,7 @@ def import_lightning(
         source=Source(name=name, kind="lightning", location=str(root), settings={"task": template}),
         dry_run=dry_run,
         scope="store",
+        row_by_row=row_by_row,
     )
     found = list(find_run_folders(root))
     if not found:

@@ -22,7 +22,7 @@ from storage.importers.intake import Intake
 from storage.importers.logged_runs import LoggedRun, TaskRuns, Wishes, sort_into_tasks, source_name
 from storage.importers.mapping import RunMapping, check_template
 from storage.importers.mlflow_server import MlflowServer, place_of
-from storage.importers.report import ImportReport
+from storage.importers.report import ImportReport, RowByRow
 from storage.importers.runs import Curve, PastRun
 from storage.mlflow_runs import ORIGINAL_NAME_TAG, RUN_KEY_TAG
 from storage.models import mlflow_runs
@@ -51,6 +51,7 @@ def import_mlflow(
     source: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    row_by_row: RowByRow | None = None,
 ) -> ImportReport:
     """Import the runs of a tracking server, an MLflow database or a folder of runs.
 
@@ -58,6 +59,7 @@ def import_mlflow(
     experiments: names or ids; all that are active if there are none. filter: in MLflow's words.
     since: runs that started then or later; a time without a zone is UTC. task: a template, one task per experiment.
     source: what to call the place in the history. progress: told how many more runs are done.
+    row_by_row: told what became of each.
     Raises ImportFailedError where nothing can be imported; it says what to do.
     """
     mapping = RunMapping.of(mapping)
@@ -77,6 +79,7 @@ def import_mlflow(
         source=Source(name=name, kind="mlflow", location=place.location, settings=settings),
         dry_run=dry_run,
         scope="store",
+        row_by_row=row_by_row,
     )
     server = MlflowServer(place)
     names = server.experiments(experiments)

@@ -30,7 +30,7 @@ from storage.importers.mapping import RunMapping, check_template, scaled, task_n
 from storage.importers.optuna_storages import OtherStorage, Place, is_history, name_of_time, place_of
 from storage.importers.recorded_mapping import mapped_space
 from storage.importers.recorded_space import RecordedSpace
-from storage.importers.report import ImportReport
+from storage.importers.report import ImportReport, RowByRow
 from storage.importers.runs import PastRun, PastTask
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
@@ -80,13 +80,14 @@ def import_optuna(
     source: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    row_by_row: RowByRow | None = None,
     mapping: RunMapping | Mapping[str, Any] | None = None,
 ) -> ImportReport:
     """Import the studies of another Optuna storage, each trial once, however often it is imported.
 
     storage: the URL of a database, or the path of an SQLite file or of a journal's log; it is only read.
     studies: names; all if there are none. source: what to call the place in the history.
-    progress: told how many more trials are done.
+    progress: told how many more trials are done. row_by_row: told what became of each.
     Raises ImportFailedError, with nothing written, where the storage cannot be read or a study is not there.
     """
     mapping = RunMapping.of(mapping)
@@ -99,7 +100,10 @@ def import_optuna(
     name = source or source_name(store, "optuna", place.short, place.location)
     settings = {"studies": list(studies)}
     intake = Intake(
-        store, source=Source(name=name, kind="optuna", location=place.location, settings=settings), dry_run=dry_run
+        store,
+        source=Source(name=name, kind="optuna", location=place.location, settings=settings),
+        dry_run=dry_run,
+        row_by_row=row_by_row,
     )
     with closing(_History(place) if is_ours else _Optuna(place)) as other:
         known = other.names()

@@ -33,6 +33,8 @@ Reject = Callable[[str, str], None]
 class Rows:
     """Rows that are runs, each study's together, otherwise in the order of the file. All arrays have the shape (n,)."""
 
+    file: str
+    lines: NDArray[np.int64]  # which row of the file it is, from 1
     codes: NDArray[np.int64]  # of the study
     configs: NDArray[np.int64]  # the number of the configuration
     positions: NDArray[np.int64]  # where it is among the configurations
@@ -75,6 +77,7 @@ class Rows:
             data_fingerprints=notes.get("data_fingerprint"),
             hardware=notes.get("hardware"),
             checkpoints=notes.get("checkpoint"),
+            labels=[f"{self.file} row {line}" for line in self.lines[rows].tolist()],
         )
 
 
@@ -135,6 +138,8 @@ def read_rows(path: Path, table: pa.Table, configurations: Configurations, facto
     kept_list = kept.tolist()
     place = {row: place for place, row in enumerate(kept_list)} if columns.has_notes or attributes else {}
     return Rows(
+        file=path.name,
+        lines=lines[kept],
         codes=codes[kept],
         configs=configs[kept],
         positions=positions[kept],

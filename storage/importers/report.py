@@ -1,7 +1,7 @@
 """What became of each run that was to be imported, and why."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -9,16 +9,27 @@ from storage.sources import Source
 
 ROWS_KEPT = 10_000  # of those that were not taken
 
-Verdict = Literal["skipped", "rejected"]
+Verdict = Literal["taken", "skipped", "rejected"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotTaken:
-    """A run that was not imported."""
+class RowReport:
+    """What became of one run."""
 
     row: str  # what it is called where it comes from
     verdict: Verdict  # skipped: nothing is wrong with it; rejected: something is
-    reason: str
+    reason: str = ""  # why it was not taken
+    task: str | None = None  # None: that was not told yet
+    study: str | None = None
+    trial: int | None = None  # its number in the study; None: it was not taken, or this is a dry run
+
+    def to_json(self) -> dict[str, Any]:
+        """The row for a report file: without what is not known."""
+        return {name: value for name, value in vars(self).items() if value not in (None, "")}
+
+
+RowByRow = Callable[[RowReport], None]
+"""Is told what became of each run, as soon as that is certain."""
 
 
 @dataclass(kw_only=True)
@@ -55,7 +66,7 @@ class ImportReport:
     taken: int = 0
     skipped: Counter[str] = field(default_factory=Counter)  # by reason
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
-    rows: list[NotTaken] = field(default_factory=list)  # the first of those that were not taken
+    rows: list[RowReport] = field(default_factory=list)  # the first of those that were not taken
     tasks: dict[str, TaskReport] = field(default_factory=dict)  # by study
     notes: list[str] = field(default_factory=list)  # what was guessed
     flags: list[Flag] = field(default_factory=list)
@@ -86,6 +97,13 @@ def general(reason: str) -> str:
     return reason.split(":", 1)[0]
 
 
-def not_taken(rows: Sequence[NotTaken]) -> list[dict[str, str]]:
-    """Rows as they are written to a report file."""
-    return [asdict(row) for row in rows]
+def in_order(rows: Iterable[RowReport]) -> list[RowReport]:
+    """Rows that end in their number, such as `runs.csv line 7`, in the order of their file; the others stay."""
+    files: dict[str, int] = {}
+
+    def place(row: RowReport) -> tuple[int, int]:
+        file, _, number = row.row.rpartition(" ")
+        is_number = number.isdecimal() and len(number) < 19
+        return files.setdefault(file if is_number else "", len(files)), int(number) if is_number else 0
+
+    return sorted(rows, key=place)

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from storage.distributions import DOUBLE, ParameterSet, distribution_of, pack
+from storage.distributions import DOUBLE, ParameterSet, pack
 from storage.importers.runs import Curve, PastRun, PastTask, RunColumns
+from storage.importers.spaces import KnownSpace
 
 MOST_PARAMETERS = 1_000  # of one run: more are a data set, not a configuration
 LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**63 - 1  # what a database holds
@@ -29,55 +30,96 @@ DETAILS = (
     "error",
 )
 
-
-class Row(NamedTuple):
-    """A run on its way into the table. There are many: a tuple is made ten times faster than a frozen dataclass."""
-
-    key: str
-    state: int
-    value: float | None
-    set_index: int  # which of the batch's parameter sets
-    configuration: bytes | None
-    details: tuple[Any, ...]  # the columns of DETAILS
-    curve: Curve = ()
-    user_attrs: Mapping[str, Any] | None = None
-    label: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What it is called in a report."""
-        return self.label or self.key
+T = TypeVar("T")
+Content = tuple[int, float | None, tuple[str, ...], bytes]
+"""What must be the same when a run comes again: state, value, active parameters, configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of one study."""
+    """Runs of one study as columns of n rows: a million small objects would cost more than to write them."""
 
     task: PastTask
     sets: tuple[ParameterSet, ...]
-    rows: Sequence[Row]
+    keys: Sequence[str]
+    states: Sequence[int]
+    values: Sequence[float | None]
+    set_indices: Sequence[int]  # which of the sets
+    configurations: Sequence[bytes | None]
+    details: Mapping[str, Sequence[Any]]  # of DETAILS; without those of which nothing is known
+    curves: Mapping[int, Curve]  # by row
+    user_attrs: Mapping[int, Mapping[str, Any]]  # by row
+    labels: Sequence[str] | None = None  # what a report calls the rows; None: by their keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def name(self, row: int) -> str:
+        """What a row is called in a report."""
+        return (self.labels or self.keys)[row]
+
+    def content(self, row: int) -> Content:
+        """What must be the same when a run comes again."""
+        return (
+            self.states[row],
+            self.values[row],
+            self.sets[self.set_indices[row]].names,
+            self.configurations[row] or b"",
+        )
+
+    def of(self, rows: Sequence[int]) -> "Batch":
+        """Some of the rows."""
+        if isinstance(rows, range) and rows == range(len(self)):
+            return self
+        return replace(
+            self,
+            keys=_some(self.keys, rows),
+            states=_some(self.states, rows),
+            values=_some(self.values, rows),
+            set_indices=_some(self.set_indices, rows),
+            configurations=_some(self.configurations, rows),
+            details={name: _some(column, rows) for name, column in self.details.items()},
+            curves=_some_known(self.curves, rows),
+            user_attrs=_some_known(self.user_attrs, rows),
+            labels=None if self.labels is None else _some(self.labels, rows),
+        )
 
 
-def rows_of(task: PastTask, runs: Sequence[PastRun], reject: Callable[[str, str], None]) -> Batch:
-    """Runs as rows; `reject` is told which cannot be, and why."""
-    space = {name: distribution_of(name, fields) for name, fields in task.space.items()}
+def rows_of(task: PastTask, runs: Sequence[PastRun], space: KnownSpace, reject: Callable[[str, str], None]) -> Batch:
+    """Runs as rows; `reject` is told which cannot be, and why. space: the task's."""
+    drawn_from = space.distributions
     sets: dict[tuple[str, ...], int] = {}
-    rows = []
+    kept: list[PastRun] = []
+    set_indices: list[int] = []
+    configurations: list[bytes | None] = []
     for run in runs:
-        problem = _problem(run, space)
+        problem = _problem(run, drawn_from)
         if problem is not None:
             reject(run.label or run.key, problem)
             continue
-        names = tuple(name for name in space if name in run.params)
-        index = sets.setdefault(names, len(sets))
-        internal = [space[name].to_internal_repr(run.params[name]) for name in names]
-        rows.append(_row(run, index, pack(map(float, internal)) if names else None))
-    return Batch(task=task, sets=tuple(_subset(space, names) for names in sets), rows=rows)
+        names = tuple(name for name in drawn_from if name in run.params)
+        kept.append(run)
+        set_indices.append(sets.setdefault(names, len(sets)))
+        internal = [float(drawn_from[name].to_internal_repr(run.params[name])) for name in names]
+        configurations.append(pack(internal) if names else None)
+    details = {name: [getattr(run, name) for run in kept] for name in DETAILS}
+    return Batch(
+        task=task,
+        sets=tuple(map(space.subset, sets)),
+        keys=[run.key for run in kept],
+        states=[run.state.value for run in kept],
+        values=[None if run.value is None or math.isnan(run.value) else float(run.value) for run in kept],
+        set_indices=set_indices,
+        configurations=configurations,
+        details={name: column for name, column in details.items() if any(value is not None for value in column)},
+        curves={row: run.curve for row, run in enumerate(kept) if run.curve},
+        user_attrs={row: run.user_attrs for row, run in enumerate(kept) if run.user_attrs},
+        labels=[run.label or run.key for run in kept],
+    )
 
 
-def rows_of_table(task: PastTask, columns: RunColumns) -> Batch:
-    """Columns as rows: configurations with the same parameters are packed together."""
-    space = {name: distribution_of(name, fields) for name, fields in task.space.items()}
+def rows_of_table(task: PastTask, columns: RunColumns, space: KnownSpace) -> Batch:
+    """Columns as rows: configurations with the same parameters are packed together. space: the task's."""
     n, d = columns.internal.shape
     active = ~np.isnan(columns.internal)
     patterns, kinds = np.ones((1, d), bool), np.zeros(n, np.int64)
@@ -86,31 +128,27 @@ def rows_of_table(task: PastTask, columns: RunColumns) -> Batch:
         kinds = kinds.reshape(-1)
     configurations: list[bytes | None] = [None] * n
     for kind, pattern in enumerate(patterns):
-        members = np.flatnonzero(kinds == kind)
         width = 8 * int(pattern.sum())
+        if not width:
+            continue
+        members = np.flatnonzero(kinds == kind)
         packed = columns.internal[np.ix_(members, pattern)].astype(DOUBLE).tobytes()
-        for position, member in enumerate(members.tolist()):
-            configurations[member] = packed[position * width : (position + 1) * width] if width else None
+        for member, start in zip(members.tolist(), range(0, len(packed), width), strict=True):
+            configurations[member] = packed[start : start + width]
     names = np.array(columns.names, dtype=object)
-    sets = tuple(_subset(space, tuple(names[pattern])) for pattern in patterns)
-    states = _states(columns).tolist()
-    values = [None if math.isnan(value) else value for value in columns.values.tolist()]
-    rows = map(
-        Row,
-        columns.keys,
-        states,
-        values,
-        kinds.tolist(),
-        configurations,
-        _details(columns, n),
-        _by_row(columns.curves, n, ()),
-        _by_row(columns.user_attrs, n, None),
+    return Batch(
+        task=task,
+        sets=tuple(space.subset(tuple(names[pattern])) for pattern in patterns),
+        keys=columns.keys,
+        states=_states(columns).tolist(),
+        values=_or_none(columns.values),
+        set_indices=kinds.tolist(),
+        configurations=configurations,
+        details=dict(_details(columns, n)),
+        curves=columns.curves or {},
+        user_attrs=columns.user_attrs or {},
+        labels=columns.labels,
     )
-    return Batch(task=task, sets=sets, rows=list(rows))
-
-
-def _subset(space: Mapping[str, BaseDistribution], names: tuple[str, ...]) -> ParameterSet:
-    return ParameterSet(names=names, distributions=tuple(space[name] for name in names))
 
 
 def _problem(run: PastRun, space: Mapping[str, BaseDistribution]) -> str | None:
@@ -139,21 +177,6 @@ def _is_in(distribution: BaseDistribution, value: Any) -> bool:
     return distribution._contains(float(value))
 
 
-def _row(run: PastRun, set_index: int, configuration: bytes | None) -> Row:
-    value = None if run.value is None or math.isnan(run.value) else float(run.value)
-    return Row(
-        key=run.key,
-        state=run.state.value,
-        value=value,
-        set_index=set_index,
-        configuration=configuration,
-        details=tuple(getattr(run, name) for name in DETAILS),
-        curve=run.curve,
-        user_attrs=run.user_attrs or None,
-        label=run.label,
-    )
-
-
 def _states(columns: RunColumns) -> NDArray[np.int64]:
     if columns.states is not None:
         return columns.states
@@ -161,23 +184,44 @@ def _states(columns: RunColumns) -> NDArray[np.int64]:
     return np.where(has_value, TrialState.COMPLETE.value, TrialState.FAIL.value)
 
 
-def _details(columns: RunColumns, n: int) -> Iterator[tuple[Any, ...]]:
-    nothing: list[Any] = [None] * n
-    floats = (columns.started_at, columns.finished_at, columns.cost_seconds)
-    known = [nothing if column is None else _or_none(column) for column in floats]
-    epochs = nothing if columns.epochs is None else _or_none(columns.epochs, as_int=True)
-    seeds = nothing if columns.seeds is None else columns.seeds
-    texts = [_by_row(column, n, None) for column in (columns.code_versions, columns.data_fingerprints)]
-    more = [_by_row(column, n, None) for column in (columns.hardware, columns.checkpoints, columns.errors)]
-    return zip(*known, epochs, seeds, *texts, *more, strict=True)
+def _details(columns: RunColumns, n: int) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The columns of DETAILS of which something is known."""
+    for name, column in (
+        ("started_at", columns.started_at),
+        ("finished_at", columns.finished_at),
+        ("cost_seconds", columns.cost_seconds),
+    ):
+        if column is not None:
+            yield name, _or_none(column)
+    if columns.epochs is not None:
+        yield "epochs", [None if epochs is None else int(epochs) for epochs in _or_none(columns.epochs)]
+    if columns.seeds is not None:
+        yield "seed", columns.seeds
+    for name, known in (
+        ("code_version", columns.code_versions),
+        ("data_fingerprint", columns.data_fingerprints),
+        ("hardware", columns.hardware),
+        ("checkpoint", columns.checkpoints),
+        ("error", columns.errors),
+    ):
+        if known:
+            yield name, [known.get(row) for row in range(n)]
 
 
-def _or_none(column: NDArray[np.float64], *, as_int: bool = False) -> list[Any]:
-    convert = int if as_int else float
-    return [None if math.isnan(value) else convert(value) for value in column.tolist()]
+def _or_none(column: NDArray[np.float64]) -> list[float | None]:
+    """A column with None where it is NaN."""
+    unknown = np.isnan(column)
+    found: list[float | None] = column.tolist()
+    for row in np.flatnonzero(unknown).tolist():
+        found[row] = None
+    return found
 
 
-def _by_row(known: Mapping[int, Any] | None, n: int, otherwise: Any) -> list[Any]:
-    if not known:
-        return [otherwise] * n
-    return [known.get(row, otherwise) for row in range(n)]
+def _some(column: Sequence[T], rows: Sequence[int]) -> Sequence[T]:
+    if isinstance(rows, range):
+        return column[rows.start : rows.stop]
+    return [column[row] for row in rows]
+
+
+def _some_known(known: Mapping[int, T], rows: Sequence[int]) -> Mapping[int, T]:
+    return {place: known[row] for place, row in enumerate(rows) if row in known} if known else known

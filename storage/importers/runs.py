@@ -70,3 +70,4 @@ class RunColumns:
     data_fingerprints: Mapping[int, str] | None = None
     hardware: Mapping[int, str] | None = None
     checkpoints: Mapping[int, str] | None = None
+    labels: Sequence[str] | None = None  # n; what a report calls them; None: by their keys

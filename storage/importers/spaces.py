@@ -1,9 +1,63 @@
-"""How the space of an imported study grows where new runs lie outside of it."""
+"""What follows from the space of an imported study, and how it grows where new runs lie outside of it."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from storage.families import Space
+from optuna.distributions import BaseDistribution
+
+from storage.distributions import ParameterSet, distribution_of
+from storage.families import Space, family_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnownSpace:
+    """A space with what follows from it. Thousands of tasks may share one: it is worked out once for all of them."""
+
+    space: Space
+    set_ids: dict[tuple[str, ...], int | None] = field(default_factory=dict)  # what the database calls its subsets
+    distribution_ids: dict[str, int] = field(default_factory=dict)  # by parameter
+    _subsets: dict[tuple[str, ...], ParameterSet] = field(default_factory=dict)
+    _families: dict[tuple[str, str], str | None] = field(default_factory=dict)
+
+    @cached_property
+    def text(self) -> str:
+        """The space as JSON, as the database keeps it."""
+        return json.dumps(self.space)
+
+    @cached_property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """What each parameter is drawn from."""
+        return {name: distribution_of(name, fields) for name, fields in self.space.items()}
+
+    def subset(self, names: tuple[str, ...]) -> ParameterSet:
+        """Some of the parameters as a set; the same object each time."""
+        if names not in self._subsets:
+            drawn_from = tuple(self.distributions[name] for name in names)
+            self._subsets[names] = ParameterSet(names=names, distributions=drawn_from)
+        return self._subsets[names]
+
+    def family(self, metric: str, direction: str) -> str | None:
+        """The name of the family of a task with that metric and direction; None where there is no parameter."""
+        if (metric, direction) not in self._families:
+            name = family_of(self.space, metric, [direction]) if self.space else None
+            self._families[metric, direction] = name
+        return self._families[metric, direction]
+
+
+class KnownSpaces:
+    """The spaces of which something was asked last, recognised as the objects that they are."""
+
+    def __init__(self) -> None:
+        self._last: KnownSpace | None = None
+
+    def of(self, space: Space) -> KnownSpace:
+        """What follows from a space."""
+        if self._last is None or self._last.space is not space:
+            self._last = KnownSpace(space=space)
+        return self._last
 
 
 def merged(known: Space, new: Space) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from storage.importers.logged_runs import source_name
 from storage.importers.mapping import RunMapping
 from storage.importers.recorded import RecordedTable, is_recorded_table
 from storage.importers.recorded_space import SPACE_FILE
-from storage.importers.report import ImportReport
+from storage.importers.report import ImportReport, RowByRow
 from storage.importers.table_files import TableFile, Wishes
 from storage.sources import Source
 
@@ -30,6 +30,7 @@ def import_table(
     source: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
+    row_by_row: RowByRow | None = None,
 ) -> ImportReport:
     """Import a table of runs, each row once, however often it is imported.
 
@@ -37,6 +38,7 @@ def import_table(
     metric, direction: for files; guessed from the columns' names where they are not given. task: for files; a column,
     a constant, or a template such as `{file}`; the file's name where it is not given.
     source: what to call the place in the history. progress: told how many more rows are done.
+    row_by_row: told what became of each.
     Raises ImportFailedError, with nothing written, where a file is damaged or what it holds cannot be told.
     """
     if not path.exists():
@@ -46,7 +48,10 @@ def import_table(
     name = source or source_name(store, "table", path.resolve().stem, location)
     settings = {"metric": mapping.metric, "direction": mapping.direction, "task": task}
     intake = Intake(
-        store, source=Source(name=name, kind="table", location=location, settings=settings), dry_run=dry_run
+        store,
+        source=Source(name=name, kind="table", location=location, settings=settings),
+        dry_run=dry_run,
+        row_by_row=row_by_row,
     )
     wishes = Wishes(task=task, mapping=mapping, source=name, known_space=intake.known_space, note=intake.note)
     folders, files = _found(path)

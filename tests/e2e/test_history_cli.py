@@ -237,11 +237,16 @@ def test_an_import_says_what_it_did(here: Here) -> None:
     assert "val_acc (maximize)" in shown
     assert "lr: log scale" in shown
     assert "rejected: " in shown
-    reasons = [json.loads(line) for line in (here.work / "why.jsonl").read_text().splitlines()]
-    assert {reason["verdict"] for reason in reasons} == {"rejected"}
-    assert here.json("history", "query", "--count") == {"count": 40 - len(reasons)}
+    rows = [json.loads(line) for line in (here.work / "why.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rows] == [f"runs.csv line {line}" for line in range(2, 42)]
+    taken = [row for row in rows if row["verdict"] == "taken"]
+    assert [(row["study"], row["trial"]) for row in taken] == [
+        ("table:runs/runs", place) for place in range(len(taken))
+    ]
+    assert {row["verdict"] for row in rows if "reason" in row} == {"rejected"}
+    assert here.json("history", "query", "--count") == {"count": len(taken)}
     again = here.json("history", "import", "table", "runs.csv")  # what can be is in already: nothing to mend at night
-    assert (again["taken"], again["skipped"]) == (0, {"already here": 40 - len(reasons)})
+    assert (again["taken"], again["skipped"]) == (0, {"already here": len(taken)})
     assert "there already" in here.hpo("history", "import", "table", "runs.csv", "--report", "why.jsonl", code=2)[1]
 
 

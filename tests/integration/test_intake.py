@@ -1,5 +1,7 @@
 """Is each run taken once, whole, and with a reason where it is not?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from optuna.trial import TrialState
@@ -10,6 +12,7 @@ from storage.arrays import family_arrays
 from storage.database import Store
 from storage.errors import ImportFailedError, SourceNotFoundError
 from storage.families import list_families
+from storage.importers import intake as intake_module
 from storage.importers.intake import Intake
 from storage.importers.runs import PastRun, PastTask, RunColumns
 from storage.models import metadata, studies
@@ -201,6 +204,61 @@ def test_a_table_goes_in_as_runs_do(store):
     np.testing.assert_array_equal(arrays.internal, internal)
     np.testing.assert_array_equal(arrays.values, values)
     assert arrays.params(5) == found[5].params
+
+
+def test_what_comes_in_slices_and_what_is_half_known_is_as_it_was(store, monkeypatch):
+    monkeypatch.setattr(intake_module, "RUNS_PER_TRANSACTION", 7)
+    n = 20
+    columns = RunColumns(
+        keys=[str(number) for number in range(n)],
+        names=tuple(SPACE),
+        internal=np.column_stack([np.full(n, 0.01), np.arange(n) % 2, np.where(np.arange(n) % 2, np.nan, 0.5)]),
+        values=np.arange(n) / n,
+        cost_seconds=np.where(np.arange(n) % 3, np.arange(n), np.nan),
+        curves={row: [(1, row / n)] for row in range(0, n, 4)},
+        user_attrs={row: {"row": row} for row in range(0, n, 5)},
+        errors={19: "none really"},
+    )
+    half = replace(columns, keys=columns.keys[::3], internal=columns.internal[::3], values=columns.values[::3])
+    half = replace(half, cost_seconds=columns.cost_seconds[::3], curves=None, user_attrs=None, errors=None)
+    for some, number in ((half, 7), (columns, 13)):
+        intake = Intake(store, source=SOURCE)
+        intake.take_table(task(), some)
+        assert intake.finish().taken == number
+    found = sorted(trials(store), key=lambda trial: trial.value)
+    assert [trial.value for trial in found] == columns.values.tolist()
+    assert [trial.cost_seconds for trial in found] == [row if row % 3 else None for row in range(n)]
+    assert [trial.params.get("momentum") for trial in found] == [None if row % 2 else 0.5 for row in range(n)]
+    new = [row for row in range(n) if row % 3]
+    assert [found[row].intermediate_values for row in new] == [{} if row % 4 else {1: row / n} for row in new]
+    assert [found[row].user_attrs for row in new] == [{} if row % 5 else {"row": row} for row in new]
+    assert found[19].error == "none really"
+    assert len(history.list_trials(store, history.get_study(store, "digits").study_id)) == n
+
+
+def test_what_became_of_each_run_is_told_while_others_come(store, monkeypatch):
+    monkeypatch.setattr(intake_module, "RUNS_PER_TRANSACTION", 4)
+    told = []
+    intake = Intake(store, source=SOURCE, row_by_row=told.append)
+    intake.reject("runs.csv line 4", "no value")
+    assert told == []
+    intake.take(task(), [run(str(line), label=f"runs.csv line {line}") for line in (2, 3, 5, 6)])
+    assert [(row.row, row.verdict, row.trial) for row in told] == [
+        ("runs.csv line 2", "taken", 0),
+        ("runs.csv line 3", "taken", 1),
+        ("runs.csv line 4", "rejected", None),
+        ("runs.csv line 5", "taken", 2),
+        ("runs.csv line 6", "taken", 3),
+    ]
+    intake.take(task(), [run("6", label="runs.csv line 7"), run("6", value=0.7), run("7", lr=9.0), run("8")])
+    report = intake.finish()
+    assert {row.row: (row.verdict, row.reason, row.study, row.trial) for row in told[5:]} == {
+        "7": ("rejected", "a value outside of the space: lr = 9.0", "digits", None),
+        "runs.csv line 7": ("skipped", "already here", "digits", None),
+        "6": ("rejected", "differs from what was imported before: value 0.5, now 0.7", "digits", None),
+        "8": ("taken", "", "digits", 4),
+    }
+    assert (report.taken, report.number_skipped, report.number_rejected) == (5, 1, 3)
 
 
 def test_four_processes_import_the_same_runs(store, in_processes):
