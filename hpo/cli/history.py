@@ -195,7 +195,11 @@ Direction = Annotated[
 ]
 Map = Annotated[
     Path | None,
-    typer.Option("--map", help="YAML file that renames, scales and drops parameters and metrics.", metavar="FILE"),
+    typer.Option(
+        "--map",
+        help="YAML file that renames, scales, replaces and drops parameters, values and metrics.",
+        metavar="FILE",
+    ),
 ]
 SourceName = Annotated[
     str | None, typer.Option("--source", help="What to call this source in the history.", metavar="NAME")

@@ -30,6 +30,8 @@ ABSENT: Final = Absent.ABSENT
 
 MAX_CHOICES = 100  # of a categorical parameter; heuristic: more of them are names, not choices
 MIN_RUNS_FOR_IDENTIFIERS = 6  # fewer runs may well have tried something else each
+NUMBERS_OF_A_SCALE = 10  # with so many different ones a column is a scale and no list of choices; heuristic
+FEW = 0.05  # of the values in a column: words among numbers that are slips; heuristic
 LOG_DECADES = 2.0  # a positive range at least this wide is searched on a log scale
 SAFE_INTEGER = 2**53  # beyond it, doubles skip integers
 SEED_NAMES = ("seed", "random_seed", "random_state", "seed_everything", "rng_seed")
@@ -103,12 +105,14 @@ def infer_space(
     columns: for each parameter its value in every run, `ABSENT` where it has none; all of the same length.
     known: the space so far; its parameters stay what they are and become wider where the runs lie outside.
     declared: parameters which the user has described; they are taken as they are.
-    A parameter that never varies, or that looks like a run's name, is not in the space; a note says so.
+    A parameter that never varies, or that looks like a run's name, is not in the space; a note says so. Runs with a
+    slip, a word in a column of numbers, count for nothing: `params_in` will reject them.
     """
     declared, known_here = declared or {}, known or {}
     repaired = {name: _repaired(values) for name, values in columns.items() if name not in declared}
     space: dict[str, dict[str, Any]] = {name: dict(fields) for name, fields in known_here.items()}
     notes: list[str] = []
+    repaired = _without_slips(repaired, known_here, notes)
     for name, values in repaired.items():
         present = [value for value in values if value is not ABSENT]
         if name in known_here:
@@ -155,6 +159,41 @@ def _guess(name: str, values: list[Any], notes: list[str]) -> dict[str, Any] | N
     return _mixed(name, values, distinct, numbers, notes)
 
 
+def are_slips(words: int, present: int, different_numbers: int) -> bool:
+    """Whether the words in a column are slips among its numbers, rather than choices beside them.
+
+    words: how many values are neither number nor None, of those that are present.
+    """
+    return different_numbers >= NUMBERS_OF_A_SCALE and 0 < words <= max(1.0, FEW * present)
+
+
+def _without_slips(
+    columns: dict[str, list[Any]], known: Mapping[str, Fields], notes: list[str]
+) -> dict[str, list[Any]]:
+    """The columns without the runs in which a parameter that is a number elsewhere is a word."""
+    odd: set[int] = set()
+    for name, values in columns.items():
+        rows = [row for row, value in enumerate(values) if isinstance(value, bool | str)]
+        if name in known or not rows:
+            continue
+        present = [value for value in values if value is not ABSENT]
+        numbers = {value for value in present if _is_number(value)}
+        if are_slips(len(rows), len(present), len(numbers)):
+            words = _listed(_distinct(values[row] for row in rows))
+            count = f"a number in {len(present) - len(rows):,} of {len(present):,} runs"
+            notes.append(f"{_shown(name)}: {count}; runs with {words} are rejected. {_hint(name, values[rows[0]])}")
+            odd.update(rows)
+    if not odd:
+        return columns
+    return {name: [value for row, value in enumerate(values) if row not in odd] for name, values in columns.items()}
+
+
+def _hint(name: str, word: Any) -> str:
+    """How a user settles what a word among numbers means."""
+    example = f"replace: {{{_shown(name)}: {{{_shown(word)}: NUMBER}}}}"
+    return f"Where it stands for a number, say so in a mapping file: `{example}`"
+
+
 def _few(values: Sequence[Any]) -> int:
     """How many distinct numbers beside None are rather choices than a scale. Heuristic."""
     return min(5, max(2, len(values) // 10))
@@ -175,7 +214,10 @@ def _mixed(
     share = sum(_is_number(value) for value in values) / len(values)
     if share >= 0.5 and len(numbers) > 1:
         odd = [value for value in distinct if isinstance(value, bool | str)]
-        notes.append(f"{_shown(name)}: {share:.0%} of its values are numbers; runs with {_listed(odd)} are rejected")
+        notes.append(
+            f"{_shown(name)}: {share:.0%} of its values are numbers; runs with {_listed(odd)} are rejected."
+            f" {_hint(name, odd[0])}"
+        )
         return _numeric(name, numbers, notes)
     notes.append(
         f"{_shown(name)}: {len(choices):,} different values in {len(values):,} runs ({_listed(choices)}) look like"
@@ -407,8 +449,10 @@ def _value_in(name: str, fields: Fields, value: Any) -> Any:
             raise ValueError(f"{_shown(name)} = {_shown(value)} is none of {_listed(fields['choices'])}{many}")
         return fields["choices"][index]
     if not _is_number(value):
-        what = "not finite" if _is_nonfinite(value) else "no number"
-        raise ValueError(f"{_shown(name)} = {_shown(value)} is {what}; it is {fields['type']} in the other runs")
+        said, elsewhere = f"{_shown(name)} = {_shown(value)}", f"it is {fields['type']} in the other runs"
+        if _is_nonfinite(value):
+            raise ValueError(f"{said} is not finite; {elsewhere}")
+        raise ValueError(f"{said} is no number; {elsewhere}. {_hint(name, value)}")
     if fields["type"] == "int" and value != int(value):
         raise ValueError(f"{_shown(name)} = {_shown(value)} is no integer, as it is in the other runs")
     if fields.get("log") and value <= 0:

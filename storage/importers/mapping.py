@@ -2,6 +2,7 @@
 
 rename: {learning_rate: lr, "optimizer.name": optimizer}    # parameters and metrics
 scale:  {lr: 0.001, val_acc: 0.01}                           # multiplied; by the new names
+replace: {lr: {auto: 0.001, none: null}}                     # values, by the new names; null: as if it had none
 drop:   [run_dir, "hydra.*"]                                 # parameters, by the old or the new name; globs
 metric: val_acc                                              # by the new name
 direction: maximize
@@ -50,6 +51,7 @@ class RunMapping:
 
     rename: Mapping[str, str] = field(default_factory=dict)  # old name to new name
     scale: Mapping[str, float] = field(default_factory=dict)  # by the new name
+    replace: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by the new name: old value to new value
     drop: tuple[str, ...] = ()  # globs
     metric: str | None = None  # by the new name
     direction: str | None = None  # minimize or maximize
@@ -68,11 +70,11 @@ class RunMapping:
         return _from_content({} if content is None else content)
 
     def params(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """A run's parameters under their new names, scaled, without those that are dropped.
+        """A run's parameters under their new names, scaled or replaced, without those that are dropped.
 
         Raises ValueError where two of them get one name, or where one that is scaled is no number.
         """
-        if not (self.rename or self.scale or self.drop):
+        if not (self.rename or self.scale or self.replace or self.drop):
             return dict(raw)
         found: dict[str, Any] = {}
         for old, value in raw.items():
@@ -82,7 +84,7 @@ class RunMapping:
             if name in found and found[name] is not ABSENT and value is not ABSENT:
                 raise ValueError(f"two parameters are called {name!r} after renaming: {old!r} is one of them")
             if name not in found or value is not ABSENT:
-                found[name] = self._scaled(name, value) if name in self.scale else value
+                found[name] = self._fitted(name, value)
         return found
 
     def metric_name(self, old: str) -> str:
@@ -97,6 +99,25 @@ class RunMapping:
     def factor(self, metric: str) -> float:
         """What the values of a metric, by its new name, are multiplied with."""
         return self.scale.get(metric, 1.0)
+
+    def _fitted(self, name: str, value: Any) -> Any:
+        """A value replaced or scaled: what stands for another one is as it should be."""
+        if name in self.replace:
+            known, word = self._replacements[name], repair(value)
+            if (isinstance(word, bool), word) in known:
+                return known[isinstance(word, bool), word]
+        return self._scaled(name, value) if name in self.scale else value
+
+    @cached_property
+    def _replacements(self) -> dict[str, dict[tuple[bool, Any], Any]]:
+        """By name and old value, as `repair` has it: True is not 1."""
+        return {
+            name: {
+                (isinstance(word := repair(old), bool), word): ABSENT if new is None else new
+                for old, new in values.items()
+            }
+            for name, values in self.replace.items()
+        }
 
     def _scaled(self, name: str, value: Any) -> Any:
         number = repair(value)
@@ -184,7 +205,7 @@ def _from_content(content: Any) -> RunMapping:
             hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
             raise MappingError((str(key),), f"unknown; {hint}")
     given = {key: value for key, value in content.items() if value is not None}
-    for key in ("rename", "scale", "space"):
+    for key in ("rename", "scale", "replace", "space"):
         if not isinstance(given.get(key, {}), Mapping):
             raise MappingError((key,), "it must be names with values, as in `{learning_rate: ...}`")
     if "drop" in given:
@@ -199,6 +220,8 @@ def _check(mapping: RunMapping) -> None:
             raise MappingError(("rename", str(old)), f"{new!r} is no name; quote names that look like something else")
     for name, factor in mapping.scale.items():
         _check_factor(name, factor, mapping.rename)
+    for name, values in mapping.replace.items():
+        _check_replacements(name, values, mapping.rename)
     if not isinstance(mapping.drop, tuple) or not all(isinstance(glob, str) for glob in mapping.drop):
         raise MappingError(("drop",), "it must be a list of names, with * for any characters")
     for key, allowed in (("direction", ("minimize", "maximize")), ("value", ("last", "best"))):
@@ -221,6 +244,17 @@ def _check_factor(name: Any, factor: Any, rename: Mapping[str, str]) -> None:
         raise MappingError(("scale", str(name)), f"{factor!r} is no factor; it must be a positive number")
     if rename.get(name, name) != name and name not in rename.values():
         raise MappingError(("scale", name), f"it is renamed to {rename[name]!r}; scale it under that name")
+
+
+def _check_replacements(name: Any, values: Any, rename: Mapping[str, str]) -> None:
+    keys = ("replace", str(name))
+    if not isinstance(name, str) or not isinstance(values, Mapping):
+        raise MappingError(keys, "it must be old values with new ones, as in `lr: {auto: 0.001}`")
+    for old, new in values.items():
+        if new is not None and not isinstance(new, bool | int | float | str):
+            raise MappingError((*keys, str(old)), f"{new!r} is no value of a parameter; null stands for none")
+    if rename.get(name, name) != name and name not in rename.values():
+        raise MappingError(keys, f"it is renamed to {rename[name]!r}; replace its values under that name")
 
 
 def _check_parameter(name: str, parameter: Any, space: Mapping[str, Any]) -> None:

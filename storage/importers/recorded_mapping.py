@@ -20,6 +20,8 @@ def mapped_space(space: RecordedSpace, mapping: RunMapping) -> RecordedSpace:
     for word in ("task", "value"):
         if getattr(mapping, word) is not None:
             raise ImportFailedError(f"The recorded table {space.name!r} says itself what its {word}s are.")
+    if mapping.replace:
+        raise ImportFailedError(f"The values of {space.name!r} are what its space says: there is nothing to replace.")
     names = {parameter.name: mapping.rename.get(parameter.name, parameter.name) for parameter in space.parameters}
     for name, times in Counter(names.values()).items():
         if times > 1:

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.importers.inference import ABSENT, MAX_CHOICES
+from storage.importers.inference import ABSENT, MAX_CHOICES, NUMBERS_OF_A_SCALE, are_slips
 from storage.importers.table_values import content, seconds
 
 FIRST_ROWS = 20_000
 MOST_COMBINATIONS = 20_000
 ROWS_FOR_DURATIONS = 20
-NUMBERS_OF_A_SCALE = 10  # with so many different ones a column is a scale and no list of choices. Heuristic
-FEW = 0.05  # of the cells of a column: words in a column of numbers that are slips. Heuristic
 
 
 @dataclass(kw_only=True)
@@ -103,8 +101,7 @@ class Evidence:
     def holds_slips(self, place: int) -> bool:
         """Whether a column holds numbers but for a few words, which are slips then, and no choices."""
         column = self._columns[place]
-        is_scale = len(column.different) >= NUMBERS_OF_A_SCALE
-        return is_scale and 0 < column.number_of_words <= FEW * column.present
+        return are_slips(column.number_of_words, column.present, len(column.different))
 
     def present(self, place: int) -> int:
         """In how many rows there is something in a column."""

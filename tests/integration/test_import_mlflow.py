@@ -412,6 +412,23 @@ def test_more_than_a_thousand_parameters_are_no_configuration(sqlite_store, clie
     assert any("only the 1,000 most frequent are looked at" in note for note in imported.notes)
 
 
+def test_a_stray_word_among_numbers_is_rejected_and_a_mapping_takes_it(sqlite_store, client, uri):
+    for place in range(20):
+        log(client, params={"lr": 0.01 * (place + 1), "layers": 2}, metrics={"val_loss": 1 - place / 20}, at=place)
+    odd = log(client, params={"lr": "auto", "layers": 3}, metrics={"val_loss": 0.5}, at=30)
+    imported = import_mlflow(sqlite_store, uri=uri)
+    (row,) = imported.rows
+    assert (imported.taken, row.row, row.verdict) == (20, odd, "rejected")
+    assert row.reason == (
+        "a value outside of the space: lr = auto is no number; it is float in the other runs. "
+        "Where it stands for a number, say so in a mapping file: `replace: {lr: {auto: NUMBER}}`"
+    )
+    space = history.get_study(sqlite_store, study_of(imported)).space
+    assert {name: fields["type"] for name, fields in space.items()} == {"lr": "float"}
+    again = import_mlflow(sqlite_store, uri=uri, mapping={"replace": {"lr": {"auto": 0.05}}})
+    assert (again.taken, again.number_rejected) == (1, 0)
+
+
 # Runs that Hindsight has sent
 
 

@@ -110,6 +110,19 @@ def test_a_csv_file_is_taken_with_all_it_says(store, csv):
     assert (source.kind, source.location, source.trials) == ("table", str(path), 40)
 
 
+def test_a_stray_word_among_numbers_is_rejected_and_a_mapping_takes_it(store, csv):
+    found = [[str(0.01 * (place + 1)), str(1 - place / 20)] for place in range(20)]
+    path = csv(csv_of([*found, ["auto", "0.5"]], ("lr", "val_loss")))
+    report = import_table(store, path)
+    assert report.taken == 20
+    ((row, (verdict, reason)),) = reasons(report).items()
+    assert (row, verdict) == ("runs.csv line 22", "rejected")
+    assert "lr = auto is no number; it is float in the other runs. Where" in reason
+    assert "`replace: {lr: {auto: NUMBER}}`" in reason
+    again = import_table(store, path, mapping={"replace": {"lr": {"auto": 0.05}}})
+    assert (again.taken, again.number_skipped, again.number_rejected) == (1, 20, 0)
+
+
 def test_what_was_imported_before_is_skipped_and_what_is_new_is_taken(store, csv):
     assert import_table(store, csv(csv_of(rows(30)))).taken == 30
     again = import_table(store, csv(csv_of(rows(30))))

@@ -158,9 +158,42 @@ def test_a_word_among_many_numbers_is_rejected_with_evidence() -> None:
     values = [*map(str, range(MAX_CHOICES + 20)), "auto"]
     space, notes = infer_space({"x": values})
     assert space["x"]["type"] == "int"
-    assert notes[0].startswith("x: 99% of its values are numbers; runs with auto are rejected")
+    assert notes[0].startswith("x: a number in 120 of 121 runs; runs with auto are rejected")
     with pytest.raises(ValueError, match="a value outside of the space: x = auto is no number; it is int"):
         params_in(space, {"x": "auto"})
+
+
+def test_a_stray_word_does_not_make_choices_of_a_scale() -> None:
+    values = [str(10 ** (-5 + 0.1 * place)) for place in range(40)]
+    assert space_of(*values, "auto", "auto") == space_of(*values)
+    (slip, scale) = notes_of(*values, "auto")
+    assert slip == (
+        "x: a number in 40 of 41 runs; runs with auto are rejected. "
+        "Where it stands for a number, say so in a mapping file: `replace: {x: {auto: NUMBER}}`"
+    )
+    assert scale.startswith("x: log scale")
+    space = infer_space({"x": [*values, "auto"]})[0]
+    with pytest.raises(ValueError, match=r"x = auto is no number; .*`replace: \{x: \{auto: NUMBER\}\}`"):
+        params_in(space, {"x": "auto"})
+
+
+def test_a_run_that_will_be_rejected_widens_nothing() -> None:
+    lr = [*(0.01 * place for place in range(1, 21)), "auto"]
+    space, _ = infer_space({"lr": lr, "depth": [*[1, 2, 3, 4] * 5, 1000]})
+    assert (space["depth"]["low"], space["depth"]["high"]) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["0.5", "0.7", "0.9", *["sqrt"] * 20],  # a few numbers beside a word
+        [*(f"{0.1 * place:.1f}" for place in range(1, 12)), "sqrt", "log2"],  # more than one in twenty
+        [*["16", "32", "64"] * 20, "auto"],  # many runs, few numbers
+    ],
+)
+def test_words_beside_few_numbers_stay_choices(values: list[str]) -> None:
+    assert (space_of(*values) or {})["type"] == "categorical"
+    assert "numbers and others are mixed" in notes_of(*values)[0]
 
 
 def test_names_of_runs_are_no_parameters() -> None:

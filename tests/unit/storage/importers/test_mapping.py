@@ -65,6 +65,12 @@ def test_an_empty_file_changes_nothing(write: Any) -> None:
         ("scale: {lr: .nan}", r"scale.lr: nan is no factor"),
         ("scale: {lr: true}", r"scale.lr: True is no factor"),
         ("scale: {a: 2}\nrename: {a: b}", r"mapping.yaml:1: scale.a: it is renamed to 'b'; scale it under that name"),
+        ("replace: {lr: auto}", r"mapping.yaml:1: replace.lr: it must be old values with new ones"),
+        ("replace: {lr: {auto: [1]}}", r"replace.lr.auto: \[1\] is no value of a parameter"),
+        (
+            "replace: {a: {x: 2}}\nrename: {a: b}",
+            r"replace.a: it is renamed to 'b'; replace its values under that name",
+        ),
         ("rename: {a: 3}", r"rename.a: 3 is no name; quote names"),
         ("rename: [a]", r"rename: it must be names with values"),
         ("\n\nrenam: {a: b}", r"mapping.yaml:3: renam: unknown; did you mean rename\?"),
@@ -113,6 +119,17 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ImportFailedError, match="cannot be read"):
         load_mapping(tmp_path / "binary.yaml")
+
+
+def test_values_are_replaced_as_they_are_meant(write: Any) -> None:
+    text = "rename: {rate: lr}\nscale: {lr: 0.001}\nreplace: {lr: {auto: 0.5, none: null, '1': 7}, flag: {true: yes}}"
+    mapping = load_mapping(write(text))
+    assert mapping.params({"rate": "auto"}) == {"lr": 0.5}
+    assert mapping.params({"rate": "none"}) == {"lr": ABSENT}
+    assert mapping.params({"rate": 1.0}) == {"lr": 7}  # text, integer or not: the number is meant
+    assert mapping.params({"rate": "2"}) == {"lr": 0.002}
+    assert mapping.params({"flag": "True", "other": "auto"}) == {"flag": True, "other": "auto"}
+    assert mapping.params({"flag": 1}) == {"flag": 1}
 
 
 def test_a_mapping_from_python_is_checked_too() -> None:
