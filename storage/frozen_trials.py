@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Executable, bindparam, select, union_all
+from sqlalchemy import BigInteger, Double, Executable, Text, bindparam, cast, null, select, union_all
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
@@ -82,11 +82,12 @@ class FrozenTrials:
             return []
         ids = json.dumps([row.id for row in rows])
         attributes: dict[tuple[int, str], dict[str, Any]] = defaultdict(dict)
-        for trial_id, kind, key, value in store.fetch(_ATTRIBUTES, ids=ids):
-            attributes[trial_id, kind][key] = json.loads(value)
         curves: dict[int, dict[int, float]] = defaultdict(dict)
-        for trial_id, step, value in store.fetch(_CURVES, ids=ids):
-            curves[trial_id][step] = math.nan if value is None else value
+        for trial_id, step, value, kind, key, text in store.fetch(_BESIDE, ids=ids):
+            if kind is None:
+                curves[trial_id][step] = math.nan if value is None else value
+            else:
+                attributes[trial_id, kind][key] = json.loads(text)
         known = self._parameter_sets.known(store, {row.parameter_set_id for row in rows})
         return [
             FrozenTrial(
@@ -100,7 +101,7 @@ class FrozenTrials:
                 distributions=dict(known[row.parameter_set_id or 0].by_name),
                 user_attrs=attributes.get((row.id, "user"), {}),
                 system_attrs=attributes.get((row.id, "system"), {}),
-                intermediate_values=curves.get(row.id, {}),
+                intermediate_values=dict(sorted(curves[row.id].items())),
                 trial_id=row.id,
             )
             for row, params in zip(rows, _decoded(rows, known), strict=True)
@@ -134,10 +135,11 @@ class _StudyTrials:
                 self._unfinished.discard(trial.number)
             else:
                 running[trial.number] = trial
-        everything = list(self._by_number)
-        for number in self._unfinished:
-            everything[number] = running.get(number)
-        return [trial for trial in everything if trial is not None]
+        everything: list[Any] = list(self._by_number)
+        for number, trial in running.items():
+            everything[number] = trial
+        is_complete = len(running) == len(self._unfinished)
+        return everything if is_complete else [trial for trial in everything if trial is not None]
 
 
 _ROWS = select(
@@ -154,21 +156,24 @@ def _news(dialect: Dialect) -> Executable:
     return _ROWS.where(trials.c.id.in_(select(found.c.id)))
 
 
+def _beside(dialect: Dialect) -> Executable:
+    """The points of trials' curves, and their attributes, in one table."""
+    point, attribute = intermediate_values.c, trial_attributes.c
+    no_step, no_value = cast(null(), BigInteger).label("step"), cast(null(), Double).label("value")
+    no_attribute = (cast(null(), Text).label(name) for name in ("kind", "key", "text"))
+    points = select(point.trial_id, point.step, point.value, *no_attribute)
+    attributes = select(attribute.trial_id, no_step, no_value, attribute.kind, attribute.key, attribute.value)
+    return union_all(
+        points.where(is_listed(dialect, point.trial_id, "ids")),
+        attributes.where(is_listed(dialect, attribute.trial_id, "ids")),
+    )
+
+
 _ONE = Statement(_ROWS.where(trials.c.id == bindparam("trial_id")))
 _ALL = Statement(_ROWS.where(_in_study))
 _WAITING = Statement(_ROWS.where(_in_study, trials.c.state == TrialState.WAITING.value, is_unfinished))
 _NEWS = Statement(_news)
-_ATTRIBUTES = Statement(
-    lambda dialect: select(trial_attributes).where(is_listed(dialect, trial_attributes.c.trial_id, "ids")), plain=True
-)
-_CURVES = Statement(
-    lambda dialect: (
-        select(intermediate_values)
-        .where(is_listed(dialect, intermediate_values.c.trial_id, "ids"))
-        .order_by(intermediate_values.c.trial_id, intermediate_values.c.step)
-    ),
-    plain=True,
-)
+_BESIDE = Statement(_beside, plain=True)
 _STUDY_EXISTS = Statement(select(studies.c.id).where(studies.c.id == bindparam("study_id")))
 _STATES = {state.value: state for state in TrialState}
 
