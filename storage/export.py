@@ -28,10 +28,10 @@ from storage.distributions import ParameterSets
 from storage.errors import FamilyNotFoundError, StorageError, did_you_mean
 from storage.export_spaces import Looseness, loosened, note_looseness, widened
 from storage.families import family_of
-from storage.importers.recorded import STUDIES_FILE, TRIALS_FILE
-from storage.importers.recorded_configs import CONFIGS_FILE
-from storage.importers.recorded_curves import CURVES_FILE
-from storage.importers.recorded_space import CONFIG_COLUMN, SPACE_FILE, Parameter, RecordedSpace
+from storage.importers.recorded.configs import CONFIGS_FILE
+from storage.importers.recorded.curves import CURVES_FILE
+from storage.importers.recorded.space import CONFIG_COLUMN, SPACE_FILE, Parameter, RecordedSpace
+from storage.importers.recorded.table import STUDIES_FILE, TRIALS_FILE
 from storage.models import families, intermediate_values, studies, study_attributes, tasks, trial_attributes, trials
 
 FILES = (SPACE_FILE, CONFIGS_FILE, TRIALS_FILE, CURVES_FILE, STUDIES_FILE)

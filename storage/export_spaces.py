@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from storage.distributions import ParameterSet, distribution_of, fields_of
 from storage.families import Space
-from storage.importers.recorded_space import CONFIG_COLUMN, Condition, Parameter, possible
+from storage.importers.recorded.space import CONFIG_COLUMN, Condition, Parameter, possible
 from storage.importers.spaces import merged
 
 SAFE_INTEGER = 2**53

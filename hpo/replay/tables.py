@@ -135,7 +135,7 @@ def _too_few(family: RecordedFamily) -> str:
 
 def _stores(source: str) -> Iterator[tuple[str, AbstractContextManager[Store]]]:
     """What each store is called, and a context in which it is open."""
-    from storage.importers.recorded import is_recorded_table  # noqa: PLC0415 - slow: the processes of a race do without
+    from storage.importers.recorded.table import is_recorded_table  # noqa: PLC0415 - slow: the processes of a race do without
 
     path = Path(source)
     if "://" in source:
@@ -177,7 +177,7 @@ def _opened(url: str) -> Iterator[Store]:
 @contextmanager
 def _imported(path: Path) -> Iterator[Store]:
     """A store that holds a table and nothing else, without its curves."""
-    from storage.importers.recorded_curves import CURVES_FILE  # noqa: PLC0415 - as above
+    from storage.importers.recorded.curves import CURVES_FILE  # noqa: PLC0415 - as above
     from storage.importers.table import import_table  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory(prefix="hpo-replay-") as folder:

@@ -176,10 +176,13 @@ class Intake:
             )
 
     def _not_taken(self, row: str, verdict: Verdict, reason: str, task: TaskReport | None) -> None:
+        is_kept = len(self._report.rows) < ROWS_KEPT
+        if not is_kept and self._row_by_row is None:
+            return
         told = RowReport(row=row, verdict=verdict, reason=reason)
         if task is not None:
             told = replace(told, task=task.task, study=task.study)
-        if len(self._report.rows) < ROWS_KEPT:
+        if is_kept:
             self._report.rows.append(told)
         self._tell(told)
 
@@ -447,7 +450,8 @@ class Intake:
         known = self._known(connection, batch, None if study is None else study.id)
         imagined = self._imagined.setdefault(batch.task.study, {})
         _sort_out(batch, known | imagined, outcome)
-        imagined.update((batch.keys[row], batch.content(row)) for row in outcome.taken)
+        taken = batch.of(outcome.taken)
+        imagined.update(zip(taken.keys, taken.contents(), strict=True))
         return outcome
 
     def _moved(self, batch: Batch, space: Space) -> Batch:
@@ -475,8 +479,7 @@ def _sort_out(batch: Batch, known: Mapping[str, Content], outcome: _Outcome) -> 
         outcome.taken = range(len(batch))
         return
     seen, taken = dict(known), list[int]()
-    for row, key in enumerate(batch.keys):
-        content = batch.content(row)
+    for row, (key, content) in enumerate(zip(batch.keys, batch.contents(), strict=True)):
         before = seen.setdefault(key, content)
         if before is content:
             taken.append(row)

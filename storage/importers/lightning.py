@@ -5,8 +5,8 @@ by a hash of its hyperparameters and of the first metrics it logged, so a folder
 No file says that a run is over: one that was written to in the last ten minutes is left for the next import. Of a run
 that was cut off in the middle of a line, what is whole is taken.
 
-Which value of a curve counts is told in `logged_runs`; it can be seen that the best epoch was kept where the names of
-the checkpoints tell the metric, such as `epoch=3-val_loss=0.21.ckpt`.
+Which value of a curve counts is told in `storage.importers.logged.runs`; it can be seen that the best epoch was kept
+where the names of the checkpoints tell the metric, such as `epoch=3-val_loss=0.21.ckpt`.
 """
 
 import time
@@ -18,8 +18,8 @@ from typing import Any
 from storage.database import Store
 from storage.errors import ImportFailedError
 from storage.importers.intake import Intake
-from storage.importers.lightning_folders import Recording, RunFolder, find_run_folders, read_run
-from storage.importers.logged_runs import LoggedRun, TaskRuns, Wishes, sort_into_tasks, source_name
+from storage.importers.logged.lightning_folders import Recording, RunFolder, find_run_folders, read_run
+from storage.importers.logged.runs import LoggedRun, TaskRuns, Wishes, sort_into_tasks, source_name
 from storage.importers.mapping import RunMapping, check_template
 from storage.importers.report import ImportReport, RowByRow
 from storage.importers.runs import Curve, PastRun

@@ -6,7 +6,7 @@ known by its id, which is unique in the world; its history is not read again.
 
 Failed and killed runs are taken as evidence against their configuration, without a value; so are runs whose metric is
 NaN or infinite. Runs that still run are left for the next import. Which value of a curve counts is told in
-`logged_runs`.
+`storage.importers.logged.runs`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ from sqlalchemy import select
 from storage.database import Store
 from storage.errors import ImportFailedError
 from storage.importers.intake import Intake
-from storage.importers.logged_runs import LoggedRun, TaskRuns, Wishes, sort_into_tasks, source_name
+from storage.importers.logged.mlflow_server import MlflowServer, place_of
+from storage.importers.logged.runs import LoggedRun, TaskRuns, Wishes, sort_into_tasks, source_name
 from storage.importers.mapping import RunMapping, check_template
-from storage.importers.mlflow_server import MlflowServer, place_of
 from storage.importers.report import ImportReport, RowByRow
 from storage.importers.runs import Curve, PastRun
 from storage.mlflow_runs import ORIGINAL_NAME_TAG, RUN_KEY_TAG

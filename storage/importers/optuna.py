@@ -25,11 +25,11 @@ from storage.export_spaces import widened
 from storage.families import Space
 from storage.history import TrialRecord, list_studies, list_trials
 from storage.importers.intake import Intake
-from storage.importers.logged_runs import source_name
+from storage.importers.logged.runs import source_name
 from storage.importers.mapping import RunMapping, check_template, scaled, task_name
 from storage.importers.optuna_storages import OtherStorage, Place, is_history, name_of_time, place_of
-from storage.importers.recorded_mapping import mapped_space
-from storage.importers.recorded_space import RecordedSpace
+from storage.importers.recorded.mapping import mapped_space
+from storage.importers.recorded.space import RecordedSpace
 from storage.importers.report import ImportReport, RowByRow
 from storage.importers.runs import PastRun, PastTask
 from storage.optuna_storage import HistoryStorage

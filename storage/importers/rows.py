@@ -58,14 +58,12 @@ class Batch:
         """What a row is called in a report."""
         return (self.labels or self.keys)[row]
 
-    def content(self, row: int) -> Content:
-        """What must be the same when a run comes again."""
-        return (
-            self.states[row],
-            self.values[row],
-            self.sets[self.set_indices[row]].names,
-            self.configurations[row] or b"",
-        )
+    def contents(self) -> Iterator[Content]:
+        """What must be the same when a run comes again, row by row."""
+        names = [part.names for part in self.sets]
+        active = (names[index] for index in self.set_indices)
+        configurations = (configuration or b"" for configuration in self.configurations)
+        return zip(self.states, self.values, active, configurations, strict=True)
 
     def of(self, rows: Sequence[int]) -> "Batch":
         """Some of the rows."""

@@ -11,6 +11,8 @@ from optuna.distributions import BaseDistribution
 from storage.distributions import ParameterSet, distribution_of
 from storage.families import Space, family_of
 
+SPACES_KEPT = 1_000
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KnownSpace:
@@ -48,16 +50,19 @@ class KnownSpace:
 
 
 class KnownSpaces:
-    """The spaces of which something was asked last, recognised as the objects that they are."""
+    """The spaces of which something was asked lately, recognised as the objects that they are."""
 
     def __init__(self) -> None:
-        self._last: KnownSpace | None = None
+        self._known: dict[int, KnownSpace] = {}  # by identity, which is sure while the space is kept in the value
 
     def of(self, space: Space) -> KnownSpace:
         """What follows from a space."""
-        if self._last is None or self._last.space is not space:
-            self._last = KnownSpace(space=space)
-        return self._last
+        known = self._known.get(id(space))
+        if known is None:
+            if len(self._known) >= SPACES_KEPT:
+                self._known.clear()
+            known = self._known[id(space)] = KnownSpace(space=space)
+        return known
 
 
 def merged(known: Space, new: Space) -> dict[str, dict[str, Any]]:

@@ -8,12 +8,12 @@ from typing import Any
 from storage.database import Store
 from storage.errors import ImportFailedError
 from storage.importers.intake import Intake
-from storage.importers.logged_runs import source_name
+from storage.importers.logged.runs import source_name
 from storage.importers.mapping import RunMapping
-from storage.importers.recorded import RecordedTable, is_recorded_table
-from storage.importers.recorded_space import SPACE_FILE
+from storage.importers.recorded.space import SPACE_FILE
+from storage.importers.recorded.table import RecordedTable, is_recorded_table
 from storage.importers.report import ImportReport, RowByRow
-from storage.importers.table_files import TableFile, Wishes
+from storage.importers.tables.files import TableFile, Wishes
 from storage.sources import Source
 
 FILE_KINDS = (".csv", ".tsv", ".parquet")

@@ -22,9 +22,11 @@ from hpo.sampler import HistorySampler
 from hpo.space import SearchSpace
 from storage import history
 from storage.errors import ImportFailedError
-from storage.importers import logged_runs, mlflow, mlflow_server
+from storage.importers import mlflow
+from storage.importers.logged import mlflow_server
+from storage.importers.logged import runs as logged_runs
+from storage.importers.logged.mlflow_server import MlflowServer
 from storage.importers.mlflow import import_mlflow
-from storage.importers.mlflow_server import MlflowServer
 from storage.mlflow_runs import _client as hindsight_client
 from storage.optuna_storage import HistoryStorage
 from storage.outbox import deliver

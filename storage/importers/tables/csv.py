@@ -13,7 +13,7 @@ from typing import TextIO
 
 from storage.errors import ImportFailedError
 from storage.importers.inference import ABSENT
-from storage.importers.table_values import content
+from storage.importers.tables.values import content
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SAMPLE = 1 << 16  # characters that tell the delimiter

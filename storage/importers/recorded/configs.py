@@ -15,8 +15,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from storage.errors import ImportFailedError
 from storage.importers.mapping import scaled
-from storage.importers.parquet import read_whole, whole_numbers
-from storage.importers.recorded_space import CONFIG_COLUMN, Parameter, RecordedSpace, choice_index
+from storage.importers.recorded.space import CONFIG_COLUMN, Parameter, RecordedSpace, choice_index
+from storage.importers.tables.parquet import read_whole, whole_numbers
 
 CONFIGS_FILE = "configs.parquet"
 ROUNDING = 1e-12  # relative: a bound that was computed twice, as exp(log(x)), is still the bound

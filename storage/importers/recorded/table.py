@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from storage.errors import ImportFailedError
 from storage.importers.mapping import RunMapping
-from storage.importers.parquet import read_whole
-from storage.importers.recorded_configs import read_configurations
-from storage.importers.recorded_curves import CURVES_FILE, RecordedCurves
-from storage.importers.recorded_mapping import mapped_space
-from storage.importers.recorded_rows import OPTIONAL, REQUIRED, Reject, Rows, read_rows
-from storage.importers.recorded_space import SPACE_FILE, read_space
-from storage.importers.recorded_tasks import columns_in, grouped_batches, no_rows, read_groups
+from storage.importers.recorded.configs import read_configurations
+from storage.importers.recorded.curves import CURVES_FILE, RecordedCurves
+from storage.importers.recorded.mapping import mapped_space
+from storage.importers.recorded.rows import OPTIONAL, REQUIRED, Reject, Rows, read_rows
+from storage.importers.recorded.space import SPACE_FILE, read_space
+from storage.importers.recorded.tasks import columns_in, grouped_batches, no_rows, read_groups
 from storage.importers.runs import PastTask, RunColumns
+from storage.importers.tables.parquet import read_whole
 
 TRIALS_FILE, STUDIES_FILE = "trials.parquet", "studies.parquet"
 

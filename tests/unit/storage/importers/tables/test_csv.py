@@ -3,7 +3,7 @@
 import pytest
 
 from storage.errors import ImportFailedError
-from storage.importers.table_csv import open_csv
+from storage.importers.tables.csv import open_csv
 
 
 @pytest.fixture

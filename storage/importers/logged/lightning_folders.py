@@ -18,9 +18,9 @@ import yaml
 
 from storage.errors import ImportFailedError
 from storage.importers.inference import is_technical
+from storage.importers.logged.tensorboard_events import last_values, read_events
 from storage.importers.mapping import PlainLoader, load_yaml
 from storage.importers.runs import Curve
-from storage.importers.tensorboard_events import last_values, read_events
 
 HPARAMS, METRICS, EVENTS = "hparams.yaml", "metrics.csv", "events.out.tfevents."
 COUNTERS = ("step", "epoch")

@@ -6,8 +6,8 @@ import pytest
 
 from storage.errors import ImportFailedError
 from storage.importers.mapping import RunMapping
-from storage.importers.recorded_mapping import mapped_space
-from storage.importers.recorded_space import choice_index, read_space
+from storage.importers.recorded.mapping import mapped_space
+from storage.importers.recorded.space import choice_index, read_space
 
 LR = {"name": "lr", "type": "float", "low": 1e-5, "high": 0.1, "log": True}
 KERNEL = {"name": "kernel", "type": "categorical", "choices": ["rbf", "linear"]}

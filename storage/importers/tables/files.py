@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from storage.errors import ImportFailedError
 from storage.importers.inference import ABSENT
 from storage.importers.mapping import RunMapping, check_template, task_name
-from storage.importers.parquet import batches, column_names
-from storage.importers.recorded_space import LONGEST_NAME, is_name
+from storage.importers.recorded.space import LONGEST_NAME, is_name
 from storage.importers.runs import PastRun, PastTask
 from storage.importers.spaces import merged
-from storage.importers.table_columns import key_column
-from storage.importers.table_csv import CsvFile, check_width, open_csv
-from storage.importers.table_evidence import Evidence
-from storage.importers.table_meaning import Meaning, SkippedError, Space, listed, meaning_of
-from storage.importers.table_values import content, text
+from storage.importers.tables.columns import key_column
+from storage.importers.tables.csv import CsvFile, check_width, open_csv
+from storage.importers.tables.evidence import Evidence
+from storage.importers.tables.meaning import Meaning, SkippedError, Space, listed, meaning_of
+from storage.importers.tables.parquet import batches, column_names
+from storage.importers.tables.values import content, text
 
 RUNS_AT_A_TIME = 5_000
 TASK_NAMES = ("task", "task_name")

@@ -10,11 +10,11 @@ from optuna.trial import TrialState
 from storage.errors import ImportFailedError
 from storage.importers.inference import ABSENT, choose_metric, guess_direction, infer_space, params_in, repair
 from storage.importers.mapping import RunMapping, scaled
-from storage.importers.recorded_space import MOST_PARAMETERS, is_name
+from storage.importers.recorded.space import MOST_PARAMETERS, is_name
 from storage.importers.runs import PastRun
-from storage.importers.table_columns import Columns, sort_columns
-from storage.importers.table_evidence import Evidence
-from storage.importers.table_values import UNFINISHED, content, integer, moment, number, seconds, state, text
+from storage.importers.tables.columns import Columns, sort_columns
+from storage.importers.tables.evidence import Evidence
+from storage.importers.tables.values import UNFINISHED, content, integer, moment, number, seconds, state, text
 
 NAMES_SHOWN = 12
 

@@ -2,10 +2,10 @@
 
 import random
 
-from storage.importers import table_evidence
 from storage.importers.inference import infer_space
-from storage.importers.table_evidence import Evidence
-from storage.importers.table_values import content
+from storage.importers.tables import evidence as table_evidence
+from storage.importers.tables.evidence import Evidence
+from storage.importers.tables.values import content
 
 
 def evidence_of(rows):

@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from storage.importers.parquet import doubles, whole_numbers
-from storage.importers.recorded_configs import rescaled
-from storage.importers.recorded_rows import Rows
-from storage.importers.recorded_tasks import (
+from storage.importers.recorded.configs import rescaled
+from storage.importers.recorded.rows import Rows
+from storage.importers.recorded.tasks import (
     CODE,
     UNKNOWN,
     GroupCodes,
@@ -25,6 +24,7 @@ from storage.importers.recorded_tasks import (
     stretches,
 )
 from storage.importers.runs import Curve
+from storage.importers.tables.parquet import doubles, whole_numbers
 
 CURVES_FILE = "curves.parquet"
 REQUIRED = ("task", "config", "step", "value")

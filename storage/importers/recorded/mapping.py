@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from storage.distributions import distribution_of, fields_of
 from storage.errors import ImportFailedError
 from storage.importers.mapping import RunMapping, scaled
-from storage.importers.recorded_space import Condition, Parameter, RecordedSpace
+from storage.importers.recorded.space import Condition, Parameter, RecordedSpace
 
 
 def mapped_space(space: RecordedSpace, mapping: RunMapping) -> RecordedSpace:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage.importers.inference import ABSENT, MAX_CHOICES, NUMBERS_OF_A_SCALE, are_slips
-from storage.importers.table_values import content, seconds
+from storage.importers.tables.values import content, seconds
 
 FIRST_ROWS = 20_000
 MOST_COMBINATIONS = 20_000

@@ -3,7 +3,7 @@
 import pytest
 
 from storage.importers.mapping import RunMapping
-from storage.importers.table_columns import is_result, key_column, sort_columns
+from storage.importers.tables.columns import is_result, key_column, sort_columns
 
 
 def sorted_columns(*header, metric=None, task=None, words=(), **mapping):

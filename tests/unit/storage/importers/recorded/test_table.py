@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from storage.errors import ImportFailedError
-from storage.importers import parquet
 from storage.importers.mapping import RunMapping
-from storage.importers.recorded import RecordedTable
+from storage.importers.recorded.table import RecordedTable
+from storage.importers.tables import parquet
 
 PARAMETERS = [
     {"name": "kernel", "type": "categorical", "choices": ["rbf", "linear"]},

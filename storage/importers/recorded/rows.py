@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from storage.importers.parquet import doubles, seconds, texts, whole_numbers
-from storage.importers.recorded_configs import Configurations, rescaled
-from storage.importers.recorded_space import LONGEST_NAME
-from storage.importers.recorded_tasks import CODE, ROW, UNKNOWN, stretches
+from storage.importers.recorded.configs import Configurations, rescaled
+from storage.importers.recorded.space import LONGEST_NAME
+from storage.importers.recorded.tasks import CODE, ROW, UNKNOWN, stretches
 from storage.importers.runs import Curve, RunColumns
+from storage.importers.tables.parquet import doubles, seconds, texts, whole_numbers
 
 REQUIRED = ("task", "config", "value")
 TEXTS = ("error", "code_version", "data_fingerprint", "hardware", "checkpoint")

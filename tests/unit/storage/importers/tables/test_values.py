@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from storage.importers.inference import ABSENT
-from storage.importers.table_values import UNFINISHED, content, integer, moment, number, seconds, state, text
+from storage.importers.tables.values import UNFINISHED, content, integer, moment, number, seconds, state, text
 
 
 @pytest.mark.parametrize("cell", [None, "", "  ", "NaN", "n/a", "<NA>", "NaT", math.nan])

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from storage.errors import ImportFailedError
-from storage.importers.parquet import batches, column_names, empty_table
-from storage.importers.recorded_space import is_name
+from storage.importers.recorded.space import is_name
+from storage.importers.tables.parquet import batches, column_names, empty_table
 
 CODE, ROW = "\0code", "\0row"  # columns that are added: the number of the study, the number of the row from 1
 UNKNOWN = -1

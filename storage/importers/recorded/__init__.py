@@ -1,0 +1,1 @@
+"""How folders in the recorded-table format are read, column by column."""

@@ -1,0 +1,1 @@
+"""How CSV and Parquet files of one row per run are read, whatever their columns are called."""
