@@ -161,10 +161,15 @@ def _beside(dialect: Dialect) -> Executable:
     point, attribute = intermediate_values.c, trial_attributes.c
     no_step, no_value = cast(null(), BigInteger).label("step"), cast(null(), Double).label("value")
     no_attribute = (cast(null(), Text).label(name) for name in ("kind", "key", "text"))
-    points = select(point.trial_id, point.step, point.value, *no_attribute)
+    points = (  # only for its order does PostgreSQL take the index for ten thousand trials as for one
+        select(point.trial_id, point.step, point.value, *no_attribute)
+        .where(is_listed(dialect, point.trial_id, "ids"))
+        .order_by(point.trial_id, point.step)
+        .subquery()
+    )
     attributes = select(attribute.trial_id, no_step, no_value, attribute.kind, attribute.key, attribute.value)
     return union_all(
-        points.where(is_listed(dialect, point.trial_id, "ids")),
+        select(points),
         attributes.where(is_listed(dialect, attribute.trial_id, "ids")),
     )
 
