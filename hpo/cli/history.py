@@ -616,7 +616,7 @@ def _report_file(path: Path | None) -> Iterator[_RowFile | None]:
         yield None
         return
     try:
-        file = path.open("x", encoding="utf-8")
+        file = path.open("x", encoding="utf-8", errors="backslashreplace")  # which JSON understands
     except FileExistsError:
         raise SettingsError(f"--report {path}: the file is there already; name another") from None
     except OSError as error:

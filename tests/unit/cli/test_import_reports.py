@@ -17,10 +17,15 @@ def read(path: Path) -> list[dict[str, object]]:
 
 
 def test_rows_of_an_interrupted_import_stay(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), _report_file(tmp_path / "rows.jsonl") as rows:
-        rows.write(TAKEN)
-        raise KeyboardInterrupt
-    assert read(tmp_path / "rows.jsonl") == [TAKEN.to_json()]
+    def interrupted() -> None:
+        with _report_file(tmp_path / "rows.jsonl") as rows:
+            rows.write(TAKEN)
+            rows.write(RowReport(row="r\udcfcn", verdict="skipped", reason="half a character in a folder's name"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [row["row"] for row in read(tmp_path / "rows.jsonl")] == [TAKEN.row, "r\udcfcn"]
 
 
 def test_an_import_that_never_began_leaves_no_file(tmp_path: Path) -> None:
