@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.arrays import Array, best_and_some
+from hpo.arrays import Array, Mask, best_and_some
 from hpo.encoding import Encoding
 from hpo.priors.portfolio import PastTask
 from hpo.space_mapping import SpaceMapping
 from hpo.statistics.loss_scale import LossScale
 from storage.arrays import counted_values
 from storage.summaries import StudySample
+
+CONSTRAINTS = "constraints"  # the trial system attribute of Optuna's samplers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +30,25 @@ class Evidence:
     pending: Array  # (p, d) running trials whose parameters are known
     tried: Array  # (q, d) every trial with parameters, whatever became of it
     waiting: int  # running trials with a lower number that have no parameters yet
+    constraints: Array | None = None  # (n, c) at most 0 where they hold; NaN where unknown
+    costs: Array | None = None  # (n,) of the finished trials; NaN where unknown
+
+    @property
+    def feasible(self) -> Mask:
+        """Which finished trials keep all constraints, as far as that is known: shape (n,)."""
+        if self.constraints is None:
+            return np.ones(len(self.losses), dtype=bool)
+        return np.asarray((self.constraints <= 0.0).all(axis=1), dtype=bool)
+
+    def at(self, rows: NDArray[np.intp]) -> Evidence:
+        """Some of the finished trials."""
+        return replace(
+            self,
+            X=self.X[rows],
+            losses=self.losses[rows],
+            constraints=None if self.constraints is None else self.constraints[rows],
+            costs=None if self.costs is None else self.costs[rows],
+        )
 
     @property
     def position(self) -> int:
@@ -44,8 +66,15 @@ class PastStudy:
     landmarks: Array  # (m, d) some of its configurations, moved to where the current space has them
 
 
-def gather(trials: Iterable[FrozenTrial], direction: StudyDirection, encoding: Encoding, number: int) -> Evidence:
-    """The evidence for trial `number` in the other `trials` of its study."""
+def gather(
+    trials: Iterable[FrozenTrial],
+    direction: StudyDirection,
+    encoding: Encoding,
+    number: int,
+    *,
+    cost: Callable[[FrozenTrial], float] | None = None,
+) -> Evidence:
+    """The evidence for trial `number` in the other `trials` of its study. cost: of a finished trial, NaN if unknown."""
     others = [trial for trial in trials if trial.number != number and trial.state != TrialState.WAITING]
     begun = [trial for trial in others if trial.params]
     finished, losses = losses_of(begun, direction)
@@ -55,6 +84,8 @@ def gather(trials: Iterable[FrozenTrial], direction: StudyDirection, encoding: E
         pending=encode_trials([trial for trial in begun if not trial.state.is_finished()], encoding),
         tried=encode_trials(begun, encoding),
         waiting=sum(1 for trial in others if trial.number < number and _is_without_parameters_yet(trial)),
+        constraints=_constraints(finished),
+        costs=None if cost is None else np.array([cost(trial) for trial in finished]),
     )
 
 
@@ -105,6 +136,15 @@ def losses_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> tuple
     sign = _sign(direction)
     losses = sign * counted_values(states, values, maximize=sign < 0)
     return ([], np.empty(0)) if np.isnan(losses).all() else (finished, losses)
+
+
+def _constraints(trials: Sequence[FrozenTrial]) -> Array | None:
+    """What was noted of the constraints, shape (n, c); None where nothing was."""
+    noted = [trial.system_attrs.get(CONSTRAINTS) for trial in trials]
+    most = max((len(values) for values in noted if values is not None), default=0)
+    if not most:
+        return None
+    return np.array([values if values is not None and len(values) == most else [np.nan] * most for values in noted])
 
 
 def _sign(direction: StudyDirection) -> float:

@@ -39,6 +39,7 @@ LENGTHSCALE_DEVIATION = np.sqrt(3.0)  # Hvarfner et al. 2024
 LOG_LENGTHSCALE_BOUNDS = (np.log(0.01), np.log(100.0))  # beyond them the kernel does not change
 LOG_NOISE_BOUNDS = (np.log(1e-6), np.log(1.0))
 SAMPLED_LENGTHSCALE, SAMPLED_DEVIATION = 0.5, 1.0  # median in units of sqrt d, and deviation of the log: where sampled
+KIN_DEVIATION = 0.5  # of the log length scales around those of past tasks
 LEVEL = 1.0  # prior variance of the mean loss, in units of the output scale
 SCALE_SHAPE = 3.0  # of the output scale's inverse gamma prior, around 1
 SMALLEST_ARC = 1e-3  # radians
@@ -154,14 +155,22 @@ def fit_kernel(
 
 
 def sample_kernels(
-    X: Array, y: Array, categorical: Mask, rng: np.random.Generator, *, count: int = 8, steps: int = 3
+    X: Array,
+    y: Array,
+    categorical: Mask,
+    rng: np.random.Generator,
+    *,
+    count: int = 8,
+    steps: int = 3,
+    like: Kernel | None = None,
 ) -> list[Kernel]:
     """Kernels from their posterior given one task's X (n, d), y (n,).
 
     Elliptical slice sampling from the maximum (Murray, Adams and MacKay, AISTATS 2010), one of every `steps` kept.
+    like: a kernel that is usual for such tasks: the centre of a narrower prior, and the start.
     """
-    parts, prior = _parts(X, categorical), _sampling_prior(len(categorical))
-    start = fit_kernel([(X, y)], categorical, rng, restarts=1)
+    parts, prior = _parts(X, categorical), _sampling_prior(len(categorical), like)
+    start = like or fit_kernel([(X, y)], categorical, rng, restarts=1)
     theta = np.append(np.log(start.lengthscales), np.log(start.noise))
     log_evidence = _log_evidence(theta, parts, y)[0]
     kernels: list[Kernel] = []
@@ -261,7 +270,10 @@ def _prior(d: int) -> tuple[Array, Array]:
     return location, np.r_[np.full(d, LENGTHSCALE_DEVIATION), NOISE_DEVIATION]
 
 
-def _sampling_prior(d: int) -> tuple[Array, Array]:
+def _sampling_prior(d: int, like: Kernel | None) -> tuple[Array, Array]:
+    if like is not None:
+        location = np.r_[np.log(like.lengthscales), np.log(like.noise)]
+        return location, np.r_[np.full(d, KIN_DEVIATION), NOISE_DEVIATION]
     location = np.r_[np.full(d, np.log(SAMPLED_LENGTHSCALE) + np.log(max(d, 1)) / 2.0), NOISE_MEAN]
     return location, np.r_[np.full(d, SAMPLED_DEVIATION), NOISE_DEVIATION]
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array
+from hpo.encoding import Encoding
 from hpo.evidence import PastStudy
+from hpo.gaussian_process import GaussianProcess, Kernel
+from hpo.preferences import where_hoped
+from hpo.priors.beliefs import Shares, learn_shares
 from hpo.priors.history import History
-from hpo.priors.portfolio import Pick, fit_shared_kernel, portfolio
+from hpo.priors.portfolio import PastTask, Pick, fit_shared_kernel, portfolio
+from hpo.search import CANDIDATES, around, maximise
 
 FIRST_POINTS = 4  # from the portfolio, then the model: the honest baseline of the leave-one-task-out runs
 SPARE_POINTS = 8  # entries behind them, where some were tried already or are being tried side by side
 PAST_STUDIES = 128  # at most, the latest
-PAST_TRIALS = 8192  # over all past studies together ...
+PAST_TRIALS = 20000  # over all past studies together ...
 PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
 LANDMARKS = 1024  # configurations that may enter the portfolio
 PAST_ANCHORS = 8  # of the portfolio and of the past bests
+BETWEEN = 0.3  # standard deviation between tasks, where their best together is looked for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,30 +34,55 @@ class Past:
 
     studies: Sequence[PastStudy]
     history: History
+    shares: Shares  # how far the history is to be trusted
     picks: Sequence[Pick]  # the portfolio
 
-    @property
-    def anchors(self) -> Array:
-        """Points worth a look around, shape (a, d): the portfolio's first and the latest studies' bests."""
-        bests = [study.landmarks[0] for study in self.studies[-PAST_ANCHORS // 2 :]]
-        return np.array([*(pick.point for pick in self.picks[:FIRST_POINTS]), *bests])
+    wide: Array  # (w, d) points from all over the space
+    close: Array  # (c, d) and around what was good before
 
 
-def learn(studies: Sequence[PastStudy], categorical: Mask, landmarks: Array | None = None) -> Past:
+def learn(studies: Sequence[PastStudy], encoding: Encoding, candidates: Array | None = None) -> Past:
     """What at least one past study teaches, the same for everyone who asks.
 
-    landmarks: (m, d) points that may enter the portfolio; those of the studies if none are given.
+    candidates: (k, d) the only points that may be proposed; without them, all of the space.
     """
     rng = np.random.default_rng(0)
     tasks = [study.task for study in studies]
-    kernel = fit_shared_kernel(tasks, categorical, rng)
-    if landmarks is None:
-        landmarks = np.unique(np.vstack([study.landmarks for study in studies]), axis=0)
-    return Past(
-        studies=studies,
-        history=History(tasks=tasks, kernel=kernel),
-        picks=portfolio(tasks, landmarks, kernel, FIRST_POINTS + SPARE_POINTS, rng),
-    )
+    kernel = fit_shared_kernel(tasks, encoding.categorical, rng)
+    if candidates is None:
+        recorded = np.unique(np.vstack([study.landmarks for study in studies]), axis=0)
+        landmarks = np.vstack([recorded, _expected_best(tasks, kernel, recorded, encoding, rng)])
+    else:
+        landmarks = candidates[rng.permutation(len(candidates))[:LANDMARKS]]
+    picks = portfolio(tasks, landmarks, kernel, FIRST_POINTS + SPARE_POINTS, rng)
+    wide = close = np.empty((0, len(encoding.names)))
+    if candidates is None:
+        wide = encoding.uniform(where_hoped(encoding, rng.random((CANDIDATES, len(encoding.names)))))
+        bests = [study.landmarks[0] for study in studies[-PAST_ANCHORS // 2 :]]
+        close = around(np.array([*(pick.point for pick in picks[:FIRST_POINTS]), *bests]), encoding, rng)
+    often = np.vstack([wide, close]) if candidates is None else candidates
+    history = History(tasks=tasks, kernel=kernel, often=often)
+    shares = learn_shares(history, np.random.default_rng(0))
+    return Past(studies=studies, history=history, shares=shares, picks=picks, wide=wide, close=close)
+
+
+def _expected_best(
+    tasks: Sequence[PastTask], kernel: Kernel, recorded: Array, encoding: Encoding, rng: np.random.Generator
+) -> Array:
+    """Where the latest tasks, and all together, are expected to be best, tried there or not: shape (b, d)."""
+    history = History(tasks=tasks[-PAST_ANCHORS:], kernel=kernel)
+
+    def together(points: Array) -> Array:
+        return -history.look(points).pooled(BETWEEN)[0]
+
+    processes = [GaussianProcess(X=task.X, y=task.y, kernel=kernel) for task in history.tasks]
+    scores: list[Callable[[Array], Array]] = [together, *(partial(_expected, process) for process in processes)]
+    nothing = recorded[:0]
+    return np.array([maximise(score, recorded, encoding, nothing, rng) for score in scores])
+
+
+def _expected(process: GaussianProcess, points: Array) -> Array:
+    return -process.mean(points)
 
 
 def share_of_trials(past_studies: int) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from optuna.trial import TrialState
 
 from storage.history import StudySummary, TrialRecord
+
+if TYPE_CHECKING:
+    from hpo.proposals import Proposal
 
 RECEIPT = "hindsight:receipt"  # the trial system attribute of `hpo.sampler`
 ENQUEUED = "fixed_params"  # that of Optuna for what a user enqueued
@@ -17,12 +20,22 @@ OWN_SOURCES = ("hindsight", "optuna")  # programs that propose; the others were 
 
 Proposer: TypeAlias = Literal["hindsight", "user", "another sampler", "unknown"]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A study that a proposal leans on."""
+
+    study: str
+    weight: float  # 0 to 1
+
+
 ROLES = {
     "portfolio": "portfolio: one of the few points that together do well on past studies",
     "exploit": "exploit: the largest improvement is expected here",
     "explore": "explore: little is known here",
-    "safety": "safety: chosen without history, in case the past misleads",
-    "start": "start: a first point that fills the space",
+    "safety": "safety: chosen by this study's own trials, in case the past misleads",
+    "feasible": "feasible: no trial has kept the constraints yet, and this one is the likeliest to",
+    "start": "start: a first point that fills the space, without history",
     "guess": "guess: parameter by parameter, for the space was not known yet",
     "gaussian_process": "model: the largest improvement is expected here",
     "cold_start": "start: a first point that fills the space, without history",
@@ -58,6 +71,35 @@ class Receipt:
             "unknown": "recorded elsewhere and imported; who proposed it is not known",
             "hindsight": "proposed by Hindsight, which has not said why",
         }[self.proposer]
+
+
+def receipt(
+    proposal: Proposal, *, sign: float, leans_on: Sequence[Source], without_history: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A proposal as it is kept with its trial. sign: of the metric against its loss."""
+
+    def raw(loss: float | None) -> float | None:
+        return None if loss is None else sign * loss
+
+    interval = proposal.interval90
+    chance, weight = proposal.improvement_probability, proposal.history_weight
+    return {
+        "role": proposal.role,
+        "predicted": raw(proposal.predicted),
+        "interval90": None if interval is None else sorted(sign * end for end in interval),
+        "incumbent": raw(proposal.incumbent),
+        "improvement_probability": None if chance is None else round(chance, 4),
+        "history_weight": None if weight is None else round(weight, 4),
+        "pending": proposal.pending,
+        "leans_on": [
+            {"study": source.study, "weight": round(source.weight, 4)}
+            for source in sorted(leans_on, key=lambda source: -source.weight)
+        ],
+        "without_history": None if without_history is None else dict(without_history),
+        "seconds": round(proposal.seconds, 4),
+        "ignored": list(proposal.ignored),
+        "why": proposal.why,
+    }
 
 
 def receipt_of(study: StudySummary, trial: TrialRecord) -> Receipt:

@@ -2,10 +2,7 @@
 
     study = optuna.create_study(storage=storage, sampler=HistorySampler(storage))
 
-1. The first trials are a portfolio: configurations that cover what past tasks with these parameters were like.
-2. Without a past there is a space-filling design instead, its first point the centre of the space.
-3. Then the largest expected improvement under Gaussian processes: some start from what the past says and learn where
-   this study differs, others know this study's own trials only, and each counts as much as it explains those.
+`hpo.proposals` decides; here it is told of the study and its past, and its answer becomes parameters and a receipt.
 
 The sampler keeps no state between calls: every proposal is a function of the trials in the storage, the seed and the
 number of the trial. So any process may ask, and a crash loses nothing.
@@ -13,9 +10,10 @@ number of the trial. So any process may ask, and a crash loses nothing.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
@@ -25,17 +23,17 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from hpo.arrays import Array, Mask, best_and_some
+from hpo.arrays import Array, Mask
+from hpo.candidates import Candidates, Configuration, agreeing
 from hpo.encoding import Encoding, union
-from hpo.evidence import Evidence, PastStudy, gather, look_back
-from hpo.past import FIRST_POINTS, LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
-from hpo.priors.mixture import Mixture, mixture
+from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
+from hpo.past import LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.portfolio import Pick
-from hpo.receipts import RECEIPT
-from hpo.search import maximise, untried
+from hpo.proposals import Ground, Proposal, count, propose
+from hpo.receipts import RECEIPT, Source, receipt
 from hpo.space import SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
 from storage.families import Family
@@ -44,62 +42,50 @@ from storage.summaries import StudySample
 if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
 
-MODELLED_TRIALS = 200  # beyond them: the best half and a random one
-LEAST_SHARE = 0.01  # of history, to be mentioned
 LEADING_SOURCES = 8  # past studies that a receipt names at most
 MAPPINGS_KEPT = 4096
-WIDE_EVERY = 4  # one proposal in so many may be anywhere; the others are near good points (heuristic)
-ANCHORS = 5  # good trials whose neighbourhood is searched
-
+SECONDS = "seconds"  # the cost that every trial has
 
 Related: TypeAlias = tuple[StudySample, SpaceMapping]
+Constraints: TypeAlias = Callable[[FrozenTrial], Sequence[float]]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Proposal:
-    """A point to try, and its receipt."""
-
-    point: Array  # (d,)
-    kind: str
-    why: str  # one sentence
-    predicted: float | None = None  # raw metric
-    interval90: tuple[float, float] | None = None  # raw metric, of the next value
-    incumbent: float | None = None  # raw metric, the best so far
-    improvement_probability: float | None = None  # that the next value is better
-    history_weight: float | None = None
-    pending: int = 0  # trials running beside it
-    leans_on: Sequence[tuple[str, float]] = field(default_factory=tuple)  # studies and their shares
-
-    def receipt(self) -> dict[str, Any]:
-        """The proposal as it is kept with the trial."""
-        return {
-            "kind": self.kind,
-            "predicted": self.predicted,
-            "interval90": None if self.interval90 is None else list(self.interval90),
-            "incumbent": self.incumbent,
-            "improvement_probability": self.improvement_probability,
-            "history_weight": self.history_weight,
-            "pending": self.pending,
-            "leans_on": [{"study": study, "weight": round(weight, 4)} for study, weight in self.leans_on],
-            "why": self.why,
-        }
+logger = logging.getLogger(__name__)
 
 
 class HistorySampler(BaseSampler):
     """Proposes configurations from the history in `storage`; the same seed and the same data give the same proposals.
 
-    Studies with several objectives or with constraints are left to Optuna's TPESampler.
+    candidates: configurations; nothing else is proposed, and `optimize` ends when all have been tried.
+    cost: what a trial costs: `"seconds"`, or a user attribute with a number; the gain per cost is what counts then.
+    constraints_func: numbers of a finished trial that must be at most 0, as for Optuna's other samplers.
+
+    Hopes of a declared space (`likely`) count as a prior that fades with the trials. Studies with several objectives
+    are left to Optuna's TPESampler.
     """
 
-    def __init__(self, storage: HistoryStorage, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        storage: HistoryStorage,
+        *,
+        seed: int | None = None,
+        candidates: Sequence[Configuration] | None = None,
+        cost: str | None = None,
+        constraints_func: Constraints | None = None,
+    ) -> None:
+        if candidates is not None and not len(candidates):
+            raise ValueError("candidates is empty: list the configurations that may be tried, or leave it out")
         self._history = storage
         self._seed = seed
+        self._candidates = None if candidates is None else [dict(each) for each in candidates]
+        self._cost = cost
+        self._constraints_func = constraints_func
         self._pasts: dict[str, Past] = {}  # a pure cache of the latest one
         self._mappings: dict[tuple[int, str], SpaceMapping] = {}  # the same, by family and space
+        self._said: set[str] = set()  # what of the past was ignored, once in the log
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The declared space, or every parameter that this study has asked for so far."""
-        if _is_for_tpe(study):
+        if study._is_multi_objective():
             return self._tpe(trial).infer_relative_search_space(study, trial)
         declared = declared_space(study)
         if declared is not None:
@@ -110,23 +96,40 @@ class HistorySampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The active parameters of the next configuration."""
-        if _is_for_tpe(study):
+        if study._is_multi_objective():
             tpe = self._tpe(trial)
             return tpe.sample_relative(study, trial, tpe.infer_relative_search_space(study, trial))
         if not search_space:
             return {}
         encoding = Encoding(space=_with_conditions(study, search_space))
+        candidates = None
+        if self._candidates is not None:
+            candidates = Candidates.of(self._candidates, encoding, complete=declared_space(study) is not None)
         with _one_thread().limit(limits=1, user_api="blas"):
-            proposal = self._propose(study, trial, encoding)
-        _keep_receipt(study, trial, proposal)
-        return encoding.decode(proposal.point)
+            past = self._past(study, encoding, encoding.names, candidates)
+            proposal = propose(
+                Ground(encoding=encoding, candidates=None if candidates is None else candidates.points),
+                gather(_trials(study), study.direction, encoding, trial.number, cost=_cost_of(self._cost)),
+                past,
+                design=np.random.default_rng(crc32(study.study_name.encode()) if self._seed is None else self._seed),
+                rng=self._rng(trial.number),
+            )
+
+        def configuration(point: Array) -> dict[str, Any]:
+            return encoding.decode(point) if candidates is None else candidates.at(point, encoding.names)
+
+        without = None if proposal.without_history is None else configuration(proposal.without_history)
+        self._keep_receipt(study, trial, proposal, past, without)
+        return configuration(proposal.point)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """One parameter of a space that is not known yet: from history where possible, else at random."""
-        if _is_for_tpe(study):
+        if study._is_multi_objective():
             return self._tpe(trial).sample_independent(study, trial, param_name, param_distribution)
+        if self._candidates is not None:
+            return self._listed(trial, param_name)
         with _one_thread().limit(limits=1, user_api="blas"):
             value = self._remember(study, trial, param_name, param_distribution)
         if value is not None:
@@ -135,78 +138,26 @@ class HistorySampler(BaseSampler):
         rng = self._rng(trial.number, crc32(param_name.encode()))
         return encoding.decode(encoding.uniform(rng.random((1, 1)))[0])[param_name]
 
-    # The three ways to propose a configuration
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Note whether the constraints hold; end `optimize` when every candidate has been tried."""
+        if self._constraints_func is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
+            constraints = tuple(float(value) for value in self._constraints_func(trial))
+            study._storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, constraints)
+        if self._candidates is not None:
+            tried = [other.params for other in _trials(study) if other.params]
+            if all(any(_same(candidate, params) for params in tried) for candidate in self._candidates):
+                with suppress(RuntimeError):  # nobody is optimising: the trials are asked for one by one
+                    study.stop()
 
-    def _propose(self, study: Study, trial: FrozenTrial, encoding: Encoding) -> Proposal:
-        evidence = gather(_trials(study), study.direction, encoding, trial.number)
-        rng = self._rng(trial.number)
-        past = self._past(study, encoding, encoding.names)
-        if past is not None and evidence.position < FIRST_POINTS:
-            proposal = self._from_portfolio(past, evidence)
-            if proposal is not None:
-                return proposal
-        design_size = min(FIRST_POINTS, 2 + len(encoding.names))
-        if evidence.position < design_size or not len(evidence.losses):
-            return self._from_design(study, encoding, evidence, design_size, rng)
-        return self._from_model(study, encoding, evidence, past, rng)
+    # Where the space is not known yet
 
-    def _from_portfolio(self, past: Past, evidence: Evidence) -> Proposal | None:
-        """The next entry of the portfolio that nobody has tried, or is about to; None if there is no other."""
-        picks = past.picks
-        new = [pick for pick, is_new in zip(picks, untried(_points(picks), evidence.tried), strict=True) if is_new]
-        if len(new) <= evidence.waiting:
-            return None
-        pick = new[evidence.waiting]
-        return Proposal(
-            point=pick.point,
-            kind="portfolio",
-            leans_on=self._sources(past, pick.credit),
-            why=f"Among the first {FIRST_POINTS} points that together do well on "
-            f"{_count(len(past.studies), 'past study')}.",
-        )
-
-    def _from_design(
-        self, study: Study, encoding: Encoding, evidence: Evidence, size: int, rng: np.random.Generator
-    ) -> Proposal:
-        """The centre of the space, then a Latin hypercube; anything untried where those points are taken."""
-        seed = crc32(study.study_name.encode()) if self._seed is None else self._seed
-        design = encoding.uniform(_centred_latin_hypercube(size, len(encoding.names), np.random.default_rng(seed)))
-        point = design[min(evidence.position, size - 1)]
-        if not untried(point[None, :], evidence.tried)[0] or evidence.position >= size:
-            point = maximise(lambda points: rng.random(len(points)), encoding, evidence.tried, design, rng)
-        return Proposal(point=point, kind="cold_start", why="No history of these parameters: a space-filling start.")
-
-    def _from_model(
-        self, study: Study, encoding: Encoding, evidence: Evidence, past: Past | None, rng: np.random.Generator
-    ) -> Proposal:
-        """The largest expected improvement, by history and by this study's own trials."""
-        rows = np.sort(best_and_some(evidence.losses, MODELLED_TRIALS, rng))
-        X, losses = evidence.X[rows], evidence.losses[rows]
-        history = None if past is None else past.history
-        models = mixture(X, losses, encoding.categorical, rng, pending=evidence.pending, history=history)
-        anchors = X[np.argsort(losses, kind="stable")[:ANCHORS]]
-        if past is not None and models.history_weight > 0.0:
-            anchors = np.vstack([anchors, past.anchors])
-        near = evidence.position % WIDE_EVERY != 0
-        point = maximise(models.log_expected_improvement, encoding, evidence.tried, anchors, rng, near=near)
-        sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
-        low, middle, high = (sign * loss for loss in models.quantiles(point, (0.05, 0.5, 0.95)))
-        best = float(losses.min())
-        leans_on = [] if past is None else self._sources(past, models.credit(point))
-        if models.history_weight < 1.0:
-            leans_on.append((study.study_name, 1.0 - models.history_weight))
-        return Proposal(
-            point=point,
-            kind="gaussian_process",
-            predicted=middle,
-            interval90=(min(low, high), max(low, high)),
-            incumbent=sign * best,
-            improvement_probability=round(models.probability_below(point, best), 4),
-            history_weight=round(models.history_weight, 4),
-            pending=len(evidence.pending),
-            leans_on=sorted(leans_on, key=lambda source: -source[1]),
-            why=_reason(len(evidence.losses), models, past),
-        )
+    def _listed(self, trial: FrozenTrial, name: str) -> Any:
+        """One parameter of a candidate that agrees with those already given in this trial."""
+        assert self._candidates is not None
+        agree = agreeing(self._candidates, trial.params, name)
+        if not agree:
+            raise ValueError(f"no candidate has {name} together with {trial.params}; add one, or drop the parameter")
+        return agree[trial.number % len(agree)][name]
 
     def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """One parameter of the portfolio entry closest to those already given in this trial; None without history."""
@@ -226,30 +177,27 @@ class HistorySampler(BaseSampler):
         picks = past.picks
         turn = sum(1 for other in _trials(study) if other.number < trial.number)
         pick = _closest([*picks[turn:], *picks[:turn]], encoding.raw([trial.params])[0], encoding.categorical)
-        _keep_receipt(
-            study,
-            trial,
-            Proposal(
-                point=pick.point,
-                kind="portfolio",
-                leans_on=self._sources(past, pick.credit),
-                why=f"Parameter by parameter from {_count(len(past.studies), 'past study')} with the same parameters.",
-            ),
-        )
+        why = f"Parameter by parameter from {count(len(past.studies), 'past study')} with the same parameters."
+        proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, why=why)
+        self._keep_receipt(study, trial, proposal, past, None)
         return encoding.decode(pick.point)[name]
 
     # What history says
 
-    def _past(self, study: Study, encoding: Encoding, names: Sequence[str]) -> Past | None:
+    def _past(
+        self, study: Study, encoding: Encoding, names: Sequence[str], candidates: Candidates | None = None
+    ) -> Past | None:
         """The past of the parameters `names`, the same for everyone who asks; None without history."""
         related = self._related(study, encoding.space, names)
-        key = repr((encoding.space, [(sample.study_id, sample.finished) for sample, _ in related]))
+        listed = None if candidates is None else candidates.points
+        known = [(sample.study_id, sample.finished) for sample, _ in related]
+        key = repr((encoding.space, known, None if listed is None else listed.tobytes()))
         if key in self._pasts:
             return self._pasts[key]
         studies = _past_studies(related, encoding)
         if not studies:
             return None
-        past = learn(studies, encoding.categorical)
+        past = learn(studies, encoding, listed)
         self._pasts = {key: past}
         return past
 
@@ -281,10 +229,15 @@ class HistorySampler(BaseSampler):
         except KeyError:
             return None
 
-    def _sources(self, past: Past, credit: Array) -> list[tuple[str, float]]:
-        """The past studies that count most, by their credit (t,)."""
-        leading = [int(t) for t in np.argsort(-credit, kind="stable")[:LEADING_SOURCES] if credit[t] > 0]
-        return [(past.studies[t].name, float(credit[t])) for t in leading]
+    def _keep_receipt(
+        self, study: Study, trial: FrozenTrial, proposal: Proposal, past: Past | None, without: Configuration | None
+    ) -> None:
+        sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
+        leans_on = [] if past is None or proposal.credit is None else _sources(past, proposal.credit)
+        if proposal.history_weight is not None and proposal.history_weight < 1.0:
+            leans_on.append(Source(study=study.study_name, weight=1.0 - proposal.history_weight))
+        content = receipt(proposal, sign=sign, leans_on=leans_on, without_history=without)
+        study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, content)
 
     # Randomness
 
@@ -319,22 +272,10 @@ def _known(mapping: SpaceMapping) -> set[str]:
     return {change.present for change in mapping.changes if change.past is not None and change.present is not None}
 
 
-def _reason(trials: int, models: Mixture, past: Past | None) -> str:
-    reason = f"The largest expected improvement after {_count(trials, 'trial')} of this study"
-    if past is None or models.history_weight < LEAST_SHARE:
-        return reason + "."
-    return f"{reason}; what {_count(len(past.studies), 'past study')} led to expect counts {models.history_weight:.0%}."
-
-
 @cache
 def _one_thread() -> ThreadpoolController:
     """Small matrices are slower on several threads, on a busy machine much slower. Found once, for that takes long."""
     return ThreadpoolController()
-
-
-def _is_for_tpe(study: Study) -> bool:
-    """Several objectives, or constraints."""
-    return study._is_multi_objective() or any("constraints" in trial.system_attrs for trial in _trials(study))
 
 
 def _trials(study: Study) -> list[FrozenTrial]:
@@ -353,11 +294,36 @@ def _with_conditions(study: Study, distributions: Mapping[str, BaseDistribution]
         for name, condition in declared.conditions.items()
         if name in distributions and condition.parent in distributions
     }
-    return SearchSpace(distributions={name: distributions[name] for name in order}, conditions=conditions)
+    return SearchSpace(
+        distributions={name: distributions[name] for name in order},
+        conditions=conditions,
+        likely={name: likely for name, likely in declared.likely.items() if name in distributions},
+    )
 
 
-def _keep_receipt(study: Study, trial: FrozenTrial, proposal: Proposal) -> None:
-    study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, proposal.receipt())
+def _sources(past: Past, credit: Array) -> list[Source]:
+    """The past studies that count most, by their credit (t,)."""
+    leading = [int(t) for t in np.argsort(-credit, kind="stable")[:LEADING_SOURCES] if credit[t] > 0]
+    return [Source(study=past.studies[t].name, weight=float(credit[t])) for t in leading]
+
+
+def _cost_of(cost: str | None) -> Callable[[FrozenTrial], float] | None:
+    """How to read what a finished trial has cost; NaN where that is not known."""
+    if cost is None:
+        return None
+
+    def read(trial: FrozenTrial) -> float:
+        if cost == SECONDS:
+            return float("nan") if trial.duration is None else trial.duration.total_seconds()
+        value = trial.user_attrs.get(cost)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+    return read
+
+
+def _same(candidate: Configuration, params: Configuration) -> bool:
+    """Whether a trial was this candidate; a trial may not have asked for all of its parameters."""
+    return all(name in candidate and candidate[name] == value for name, value in params.items())
 
 
 def _points(picks: Sequence[Pick]) -> Array:
@@ -369,17 +335,3 @@ def _closest(picks: Sequence[Pick], given: Array, categorical: Mask) -> Pick:
     difference = np.abs(_points(picks) - given)
     distance = np.nansum(np.where(categorical & (difference > 0), 1.0, difference), axis=1)
     return picks[int(np.argmin(np.round(distance, 6)))]
-
-
-def _centred_latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Array:
-    """The centre of the cube, then n - 1 points of which every parameter takes each (n - 1)-th of its range once.
-
-    McKay, Beckman and Conover, A Comparison of Three Methods for Selecting Values of Input Variables, 1979.
-    """
-    strata = np.argsort(rng.random((n - 1, d)), axis=0)
-    return np.vstack([np.full((1, d), 0.5), (strata + rng.random((n - 1, d))) / max(n - 1, 1)])
-
-
-def _count(n: int, noun: str) -> str:
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{n} {noun if n == 1 else plural}"

@@ -1,4 +1,4 @@
-"""Where is an acquisition largest, among the points nobody has tried?"""
+"""Where is a score largest, among the points nobody has tried?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array, Mask, keys
 from hpo.encoding import Encoding
 
 SMALL_SPACE = 4096  # a space of fewer points is looked at completely
@@ -15,37 +15,32 @@ NEIGHBOURS = 64  # of each point that is looked around
 CLOSE_RADII = (0.3, 0.1, 0.03)  # around the anchors, in units of a range
 RADII = (0.1, 0.03, 0.01, 0.003)  # of the local refinement, in units of a range
 KEPT = 5  # points that are refined
-EQUAL_DIGITS = 9  # coordinates closer than this are the same
+
+
+def best_listed(score: Callable[[Array], Array], points: Array, tried: Array) -> Array:
+    """The best of the points (m, d); one that was tried (n, d) only where there is no other."""
+    best: Array = _best(_preferably_untried(points, tried), score, 1)[0]
+    return best
 
 
 def maximise(
-    acquisition: Callable[[Array], Array],
-    encoding: Encoding,
-    tried: Array,
-    anchors: Array,
-    rng: np.random.Generator,
-    *,
-    near: bool = False,
+    score: Callable[[Array], Array], starts: Array, encoding: Encoding, tried: Array, rng: np.random.Generator
 ) -> Array:
-    """The untried point (d,) of the largest acquisition: a wide look first, then closer and closer around the best.
+    """The untried point (d,) of the largest score: the best of the starts (m, d), then closer and closer around them.
 
-    acquisition: scores (m,) of points (m, d). tried: (n, d), never returned while something else is left.
-    anchors: (a, d), good points whose neighbourhood is worth a look. near: look nowhere else. In more than a few
-    dimensions nearly all of a space is far from everything known, and a model's doubt there outweighs what it expects
-    close by: changing a few parameters of a good point at a time is what makes such a search converge (Papenmeier et
-    al., Understanding High-Dimensional Bayesian Optimization, ICML 2025).
+    score: (m,) of points (m, d). tried: (n, d), never returned while something else is left.
     """
-    if encoding.size <= SMALL_SPACE:
-        best: Array = _best(_preferably_untried(encoding.every_point(), tried), acquisition, 1)[0]
-        return best
-    wide = anchors if near else encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
-    close = [neighbours(anchors, radius, encoding, rng) for radius in CLOSE_RADII]
-    kept = _best(_preferably_untried(np.vstack([wide, *close]), tried), acquisition, KEPT)
+    kept = _best(_preferably_untried(starts, tried), score, KEPT)
     for radius in RADII:
-        around = neighbours(kept, radius, encoding, rng)
-        kept = _best(np.vstack([kept, around[untried(around, tried)]]), acquisition, KEPT)
+        nearby = neighbours(kept, radius, encoding, rng)
+        kept = _best(np.vstack([kept, nearby[untried(nearby, tried)]]), score, KEPT)
     found: Array = kept[0]
     return found
+
+
+def around(anchors: Array, encoding: Encoding, rng: np.random.Generator) -> Array:
+    """The anchors (a, d), and points far and near around each."""
+    return np.vstack([anchors, *(neighbours(anchors, radius, encoding, rng) for radius in CLOSE_RADII)])
 
 
 def neighbours(points: Array, radius: float, encoding: Encoding, rng: np.random.Generator) -> Array:
@@ -62,8 +57,8 @@ def neighbours(points: Array, radius: float, encoding: Encoding, rng: np.random.
 
 def untried(points: Array, tried: Array) -> Mask:
     """Which of the points (m, d) are not among those tried (n, d): shape (m,)."""
-    known = {row.tobytes() for row in _rounded(tried)}
-    return np.array([row.tobytes() not in known for row in _rounded(points)], dtype=bool)
+    known = set(keys(tried))
+    return np.array([key not in known for key in keys(points)], dtype=bool)
 
 
 def _preferably_untried(points: Array, tried: Array) -> Array:
@@ -71,10 +66,5 @@ def _preferably_untried(points: Array, tried: Array) -> Array:
     return points[new] if new.any() else points
 
 
-def _rounded(points: Array) -> Array:
-    rounded: Array = np.ascontiguousarray(np.round(points, EQUAL_DIGITS) + 0.0)  # no negative zero
-    return rounded
-
-
-def _best(points: Array, acquisition: Callable[[Array], Array], count: int) -> Array:
-    return points[np.argsort(-acquisition(points), kind="stable")[:count]]
+def _best(points: Array, score: Callable[[Array], Array], count: int) -> Array:
+    return points[np.argsort(-score(points), kind="stable")[:count]]

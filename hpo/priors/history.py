@@ -7,8 +7,12 @@ Tasks differ from what they have in common, g(x) ~ N(0, 1), by a variance $\tau^
     $g | history \sim N(m, 1 / P)$, $P = 1 + \sum_t w_t / (v_t + \tau^2)$, $m = \sum_t w_t y_t / (v_t + \tau^2) / P$.
 
 The new task is then a Gaussian process with mean m and covariance
-    $\sigma(x) \sigma(x') k(x, x') + b^2 m(x) m(x') + a^2$, $\sigma^2 = 1 / P + \tau^2$:
-near to history where history is sure, nothing but a prior where it knows nothing; b and a leave slope and level open.
+    $\sigma(x) \sigma(x') k(x, x') + b^2 m(x) m(x') + a^2 + \lambda \sum_t w_t D_t(x) D_t(x') / (\sum_t w_t - 1)$,
+    $\sigma^2 = 1 / P + \tau^2$, $D_t = (1 - s_t^2) (y_t - m)$:
+near to history where history is sure, nothing but a prior where it knows nothing; b and a leave slope and level open;
+and it may differ from the mean in the directions in which past tasks do, by their empirical covariance (that is how
+Wang et al., Pre-trained Gaussian Processes for Bayesian Optimization, JMLR 2024, learn a prior from tasks that were
+measured at the same points). Which $\tau$, b, a, $\lambda$ are to be believed is learned in `hpo.priors.beliefs`.
 
 Notation: t past tasks, n observations, m points, c candidate scales.
 """
@@ -16,24 +20,31 @@ Notation: t past tasks, n observations, m points, c candidate scales.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from hpo.arrays import Array
+from hpo.arrays import Array, keys
 from hpo.gaussian_process import GaussianProcess, Kernel, cholesky
 from hpo.priors.portfolio import PastTask
 from hpo.statistics.loss_scale import LossScale
 
-DEVIATIONS = (0.15, 0.35, 0.7)  # tau: how far a task is from what it has in common with others
-SLOPE = 0.3  # b, heuristic
-LEVEL = 0.5  # a, heuristic
 LEAST_NOISE = 1e-2  # variance
 STRETCHES = (1 / 3, 1.0, 3.0)  # of a past scale whose centre moves to where the new losses are
 SHIFT = 2.0  # spreads by which the centre of a new task may well differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """One way in which a new task may be related to the past ones."""
+
+    deviation: float  # tau: how far a task is, point by point, from what it has in common with others
+    slope: float  # b: how much steeper or flatter it may be than their mean
+    level: float  # a: how much higher or lower
+    kinship: float  # lambda: 1 where it differs from their mean as they do, 0 where their differences say nothing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,9 +61,22 @@ class Outlook:
         total = 1.0 + precisions.sum(0)
         return (precisions * self.values).sum(0) / total, np.sqrt(1.0 / total + deviation**2)
 
+    def departures(self, mean: Array) -> Array:
+        """How the tasks depart from their pooled mean (m,): D, shape (t, m), such that D'D is their covariance."""
+        known = 1.0 / (1.0 + self.variances)  # the share of a departure that a task's own trials show
+        freedom = max(float(self.weights.sum()) - 1.0, 1.0)
+        departures: Array = np.sqrt(self.weights / freedom)[:, None] * known * (self.values - mean)
+        return departures
+
     def at(self, rows: NDArray[np.intp]) -> Outlook:
         """At some of the points."""
         return Outlook(values=self.values[:, rows], variances=self.variances[:, rows], weights=self.weights)
+
+    def without(self, task: int) -> Outlook:
+        """As if one task had not been there."""
+        weights = self.weights.copy()
+        weights[task] = 0.0
+        return Outlook(values=self.values, variances=self.variances, weights=weights)
 
     def forgotten(self) -> Outlook:
         """As if the tasks had said nothing."""
@@ -70,9 +94,21 @@ class History:
 
     tasks: Sequence[PastTask]
     kernel: Kernel
+    often: Array = field(default_factory=lambda: np.empty((0, 0)))  # (o, d) points looked at again and again
 
     def look(self, points: Array) -> Outlook:
         """What the tasks say at points (m, d)."""
+        places = np.array([self._places.get(key, -1) for key in keys(points)], dtype=np.intp)
+        new = places < 0
+        if new.all():
+            return self._looked_at(points)
+        known = self._often.at(places)
+        if new.any():
+            fresh = self._looked_at(points[new])
+            known.values[:, new], known.variances[:, new] = fresh.values, fresh.variances
+        return known
+
+    def _looked_at(self, points: Array) -> Outlook:
         predictions = [process.predict(points) for process in self._processes]
         means = np.array([mean for mean, _ in predictions]).reshape(len(predictions), len(points))
         squares = np.array([std for _, std in predictions]).reshape(means.shape) ** 2
@@ -83,17 +119,13 @@ class History:
             weights=np.array([task.weight for task in self.tasks]),
         )
 
-    def closest(self, X: Array, losses: Array, count: int) -> NDArray[np.intp]:
-        """The `count` tasks that order the observations X (n, d), losses (n,) most alike; the latest of equals."""
-        if len(self.tasks) <= count:
-            return np.arange(len(self.tasks))
-        agreement = np.array([rank_accuracy(process.mean(X), losses) for process in self._processes])
-        order = np.lexsort((-np.arange(len(self.tasks)), -agreement))
-        return order[:count]
+    @cached_property
+    def _often(self) -> Outlook:
+        return self._looked_at(self.often)
 
-    def only(self, chosen: NDArray[np.intp]) -> History:
-        """Some of the tasks."""
-        return History(tasks=[self.tasks[t] for t in chosen], kernel=self.kernel)
+    @cached_property
+    def _places(self) -> dict[bytes, int]:
+        return {key: place for place, key in enumerate(keys(self.often))}
 
     @cached_property
     def _processes(self) -> list[GaussianProcess]:
@@ -102,12 +134,12 @@ class History:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HistoryProcess:
-    """The posterior of a new task under one deviation, for several scales at once."""
+    """The posterior of a new task under one belief, for several scales at once."""
 
     X: Array  # (n, d)
     Z: Array  # (n, c) losses, standardised by each scale
     kernel: Kernel
-    deviation: float
+    belief: Belief
     outlook: Outlook  # at X
 
     def log_evidence(self) -> Array:
@@ -119,13 +151,11 @@ class HistoryProcess:
 
     def predict(self, points: Array, outlook: Outlook) -> tuple[Array, Array]:
         """Means (c, m) and standard deviation (m,) of the noiseless losses at points (m, d)."""
-        mean, std = outlook.pooled(self.deviation)
-        own_mean, own_std = self._prior
-        cross = np.outer(own_std, std) * self.kernel.correlation(self.X, points)
-        cross += SLOPE**2 * np.outer(own_mean, mean) + LEVEL**2
+        there = self._prior_at(outlook)
+        cross = self._prior.covariance(there, self.kernel.correlation(self.X, points))
         half = solve_triangular(self._factor, cross, lower=True, check_finite=False)
-        variance = std**2 + SLOPE**2 * mean**2 + LEVEL**2 - (half**2).sum(0)
-        return mean + self._alpha.T @ cross, np.sqrt(np.maximum(variance, 1e-10))
+        variance = there.variance - (half**2).sum(0)
+        return there.mean + self._alpha.T @ cross, np.sqrt(np.maximum(variance, 1e-10))
 
     def believing(self, points: Array, outlook: Outlook) -> HistoryProcess:
         """As if the evaluations running at points (p, d) had come out as expected."""
@@ -139,14 +169,20 @@ class HistoryProcess:
             X=np.vstack([self.X, points]),
             Z=np.vstack([self.Z, means.T]),
             kernel=self.kernel,
-            deviation=self.deviation,
+            belief=self.belief,
             outlook=both,
         )
 
     def keeping(self, columns: NDArray[np.intp]) -> HistoryProcess:
         """With some of its scales only."""
         return HistoryProcess(
-            X=self.X, Z=self.Z[:, columns], kernel=self.kernel, deviation=self.deviation, outlook=self.outlook
+            X=self.X, Z=self.Z[:, columns], kernel=self.kernel, belief=self.belief, outlook=self.outlook
+        )
+
+    def at(self, rows: NDArray[np.intp]) -> HistoryProcess:
+        """Given some of the observations only."""
+        return HistoryProcess(
+            X=self.X[rows], Z=self.Z[rows], kernel=self.kernel, belief=self.belief, outlook=self.outlook.at(rows)
         )
 
     @property
@@ -154,25 +190,55 @@ class HistoryProcess:
         """The variance of the noise."""
         return max(self.kernel.noise, LEAST_NOISE)
 
+    def _prior_at(self, outlook: Outlook) -> _Prior:
+        mean, std = outlook.pooled(self.belief.deviation)
+        return _Prior(belief=self.belief, mean=mean, std=std, departures=outlook.departures(mean))
+
     @cached_property
-    def _prior(self) -> tuple[Array, Array]:
-        return self.outlook.pooled(self.deviation)
+    def _prior(self) -> _Prior:
+        return self._prior_at(self.outlook)
 
     @cached_property
     def _residuals(self) -> Array:
-        return self.Z - self._prior[0][:, None]
+        return self.Z - self._prior.mean[:, None]
 
     @cached_property
     def _factor(self) -> Array:
-        mean, std = self._prior
-        covariance = np.outer(std, std) * self.kernel.correlation(self.X, self.X)
-        covariance += SLOPE**2 * np.outer(mean, mean) + LEVEL**2
+        covariance = self._prior.covariance(self._prior, self.kernel.correlation(self.X, self.X))
         return cholesky(covariance + self.noise * np.eye(len(self.X)))
 
     @cached_property
     def _alpha(self) -> Array:
         half = solve_triangular(self._factor, self._residuals, lower=True, check_finite=False)
         return np.asarray(solve_triangular(self._factor, half, lower=True, trans="T", check_finite=False))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prior:
+    """A new task at some points, before any of its losses."""
+
+    belief: Belief
+    mean: Array  # (m,)
+    std: Array  # (m,)
+    departures: Array  # (t, m)
+
+    def covariance(self, other: _Prior, correlation: Array) -> Array:
+        """With the same task at other points, given the kernel's correlation (m, m')."""
+        covariance: Array = np.outer(self.std, other.std)
+        covariance *= correlation
+        covariance += self.belief.slope**2 * np.outer(self.mean, other.mean) + self.belief.level**2
+        if self.belief.kinship:
+            covariance += self.belief.kinship * self.departures.T @ other.departures
+        return covariance
+
+    @property
+    def variance(self) -> Array:
+        """At each point, shape (m,)."""
+        belief = self.belief
+        variance: Array = self.std**2 + belief.slope**2 * self.mean**2 + belief.level**2
+        if belief.kinship:
+            variance = variance + belief.kinship * (self.departures**2).sum(0)
+        return variance
 
 
 def candidate_scales(losses: Array, expected: Array, past: Sequence[LossScale]) -> tuple[list[LossScale], Array]:
@@ -194,10 +260,3 @@ def candidate_scales(losses: Array, expected: Array, past: Sequence[LossScale]) 
             shift = (centre - scale.centre) / (SHIFT * scale.spread)
             weights.append(-np.log(2.0 * len(past) * len(STRETCHES)) - np.log1p(shift**2) - 0.5 * np.log(len(losses)))
     return scales, np.array(weights)
-
-
-def rank_accuracy(expected: Array, losses: Array) -> float:
-    """The share of pairs that both order alike; one half where there is nothing to order."""
-    upper = np.triu_indices(len(losses), 1)
-    signs = np.sign(expected[:, None] - expected[None, :]) * np.sign(losses[:, None] - losses[None, :])
-    return float(0.5 + 0.5 * signs[upper].mean()) if len(upper[0]) else 0.5

@@ -1,6 +1,6 @@
 """How good will a point be, by all models that are still plausible together?
 
-Models: the history of past tasks, under a few deviations and scales, and this study alone, under a few kernels. Each
+Models: the history of past tasks, under a few beliefs and scales, and this study alone, under a few kernels. Each
 counts by its evidence times its prior weight.
 """
 
@@ -12,18 +12,22 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_expit, logsumexp, ndtr
+from scipy.special import log_expit, logit, logsumexp, ndtr
 
 from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask, best_and_some
-from hpo.gaussian_process import GaussianProcess, sample_kernels
-from hpo.priors.history import DEVIATIONS, History, HistoryProcess, Outlook, candidate_scales
+from hpo.gaussian_process import GaussianProcess, Kernel, sample_kernels
+from hpo.priors.beliefs import DEVIATIONS, RELATED, UNRELATED, Shares
+from hpo.priors.history import Belief, History, HistoryProcess, Outlook, candidate_scales
 from hpo.statistics.loss_scale import LossScale
 
 KERNELS = 8  # of the study alone
+TASKS_FOR_A_RULE = 8  # before their kernel is what is usual
+MOSTLY_NOISE = 0.5  # variance of a kernel from which there is nothing to learn
+MOST_TRUST = 0.7  # in history: what a few trials say for it may be chance (measured: see the decisions)
 FITTED_TRIALS = 100  # that weigh the models and choose the kernels
-LEAST_WEIGHT = 0.01  # of a model that is kept
-CLOSEST_TASKS = 8  # past tasks that are asked
+KEPT_WEIGHT = 0.98  # of all models together with their scales, that is kept ...
+MOST_KEPT = 64  # ... by no more of them than these
 Process: TypeAlias = GaussianProcess | HistoryProcess
 
 
@@ -52,17 +56,17 @@ class Mixture:
     models: Sequence[Model]
     incumbents: Sequence[Array]  # per model (c,)
     history: History | None
-    chosen: NDArray[np.intp]  # which of the past tasks the history has
     past_tasks: int
+    alone: Mixture | None  # the models that know this study only; None where these are all
 
     @property
     def history_weight(self) -> float:
         """How much the models that know the past count."""
         return float(sum(model.weights.sum() for model in self.models if isinstance(model.process, HistoryProcess)))
 
-    def log_expected_improvement(self, points: Array) -> Array:
-        """Of the raw loss, at points (m, d): shape (m,)."""
-        outlook = self._look(points)
+    def log_expected_improvement(self, points: Array, outlook: Outlook | None = None) -> Array:
+        """Of the raw loss, at points (m, d): shape (m,). The outlook there is found unless it is known already."""
+        outlook = outlook if outlook is not None else self._look(points)
         scores = []
         for model, incumbents in zip(self.models, self.incumbents, strict=True):
             means, std = model.predict(points, outlook)
@@ -89,8 +93,8 @@ class Mixture:
         outlook = self.history.look(point[None, :])
         for model in self.models:
             if isinstance(model.process, HistoryProcess):
-                precisions = outlook.precisions(model.process.deviation)[:, 0]
-                credit[self.chosen] += model.weights.sum() * precisions / precisions.sum()
+                precisions = outlook.precisions(model.process.belief.deviation)[:, 0]
+                credit += model.weights.sum() * precisions / precisions.sum()
         return credit
 
     def _next_loss(self, point: Array) -> tuple[Callable[[float], float], float, float]:
@@ -126,44 +130,75 @@ def mixture(
     *,
     pending: Array,
     history: History | None,
+    shares: Shares | None = None,
+    feasible: Mask | None = None,
 ) -> Mixture:
     """What X (n, d) with raw losses (n,), evaluations running at `pending` (p, d), and the past say together.
 
     History counts by its Bayes factor against the same model without its knowledge, on the same scales: against a model
-    whose scale these few losses chose, any history would look unlikely. Its prior odds are the number of past tasks.
+    whose scale these few losses chose, any history would look unlikely. Its prior odds are those of the `shares` that
+    past tasks taught. Only what is `feasible` (n,) is to be improved on.
     """
     fitted = np.sort(best_and_some(losses, FITTED_TRIALS, rng))
-    models = _plain(X, losses, fitted, categorical, rng)
-    past_tasks = 0 if history is None else len(history.tasks)
-    chosen = np.arange(0) if history is None else history.closest(X, losses, CLOSEST_TASKS)
-    if history is not None:
-        history = history.only(chosen)
-        outlook = history.look(X)
-        informed = _informed(X, losses, fitted, history, outlook)
-        ignorant = _informed(X, losses, fitted, history, outlook.forgotten())
-        log_odds = np.log(past_tasks) + _log_total(informed) - _log_total(ignorant)
-        models = [
-            *_weighed(models, log_expit(-log_odds) - _log_total(models)),
-            *_weighed(informed, log_expit(log_odds) - _log_total(informed)),
-        ]
+    best = np.ones(len(X), dtype=bool) if feasible is None or not feasible.any() else feasible
+    plain = _plain(X, losses, fitted, categorical, rng, _usual(history))
+    alone = _together(plain, X[best], pending)
+    if history is None:
+        return alone
+    outlook = history.look(X)
+    study = _Study(X=X, losses=losses, fitted=fitted, history=history, outlook=outlook)
+    shares = shares or Shares.unknown()
+    unrelated = np.full(len(UNRELATED), np.log(shares.unrelated / len(UNRELATED)))
+    informed = study.models(RELATED, np.log(shares.related), outlook)
+    ignorant = study.models(UNRELATED, unrelated, outlook.forgotten())
+    log_odds = min(_log_total(informed) - _log_total(ignorant), float(logit(MOST_TRUST)))
+    models = [
+        *_weighed(plain, log_expit(-log_odds) - _log_total(plain)),
+        *_weighed(informed, log_expit(log_odds) - _log_total(informed)),
+    ]
+    return _together(models, X[best], pending, history, alone)
+
+
+def _together(
+    models: Sequence[Model], best: Array, pending: Array, history: History | None = None, alone: Mixture | None = None
+) -> Mixture:
+    """The average of models by their log weights. best: (b, d) tried points that are to be improved on."""
     models = _normalised(models)
+    past_tasks = 0 if history is None else len(history.tasks)
     if not any(isinstance(model.process, HistoryProcess) for model in models):
         history = None
-    at_X = None if history is None else history.look(X)
     if len(pending):
         at_pending = None if history is None else history.look(pending)
         models = [_believing(model, pending, at_pending) for model in models]
-    incumbents = [model.predict(X, at_X)[0].min(axis=1) for model in models]
-    return Mixture(models=models, incumbents=incumbents, history=history, chosen=chosen, past_tasks=past_tasks)
+    at_best = None if history is None else history.look(best)
+    return Mixture(
+        models=models,
+        incumbents=[model.predict(best, at_best)[0].min(axis=1) for model in models],
+        history=history,
+        past_tasks=past_tasks,
+        alone=alone,
+    )
 
 
-def _plain(
-    X: Array, losses: Array, fitted: NDArray[np.intp], categorical: Mask, rng: np.random.Generator
+def _usual(history: History | None) -> Kernel | None:
+    """The kernel of past tasks, where they are enough for a rule and their losses depend on their parameters at all."""
+    if history is None or len(history.tasks) < TASKS_FOR_A_RULE or history.kernel.noise > MOSTLY_NOISE:
+        return None
+    return history.kernel
+
+
+def _plain(  # noqa: PLR0917
+    X: Array, losses: Array, fitted: NDArray[np.intp], categorical: Mask, rng: np.random.Generator, usual: Kernel | None
 ) -> list[Model]:
     """The study alone, on its own scale, under equally likely kernels."""
     scale = LossScale.of(losses)
     y = scale.standardise(losses)
-    kernels = sample_kernels(X[fitted], y[fitted], categorical, rng, count=KERNELS)
+    kernels: list[Kernel] = []
+    for centre in (
+        (None,) if usual is None else (usual, None)
+    ):  # half of them as if no kernel were usual: this task may be another
+        count = KERNELS // 2 if usual else KERNELS
+        kernels += sample_kernels(X[fitted], y[fitted], categorical, rng, count=count, like=centre)
     return [
         Model(
             process=GaussianProcess(X=X, y=y, kernel=kernel),
@@ -175,21 +210,27 @@ def _plain(
     ]
 
 
-def _informed(X: Array, losses: Array, fitted: NDArray[np.intp], history: History, outlook: Outlook) -> list[Model]:
-    """The study as one more task like those of the history, given its outlook at X."""
-    expected, _ = outlook.pooled(DEVIATIONS[1])
-    scales, log_prior = candidate_scales(losses, expected, [task.scale for task in history.tasks])
-    Z = np.array([scale.standardise(losses) for scale in scales]).T
-    log_slopes = np.array([scale.log_slope(losses[fitted]).sum() for scale in scales])
-    models = []
-    for deviation in DEVIATIONS:
-        part = HistoryProcess(
-            X=X[fitted], Z=Z[fitted], kernel=history.kernel, deviation=deviation, outlook=outlook.at(fitted)
-        )
-        process = HistoryProcess(X=X, Z=Z, kernel=history.kernel, deviation=deviation, outlook=outlook)
-        log_weights = part.log_evidence() + log_slopes + log_prior - np.log(len(DEVIATIONS))
-        models.append(Model(process=process, scales=scales, weights=log_weights, noise=process.noise))
-    return models
+class _Study:
+    """The study as one more task like those of the history."""
+
+    def __init__(
+        self, *, X: Array, losses: Array, fitted: NDArray[np.intp], history: History, outlook: Outlook
+    ) -> None:
+        self._X, self._fitted, self._kernel = X, fitted, history.kernel
+        expected, _ = outlook.pooled(DEVIATIONS[1])
+        self._scales, self._log_prior = candidate_scales(losses, expected, [task.scale for task in history.tasks])
+        self._Z = np.array([scale.standardise(losses) for scale in self._scales]).T
+        self._log_slopes = np.array([scale.log_slope(losses[fitted]).sum() for scale in self._scales])
+
+    def models(self, beliefs: Sequence[Belief], log_shares: Array, outlook: Outlook) -> list[Model]:
+        """One for each belief, weighed by its evidence, given the outlook at X."""
+        models = []
+        for belief, log_share in zip(beliefs, log_shares, strict=True):
+            process = HistoryProcess(X=self._X, Z=self._Z, kernel=self._kernel, belief=belief, outlook=outlook)
+            part = process if len(self._fitted) == len(self._X) else process.at(self._fitted)
+            log_weights = part.log_evidence() + self._log_slopes + self._log_prior + log_share
+            models.append(Model(process=process, scales=self._scales, weights=log_weights, noise=process.noise))
+        return models
 
 
 def _weighed(models: Sequence[Model], log_prior: float) -> list[Model]:
@@ -207,7 +248,9 @@ def _normalised(models: Sequence[Model]) -> list[Model]:
     """From log weights to weights that sum to one, without those that hardly count."""
     total = logsumexp(np.concatenate([model.weights for model in models]))
     shares = [np.exp(model.weights - total) for model in models]
-    least = min(LEAST_WEIGHT, max(float(share.max()) for share in shares))
+    ordered = np.sort(np.concatenate(shares))[::-1]
+    enough = int(np.searchsorted(np.cumsum(ordered), KEPT_WEIGHT))
+    least = ordered[min(enough, MOST_KEPT, len(ordered)) - 1] if enough else ordered[0]
     rest = sum(float(share[share >= least].sum()) for share in shares)
     kept: list[Model] = []
     for model, share in zip(models, shares, strict=True):

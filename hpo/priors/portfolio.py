@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array, Mask, keys
 from hpo.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
 from hpo.statistics.loss_scale import LossScale
 
@@ -82,10 +82,12 @@ def normalised_regret(losses: Array) -> Array:
 def imagine(task: PastTask, landmarks: Array, kernel: Kernel, repeats: int, rng: np.random.Generator) -> Array:
     """Losses at the landmarks of `repeats` new tasks like a past one: shape (repeats, m).
 
-    The posterior mean of the past task plus draws of its uncertainty and of how far related tasks deviate; the first
-    one is the past task itself.
+    What the past task measured, elsewhere its posterior mean, plus draws of its uncertainty and of how far related
+    tasks deviate; the first one is the past task itself.
     """
     mean, covariance = GaussianProcess(X=task.X, y=task.y, kernel=kernel).joint(landmarks)
+    measured = dict(zip(keys(task.X), task.y, strict=True))
+    mean = np.array([measured.get(key, expected) for key, expected in zip(keys(landmarks), mean, strict=True)])
     if repeats == 1:
         return mean[None, :]
     factor = cholesky(covariance + DEVIATION**2 * kernel.covariance(landmarks, landmarks))

@@ -13,13 +13,10 @@ import numpy as np
 
 from hpo.arrays import Array
 from hpo.encoding import Encoding
-from hpo.evidence import PastStudy, look_back
-from hpo.past import FIRST_POINTS, LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
-from hpo.priors.mixture import mixture
-from hpo.priors.portfolio import Pick
+from hpo.evidence import Evidence, PastStudy, look_back
+from hpo.past import FIRST_POINTS, PAST_STUDIES, Past, learn, share_of_trials
+from hpo.proposals import Ground, propose
 from hpo.replay.problem import Choice, Chooser, PastRuns, Problem
-
-INTERVAL = (0.05, 0.95)
 
 
 class Tuner:
@@ -46,8 +43,7 @@ def _learned(problem: Problem) -> Past | None:
         recent = problem.past[-PAST_STUDIES:]
         most = share_of_trials(len(recent))
         studies = [look for past in recent if (look := _look(past, problem.encoding, most)) is not None]
-        rows = np.random.default_rng(0).permutation(len(problem.points))[:LANDMARKS]
-        _PASTS[problem] = learn(studies, problem.encoding.categorical, problem.points[rows]) if studies else None
+        _PASTS[problem] = learn(studies, problem.encoding, problem.points) if studies else None
     return _PASTS[problem]
 
 
@@ -60,43 +56,24 @@ def _look(past: PastRuns, encoding: Encoding, most: int) -> PastStudy | None:
 
 class _AtWork:
     def __init__(self, problem: Problem, seed: int, past: Past | None, *, remembers: bool) -> None:
-        self._problem = problem
+        self._remembers = remembers
+        self._ground = Ground(encoding=problem.encoding, candidates=problem.points)
         self._seed = seed
-        rng = np.random.default_rng(seed)
-        self._first = _spread_out(problem.points, rng) if past is None else _rows_of(past.picks, problem.points)
-        self._history = past.history if past is not None and remembers else None
+        self._past = past
 
     def choose(self, rows: Sequence[int], losses: Array) -> Choice:
-        """The first rows, then the largest expected improvement."""
-        tried = set(rows)
-        if len(rows) < len(self._first):
-            return Choice(row=next(row for row in self._first if row not in tried))
-        points = self._problem.points
-        models = mixture(
-            points[list(rows)],
-            losses,
-            self._problem.encoding.categorical,
-            np.random.default_rng([self._seed, len(rows)]),
-            pending=points[:0],
-            history=self._history,
+        """What the sampler would propose, were these rows its `candidates`."""
+        points = self._ground.candidates
+        assert points is not None
+        tried = points[list(rows)]
+        evidence = Evidence(X=tried, losses=losses, pending=points[:0], tried=tried, waiting=0)
+        proposal = propose(
+            self._ground,
+            evidence,
+            self._past if self._remembers or len(rows) < FIRST_POINTS else None,
+            design=np.random.default_rng(self._seed),
+            rng=np.random.default_rng([self._seed, len(rows)]),
         )
-        left = np.array([row for row in range(len(points)) if row not in tried])
-        row = int(left[np.argmax(models.log_expected_improvement(points[left]))])
-        low, high = models.quantiles(points[row], INTERVAL)
-        return Choice(row=row, interval90=(low, high))
-
-
-def _rows_of(picks: Sequence[Pick], points: Array) -> list[int]:
-    """The first rows: where the portfolio's entries are among the points (m, d)."""
-    rows = [int(np.flatnonzero((points == pick.point).all(axis=1))[0]) for pick in picks]
-    return list(dict.fromkeys(rows))[:FIRST_POINTS]
-
-
-def _spread_out(points: Array, rng: np.random.Generator) -> list[int]:
-    """The row nearest to the middle of all, then rows as far from those before as they can be."""
-    jittered = points + rng.uniform(0.0, 1e-6, points.shape)  # equally good rows: one by chance
-    chosen = [int(np.argmin(((jittered - jittered.mean(axis=0)) ** 2).sum(axis=1)))]
-    for _ in range(min(FIRST_POINTS, len(points)) - 1):
-        distance = ((jittered[:, None, :] - jittered[None, chosen, :]) ** 2).sum(axis=2).min(axis=1)
-        chosen.append(int(np.argmax(distance)))
-    return chosen
+        taken = set(rows)
+        same = np.flatnonzero((points == proposal.point).all(axis=1))
+        return Choice(row=next(int(row) for row in same if row not in taken), interval90=proposal.interval90)

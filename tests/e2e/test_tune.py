@@ -303,4 +303,4 @@ def test_python_runs_a_study_from_any_thread(project: Project, monkeypatch: pyte
         done = pool.submit(hpo.tune, study, storage=project.storage, mlflow="none", trials=2).result(timeout=240)
     assert [trial.state.name for trial in done.trials] == ["COMPLETE", "COMPLETE"]
     assert done.study_name == "wine_mlp/all"
-    assert set(done.trials[0].system_attrs["hindsight:receipt"]) >= {"kind", "why", "leans_on"}
+    assert set(done.trials[0].system_attrs["hindsight:receipt"]) >= {"role", "why", "leans_on"}

@@ -635,7 +635,7 @@ def _a_study_starts_from_them(store, space):
     storage.set_study_system_attr(study._study_id, SPACE_ATTRIBUTE, wider)
     study.optimize(lambda trial: SearchSpace.from_json(wider).suggest(trial)["lr"], n_trials=2)
     receipts = [trial.system_attrs[RECEIPT] for trial in study.trials]
-    assert receipts[0]["kind"] == "portfolio"
+    assert receipts[0]["role"] == "portfolio"
     assert [source["study"] for source in receipts[0]["leans_on"]] == [
         name for name in (source.study_name for source in study_summaries(storage)) if name != "next"
     ]

@@ -40,7 +40,7 @@ def test_weights_sum_to_one():
 
 
 def test_a_history_that_is_right_counts_and_a_reversed_one_does_not():
-    assert _mixture(_history()).history_weight > 0.8
+    assert _mixture(_history()).history_weight > 0.6
     assert _mixture(_history(sign=-1.0)).history_weight < 0.1
     assert _mixture(None).history_weight == 0.0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpo.encoding import Encoding
-from hpo.search import maximise, neighbours, untried
+from hpo.search import around, best_listed, maximise, neighbours, untried
 from hpo.space import SearchSpace
 
 CONTINUOUS = Encoding(space=SearchSpace.from_json({name: {"type": "float", "low": 0, "high": 1} for name in "abcd"}))
@@ -12,28 +12,28 @@ SMALL = Encoding(space=SearchSpace.from_json({name: {"type": "int", "low": 0, "h
 
 
 def test_finds_a_narrow_peak():
-    target = np.array([0.21, 0.77, 0.5, 0.93])
+    target, rng = np.array([0.21, 0.77, 0.5, 0.93]), np.random.default_rng(0)
     found = maximise(
         lambda points: -((points - target) ** 2).sum(1),
+        around(np.array([[0.3, 0.7, 0.4, 0.8]]), CONTINUOUS, rng),
         CONTINUOUS,
         np.empty((0, 4)),
-        np.array([[0.3, 0.7, 0.4, 0.8]]),
-        np.random.default_rng(0),
+        rng,
     )
     np.testing.assert_allclose(found, target, atol=0.02)
 
 
 def test_visits_every_point_of_a_small_space_before_it_repeats_one():
-    rng, tried = np.random.default_rng(0), np.empty((0, 2))
+    tried = np.empty((0, 2))
     for _ in range(16):
-        point = maximise(lambda points: points.sum(1), SMALL, tried, tried, rng)
+        point = best_listed(lambda points: points.sum(1), SMALL.every_point(), tried)
         assert untried(point[None, :], tried)[0]
         tried = np.vstack([tried, point])
-    assert maximise(lambda points: points.sum(1), SMALL, tried, tried, rng) == pytest.approx([0.875, 0.875])
+    assert best_listed(lambda points: points.sum(1), SMALL.every_point(), tried) == pytest.approx([0.875, 0.875])
 
 
 def test_neighbours_differ_and_exist():
     anchors = SMALL.encode([{"a": 1, "b": 2}])
-    around = neighbours(anchors, 0.5, SMALL, np.random.default_rng(0))
-    np.testing.assert_array_equal(SMALL.project(around), around)
-    assert len(np.unique(around, axis=0)) > 4
+    nearby = neighbours(anchors, 0.5, SMALL, np.random.default_rng(0))
+    np.testing.assert_array_equal(SMALL.project(nearby), nearby)
+    assert len(np.unique(nearby, axis=0)) > 4

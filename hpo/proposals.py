@@ -1,0 +1,250 @@
+"""Which configuration next, and why? Decided from what a study and its past say; there is no storage in sight here.
+
+1. The first trials are a portfolio: configurations that cover what past tasks with these parameters were like.
+2. Without a past there is a space-filling design instead, its first point the centre of where the user hopes.
+3. Then the largest expected improvement, by turns: under the models that know this study's own trials only, which no
+   past can mislead, and under all models that are plausible together (`hpo.priors.mixture`).
+
+Notation: m points, d parameters, k candidates. Losses: smaller is better, of the metric's size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from hpo.arrays import Array, best_and_some
+from hpo.encoding import Encoding
+from hpo.evidence import Evidence
+from hpo.past import FIRST_POINTS, Past
+from hpo.preferences import log_feasibility, log_hope, log_thrift, where_hoped
+from hpo.priors.mixture import Mixture, mixture
+from hpo.search import CANDIDATES, SMALL_SPACE, around, best_listed, maximise, untried
+
+MODELLED_TRIALS = 200  # beyond them: the best half and a random one
+WIDE_EVERY = 4  # one proposal in so many may be anywhere; the others are near good points (heuristic)
+SAFE_EVERY = 2  # one proposal in so many is made as if only this study's own trials were known (measured)
+MISLED = 0.35  # history's weight, below which good points are not where it led
+ANCHORS = 5  # good trials whose neighbourhood is searched
+INTERVAL = (0.05, 0.95)
+LEAST_SHARE = 0.01  # of history, to be mentioned
+
+Role: TypeAlias = Literal["portfolio", "start", "exploit", "explore", "safety", "feasible", "guess"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ground:
+    """Where a proposal may be."""
+
+    encoding: Encoding
+    candidates: Array | None = None  # (k, d): nowhere else
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposal:
+    """A point to try, and what speaks for it."""
+
+    point: Array  # (d,)
+    role: Role
+    why: str  # one sentence
+    predicted: float | None = None  # median of the next loss
+    interval90: tuple[float, float] | None = None  # of the next loss
+    incumbent: float | None = None  # the least loss so far
+    improvement_probability: float | None = None  # that the next loss is less
+    history_weight: float | None = None
+    pending: int = 0  # trials running beside it
+    credit: Array | None = None  # (t,) of each past study
+    without_history: Array | None = None  # (d,) what would have been tried had there been no past
+    ignored: Sequence[str] = ()  # sentences: what of the past does not count, and why
+    seconds: float = 0.0  # that the decision took
+
+
+def propose(
+    ground: Ground,
+    evidence: Evidence,
+    past: Past | None,
+    *,
+    design: np.random.Generator,
+    rng: np.random.Generator,
+) -> Proposal:
+    """The next point. design: the randomness of a start without a past, the same for all trials of a study."""
+    begun = time.perf_counter()
+    proposal = _decide(ground, evidence, past, design, rng)
+    return replace(proposal, seconds=time.perf_counter() - begun)
+
+
+def _decide(
+    ground: Ground, evidence: Evidence, past: Past | None, design: np.random.Generator, rng: np.random.Generator
+) -> Proposal:
+    size = min(FIRST_POINTS, 2 + len(ground.encoding.names))
+    starts_cold = evidence.position < size or not len(evidence.losses)
+    if past is not None and evidence.position < FIRST_POINTS:
+        proposal = _from_portfolio(past, evidence)
+        if proposal is not None:
+            other = _from_design(ground, evidence, size, design, rng).point if starts_cold else None
+            return replace(proposal, without_history=other)
+    if starts_cold:
+        return _from_design(ground, evidence, size, design, rng)
+    return _from_model(ground, evidence, past, rng)
+
+
+def _from_portfolio(past: Past, evidence: Evidence) -> Proposal | None:
+    """The next entry of the portfolio that nobody has tried, or is about to; None if there is no other."""
+    points = np.array([pick.point for pick in past.picks])
+    new = [pick for pick, is_new in zip(past.picks, untried(points, evidence.tried), strict=True) if is_new]
+    if len(new) <= evidence.waiting:
+        return None
+    pick = new[evidence.waiting]
+    return Proposal(
+        point=pick.point,
+        role="portfolio",
+        credit=pick.credit,
+        pending=len(evidence.pending),
+        why=f"Among the first {FIRST_POINTS} points that together do well on {count(len(past.studies), 'past study')}.",
+    )
+
+
+def _from_design(
+    ground: Ground, evidence: Evidence, size: int, design: np.random.Generator, rng: np.random.Generator
+) -> Proposal:
+    """The centre of where good values are hoped for, then a Latin hypercube; anything untried where those are taken."""
+    encoding = ground.encoding
+    if ground.candidates is not None:
+        points = _spread_out(ground.candidates, size, design)
+    else:
+        points = encoding.uniform(where_hoped(encoding, _centred_latin_hypercube(size, len(encoding.names), design)))
+    point = points[min(evidence.position, len(points) - 1)]
+    if not untried(point[None, :], evidence.tried)[0] or evidence.position >= size:
+        anywhere = encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
+        point = _searched(ground, lambda points: rng.random(len(points)), anywhere, evidence.tried, rng)
+    return Proposal(
+        point=point,
+        role="start",
+        pending=len(evidence.pending),
+        why="No history of these parameters: a space-filling start.",
+    )
+
+
+def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.random.Generator) -> Proposal:
+    """The largest expected improvement, by history and by this study's own trials."""
+    encoding, n = ground.encoding, len(evidence.losses)
+    known = evidence.at(np.sort(best_and_some(evidence.losses, MODELLED_TRIALS, rng)))
+    models = mixture(
+        known.X,
+        known.losses,
+        encoding.categorical,
+        rng,
+        pending=evidence.pending,
+        history=None if past is None else past.history,
+        shares=None if past is None else past.shares,
+        feasible=known.feasible,
+    )
+    terms = [log_hope(encoding, n), log_feasibility(known, encoding, rng), log_thrift(known, encoding, rng)]
+    preferences = [term for term in terms if term is not None]
+    misled = past is not None and models.history_weight < MISLED  # and so were the first points
+    search_seed = int(rng.integers(2**31))
+
+    def best_by(models: Mixture, past: Past | None) -> Array:
+        own = np.random.default_rng(search_seed)  # all searches look at the same points
+        starts = _starts(ground, known, past, own, wide=evidence.position % WIDE_EVERY == 0 or misled)
+
+        def score(points: Array) -> Array:
+            improvement = models.log_expected_improvement(points) if known.feasible.any() else np.zeros(len(points))
+            return np.asarray(np.sum([improvement, *(term(points) for term in preferences)], axis=0))
+
+        return _searched(ground, score, starts, evidence.tried, own)
+
+    if models.alone is None:
+        point, without = best_by(models, None), None
+    else:
+        without = best_by(models.alone, None)
+        is_safe = models.history_weight == 0.0 or (evidence.position - FIRST_POINTS) % SAFE_EVERY == 0
+        point = without if is_safe else best_by(models, past)
+    low, middle, high = models.quantiles(point, (INTERVAL[0], 0.5, INTERVAL[1]))
+    best = float(known.losses[known.feasible].min()) if known.feasible.any() else None
+    return Proposal(
+        point=point,
+        role=_role(point, without, middle, best),
+        predicted=middle,
+        interval90=(low, high),
+        incumbent=best,
+        improvement_probability=None if best is None else models.probability_below(point, best),
+        history_weight=models.history_weight,
+        pending=len(evidence.pending),
+        credit=None if past is None else models.credit(point),
+        without_history=without,
+        why=_reason(n, models, past),
+    )
+
+
+def _role(point: Array, without: Array | None, predicted: float, best: float | None) -> Role:
+    if best is None:
+        return "feasible"
+    if point is without:
+        return "safety"
+    return "exploit" if predicted < best else "explore"
+
+
+def _starts(ground: Ground, known: Evidence, past: Past | None, rng: np.random.Generator, *, wide: bool) -> Array:
+    """Points to look at first: around good ones, and, if `wide`, all over the space.
+
+    In more than a few dimensions nearly all of a space is far from everything known, and a model's doubt there
+    outweighs what it expects close by: changing a few parameters of a good point at a time is what makes such a search
+    converge (Papenmeier et al., Understanding High-Dimensional Bayesian Optimization, ICML 2025).
+    """
+    encoding = ground.encoding
+    anchors = known.X[np.argsort(known.losses, kind="stable")[:ANCHORS]]
+    parts = [around(anchors, encoding, rng)]
+    if past is not None:
+        parts.append(past.close)
+    if wide:
+        anywhere = encoding.uniform(where_hoped(encoding, rng.random((CANDIDATES, len(encoding.names)))))
+        parts.append(anywhere if past is None else past.wide)
+    return np.vstack(parts)
+
+
+def _searched(
+    ground: Ground, score: Callable[[Array], Array], starts: Array, tried: Array, rng: np.random.Generator
+) -> Array:
+    """The untried point (d,) of the largest score."""
+    if ground.candidates is not None:
+        return best_listed(score, ground.candidates, tried)
+    if ground.encoding.size <= SMALL_SPACE:
+        return best_listed(score, ground.encoding.every_point(), tried)
+    return maximise(score, starts, ground.encoding, tried, rng)
+
+
+def _reason(trials: int, models: Mixture, past: Past | None) -> str:
+    reason = f"The largest expected improvement after {count(trials, 'trial')} of this study"
+    if past is None or models.history_weight < LEAST_SHARE:
+        return reason + "."
+    return f"{reason}; what {count(len(past.studies), 'past study')} led to expect counts {models.history_weight:.0%}."
+
+
+def _spread_out(points: Array, size: int, rng: np.random.Generator) -> Array:
+    """The point nearest to the middle of all (m, d), then points as far from those before as they can be."""
+    jittered = points + rng.uniform(0.0, 1e-6, points.shape)  # equally good points: one by chance
+    chosen = [int(np.argmin(((jittered - jittered.mean(axis=0)) ** 2).sum(axis=1)))]
+    for _ in range(min(size, len(points)) - 1):
+        distance = ((jittered[:, None, :] - jittered[None, chosen, :]) ** 2).sum(axis=2).min(axis=1)
+        chosen.append(int(np.argmax(distance)))
+    return points[chosen]
+
+
+def _centred_latin_hypercube(n: int, d: int, rng: np.random.Generator) -> Array:
+    """The centre of the cube, then n - 1 points of which every parameter takes each (n - 1)-th of its range once.
+
+    McKay, Beckman and Conover, A Comparison of Three Methods for Selecting Values of Input Variables, 1979.
+    """
+    strata = np.argsort(rng.random((n - 1, d)), axis=0)
+    return np.vstack([np.full((1, d), 0.5), (strata + rng.random((n - 1, d))) / max(n - 1, 1)])
+
+
+def count(n: int, noun: str) -> str:
+    """`1 trial`, `2 studies`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{n} {noun if n == 1 else plural}"
