@@ -39,6 +39,7 @@ class Past:
 
     wide: Array  # (w, d) points from all over the space
     close: Array  # (c, d) and around what was good before
+    ignored: Sequence[str] = ()  # sentences: what of the past does not count, and why
 
 
 def learn(studies: Sequence[PastStudy], encoding: Encoding, candidates: Array | None = None) -> Past:

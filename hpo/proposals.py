@@ -11,7 +11,7 @@ Notation: m points, d parameters, k candidates. Losses: smaller is better, of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -59,7 +59,6 @@ class Proposal:
     pending: int = 0  # trials running beside it
     credit: Array | None = None  # (t,) of each past study
     without_history: Array | None = None  # (d,) what would have been tried had there been no past
-    ignored: Sequence[str] = ()  # sentences: what of the past does not count, and why
     seconds: float = 0.0  # that the decision took
 
 

@@ -74,7 +74,12 @@ class Receipt:
 
 
 def receipt(
-    proposal: Proposal, *, sign: float, leans_on: Sequence[Source], without_history: Mapping[str, Any] | None
+    proposal: Proposal,
+    *,
+    sign: float,
+    leans_on: Sequence[Source],
+    without_history: Mapping[str, Any] | None,
+    ignored: Sequence[str],
 ) -> dict[str, Any]:
     """A proposal as it is kept with its trial. sign: of the metric against its loss."""
 
@@ -97,7 +102,7 @@ def receipt(
         ],
         "without_history": None if without_history is None else dict(without_history),
         "seconds": round(proposal.seconds, 4),
-        "ignored": list(proposal.ignored),
+        "ignored": list(ignored),
         "why": proposal.why,
     }
 

@@ -14,6 +14,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
@@ -43,13 +44,23 @@ if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
 
 LEADING_SOURCES = 8  # past studies that a receipt names at most
+NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
+METRIC_NAMES = "study:metric_names"  # the study system attribute of Optuna
 SECONDS = "seconds"  # the cost that every trial has
 
-Related: TypeAlias = tuple[StudySample, SpaceMapping]
 Constraints: TypeAlias = Callable[[FrozenTrial], Sequence[float]]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Related:
+    """A past study that knows some of the parameters."""
+
+    study: StudySample
+    mapping: SpaceMapping  # from its space to the present one
+    metric: str | None
 
 
 class HistorySampler(BaseSampler):
@@ -164,8 +175,8 @@ class HistorySampler(BaseSampler):
         given = {**trial.distributions, name: distribution}
         asked = SearchSpace(distributions=given, conditions={})
         known = [
-            dict(zip(sample.names, sample.distributions, strict=True))
-            for sample, _ in self._related(study, asked, [name])
+            dict(zip(each.study.names, each.study.distributions, strict=True))
+            for each in self._related(study, asked, [name])
         ]
         seen = union(past for past in known if set(given) <= set(past)).distributions
         if not seen:
@@ -190,29 +201,34 @@ class HistorySampler(BaseSampler):
         """The past of the parameters `names`, the same for everyone who asks; None without history."""
         related = self._related(study, encoding.space, names)
         listed = None if candidates is None else candidates.points
-        known = [(sample.study_id, sample.finished) for sample, _ in related]
-        key = repr((encoding.space, known, None if listed is None else listed.tobytes()))
+        known = [(each.study.study_id, each.study.finished) for each in related]
+        key = repr((encoding.space, study.direction, known, None if listed is None else listed.tobytes()))
         if key in self._pasts:
             return self._pasts[key]
-        studies = _past_studies(related, encoding)
+        usable, ignored = _usable(study, related)
+        for sentence in ignored:
+            if sentence not in self._said:
+                self._said.add(sentence)
+                logger.warning("study %s: %s", study.study_name, sentence)
+        studies = _past_studies(usable, encoding)
         if not studies:
             return None
-        past = learn(studies, encoding, listed)
+        past = replace(learn(studies, encoding, listed), ignored=tuple(ignored))
         self._pasts = {key: past}
         return past
 
     def _related(self, study: Study, space: SearchSpace, names: Sequence[str]) -> list[Related]:
-        """The latest past studies that know one of the parameters, and how their space relates to this one."""
+        """The past studies that know one of the parameters, and how their space relates to this one; by id."""
         own = self._own_id(study)
         related = [
-            (sample, mapping)
+            Related(study=sample, mapping=mapping, metric=family.metric)
             for family in self._history.past_families()
             for mapping in [self._mapping(family, space)]
             if not _known(mapping).isdisjoint(names)
             for sample in self._history.past_studies(family)
             if sample.study_id != own
         ]
-        return sorted(related, key=lambda pair: pair[0].study_id)[-PAST_STUDIES:]
+        return sorted(related, key=lambda each: each.study.study_id)
 
     def _mapping(self, family: Family, space: SearchSpace) -> SpaceMapping:
         key = (family.family_id, repr(space))
@@ -236,7 +252,8 @@ class HistorySampler(BaseSampler):
         leans_on = [] if past is None or proposal.credit is None else _sources(past, proposal.credit)
         if proposal.history_weight is not None and proposal.history_weight < 1.0:
             leans_on.append(Source(study=study.study_name, weight=1.0 - proposal.history_weight))
-        content = receipt(proposal, sign=sign, leans_on=leans_on, without_history=without)
+        ignored = () if past is None else past.ignored
+        content = receipt(proposal, sign=sign, leans_on=leans_on, without_history=without, ignored=ignored)
         study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, content)
 
     # Randomness
@@ -251,18 +268,56 @@ class HistorySampler(BaseSampler):
             return TPESampler(multivariate=True, group=True, seed=seed)
 
 
+def _usable(study: Study, related: Sequence[Related]) -> tuple[list[Related], list[str]]:
+    """The past studies that can teach something, and sentences on those that cannot."""
+    metric, direction = _metric(study), study.direction.name.lower()
+    usable: list[Related] = []
+    flat: list[str] = []
+    against: list[str] = []
+    for each in related:
+        if each.metric is not None and each.metric == metric and each.study.directions != (direction,):
+            against.append(each.study.name)
+        elif len(each.study.values) > 1 and np.ptp(each.study.values) == 0.0:
+            flat.append(each.study.name)
+        else:
+            usable.append(each)
+    ignored = []
+    if against:
+        ignored.append(
+            f"{_named(against)}: {metric} has the other direction there; this study is to {direction} it. "
+            "If that is wrong here, start the study anew with the other direction."
+        )
+    if flat:
+        ignored.append(f"{_named(flat)}: all values are equal, which says nothing of the parameters.")
+    if len(usable) > PAST_STUDIES:
+        ignored.append(f"{count(len(usable) - PAST_STUDIES, 'older study')}: the latest {PAST_STUDIES} are looked at.")
+    return usable[-PAST_STUDIES:], ignored
+
+
+def _named(studies: Sequence[str]) -> str:
+    """`a, b and 3 other studies`."""
+    if len(studies) <= NAMED:
+        return ", ".join(studies)
+    return f"{', '.join(studies[:NAMED])} and {count(len(studies) - NAMED, 'other study')}"
+
+
+def _metric(study: Study) -> str | None:
+    names = study._storage.get_study_system_attrs(study._study_id).get(METRIC_NAMES)
+    return str(names[0]) if isinstance(names, list | tuple) and names else None
+
+
 def _past_studies(related: Sequence[Related], encoding: Encoding) -> list[PastStudy]:
     rng = np.random.default_rng(0)
     looks = [
         look_back(
-            sample,
-            mapping,
+            each.study,
+            each.mapping,
             encoding,
             most_trials=share_of_trials(len(related)),
             most_landmarks=max(2, LANDMARKS // len(related)),
             rng=rng,
         )
-        for sample, mapping in related
+        for each in related
     ]
     return [look for look in looks if look is not None]
 

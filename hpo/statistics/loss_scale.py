@@ -8,6 +8,8 @@ import numpy as np
 
 from hpo.arrays import Array
 
+LARGEST = 1e150  # losses beyond are the same: their squares would not be numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossScale:
@@ -27,6 +29,7 @@ class LossScale:
     @classmethod
     def of(cls, losses: Array) -> LossScale:
         """The scale of these losses, shape (n,), finite, n >= 1."""
+        losses = np.clip(losses, -LARGEST, LARGEST)
         centre = float(np.median(losses))
         better = losses[losses <= centre]
         spread = _first_usable(float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses)))
@@ -36,6 +39,7 @@ class LossScale:
 
     def standardise(self, losses: Array) -> Array:
         """Raw losses to standardised ones, any shape."""
+        losses = np.clip(losses, -LARGEST, LARGEST)
         standardised: Array = (_bend((losses - self.centre) / self.spread) - self.mean) / self.deviation
         return standardised
 

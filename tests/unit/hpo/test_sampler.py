@@ -309,3 +309,38 @@ def test_where_it_is_hoped_for_is_looked_first():
     study = study_on(MemoryHistory(), space=wrong, name="wrong")
     study.optimize(lambda trial: loss(wrong.suggest(trial)), n_trials=25)
     assert study.best_params["lr"] < 0.1  # a hope is not a bound
+
+
+# A past that cannot teach
+
+
+def test_studies_without_a_difference_are_ignored_and_named():
+    storage = history_of(0.0)
+    flat = optuna.create_study(storage=storage, study_name="flat", sampler=optuna.samplers.RandomSampler(seed=0))
+    flat.optimize(lambda trial: SPACE.suggest(trial)["depth"] * 0.0, n_trials=5)
+    study = study_on(storage)
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=FIRST_POINTS + 1)
+    for receipt in receipts(study):
+        assert receipt["ignored"] == ["flat: all values are equal, which says nothing of the parameters."]
+        assert "flat" not in {source["study"] for source in receipt["leans_on"]}
+
+
+def test_a_past_of_flat_studies_only_is_none():
+    storage = MemoryHistory()
+    flat = optuna.create_study(storage=storage, study_name="flat", sampler=optuna.samplers.RandomSampler(seed=0))
+    flat.optimize(lambda trial: SPACE.suggest(trial)["depth"] * 0.0, n_trials=5)
+    study = study_on(storage)
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=1)
+    assert roles(study) == ["start"]
+
+
+@pytest.mark.parametrize("values", [[1.0], [float("inf"), float("-inf"), float("nan"), 0.5], [1e300, -1e300, 0.0]])
+def test_a_strange_past_gives_sound_proposals(values):
+    storage = MemoryHistory()
+    past = optuna.create_study(storage=storage, study_name="past", sampler=optuna.samplers.RandomSampler(seed=0))
+    it = iter(values)
+    past.optimize(lambda trial: next(it) + 0.0 * SPACE.suggest(trial)["lr"], n_trials=len(values))
+    study = study_on(storage)
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=FIRST_POINTS + 3)
+    assert len({repr(trial.params) for trial in study.trials}) == FIRST_POINTS + 3
+    assert all(np.isfinite(receipt["interval90"] or 0.0).all() for receipt in receipts(study))
