@@ -157,20 +157,20 @@ def fit_kernel(
 def sample_kernels(
     X: Array,
     y: Array,
-    categorical: Mask,
     rng: np.random.Generator,
     *,
+    start: Kernel,
     count: int = 8,
     steps: int = 3,
     like: Kernel | None = None,
 ) -> list[Kernel]:
     """Kernels from their posterior given one task's X (n, d), y (n,).
 
-    Elliptical slice sampling from the maximum (Murray, Adams and MacKay, AISTATS 2010), one of every `steps` kept.
-    like: a kernel that is usual for such tasks: the centre of a narrower prior, and the start.
+    Elliptical slice sampling (Murray, Adams and MacKay, AISTATS 2010), one of every `steps` kept.
+    start: the likeliest kernel. like: one that is usual for such tasks, the centre of a narrower prior.
     """
+    categorical = start.categorical
     parts, prior = _parts(X, categorical), _sampling_prior(len(categorical), like)
-    start = like or fit_kernel([(X, y)], categorical, rng, restarts=1)
     theta = np.append(np.log(start.lengthscales), np.log(start.noise))
     log_evidence = _log_evidence(theta, parts, y)[0]
     kernels: list[Kernel] = []

@@ -91,7 +91,8 @@ def log_feasibility(evidence: Evidence, encoding: Encoding, rng: np.random.Gener
     X, values = evidence.X[known], values[known]
     processes = []
     for y in (values / np.maximum(np.sqrt(np.mean(values**2, axis=0)), 1e-12)).T:
-        kernels = sample_kernels(X, y, encoding.categorical, rng, count=KERNELS)
+        likeliest = fit_kernel([(X, y)], encoding.categorical, rng, restarts=1)
+        kernels = sample_kernels(X, y, rng, start=likeliest, count=KERNELS)
         processes.append([GaussianProcess(X=X, y=y, kernel=kernel) for kernel in kernels])
 
     def term(points: Array) -> Array:

@@ -16,12 +16,12 @@ from scipy.special import log_expit, logit, logsumexp, ndtr
 
 from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask, best_and_some
-from hpo.gaussian_process import GaussianProcess, Kernel, sample_kernels
+from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
 from hpo.priors.beliefs import DEVIATIONS, RELATED, UNRELATED, Shares
 from hpo.priors.history import Belief, History, HistoryProcess, Outlook, candidate_scales
 from hpo.statistics.loss_scale import LossScale
 
-KERNELS = 8  # of the study alone
+KERNELS = 8  # of the study alone, beside the likeliest
 TASKS_FOR_A_RULE = 8  # before their kernel is what is usual
 MOSTLY_NOISE = 0.5  # variance of a kernel from which there is nothing to learn
 MOST_TRUST = 0.7  # in history: what a few trials say for it may be chance (measured: see the decisions)
@@ -190,23 +190,26 @@ def _usual(history: History | None) -> Kernel | None:
 def _plain(  # noqa: PLR0917
     X: Array, losses: Array, fitted: NDArray[np.intp], categorical: Mask, rng: np.random.Generator, usual: Kernel | None
 ) -> list[Model]:
-    """The study alone, on its own scale, under equally likely kernels."""
+    """The study alone, on its own scale: half by its likeliest kernel, half by others that may be as right.
+
+    One kernel finds what it fits soonest, and is too sure of itself; an average is neither.
+    """
     scale = LossScale.of(losses)
     y = scale.standardise(losses)
+    likeliest = fit_kernel([(X[fitted], y[fitted])], categorical, rng, restarts=1)
     kernels: list[Kernel] = []
-    for centre in (
-        (None,) if usual is None else (usual, None)
-    ):  # half of them as if no kernel were usual: this task may be another
-        count = KERNELS // 2 if usual else KERNELS
-        kernels += sample_kernels(X[fitted], y[fitted], categorical, rng, count=count, like=centre)
+    centres = (None,) if usual is None else (usual, None)  # half as if none were usual: this task may be another
+    for centre in centres:
+        count = KERNELS // len(centres)
+        kernels += sample_kernels(X[fitted], y[fitted], rng, start=likeliest, count=count, like=centre)
     return [
         Model(
             process=GaussianProcess(X=X, y=y, kernel=kernel),
             scales=[scale],
-            weights=np.zeros(1),
+            weights=np.log([weight]),
             noise=kernel.noise,
         )
-        for kernel in kernels
+        for kernel, weight in [(likeliest, KERNELS), *((kernel, 1) for kernel in kernels)]
     ]
 
 

@@ -8,7 +8,7 @@ from scipy.special import ndtr
 
 from hpo.encoding import Encoding
 from hpo.evidence import Evidence, PastStudy
-from hpo.gaussian_process import GaussianProcess, Kernel, sample_kernels
+from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
 from hpo.past import learn
 from hpo.priors.mixture import mixture
 from hpo.priors.portfolio import PastTask
@@ -117,7 +117,10 @@ def test_intervals_cover_what_they_claim_when_the_model_holds(is_kernel_known):
     for _ in range(40):
         X = rng.random((45, D))
         values = np.linalg.cholesky(truth.covariance(X, X) + truth.noise * np.eye(45)) @ rng.standard_normal(45)
-        kernels = [truth] if is_kernel_known else sample_kernels(X[:40], values[:40], NUMBERS, rng)
+        kernels = [truth]
+        if not is_kernel_known:
+            likeliest = fit_kernel([(X[:40], values[:40])], NUMBERS, rng)
+            kernels = sample_kernels(X[:40], values[:40], rng, start=likeliest)
         below = np.zeros(5)
         for kernel in kernels:
             mean, std = GaussianProcess(X=X[:40], y=values[:40], kernel=kernel).predict(X[40:])

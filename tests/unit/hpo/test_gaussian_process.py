@@ -98,7 +98,8 @@ def test_the_evidence_with_an_unknown_scale_is_a_multivariate_t_density():
 
 def test_sampled_kernels_differ_and_agree_on_what_matters():
     X, y = _observations(40)
-    kernels = sample_kernels(X, (y - y.mean()) / y.std(), CATEGORICAL, np.random.default_rng(0), count=12)
+    z, rng = (y - y.mean()) / y.std(), np.random.default_rng(0)
+    kernels = sample_kernels(X, z, rng, start=fit_kernel([(X, z)], CATEGORICAL, rng), count=12)
     assert len({kernel.noise for kernel in kernels}) > 6
     shorter = [kernel.lengthscales[0] < kernel.lengthscales[1] for kernel in kernels]
     assert np.mean(shorter) > 0.7
