@@ -97,8 +97,8 @@ class GaussianProcess:
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Posterior mean and standard deviation of the noiseless loss at points (m, d): shapes (m,), (m,)."""
         cross = self.kernel.covariance(points, self.X)
-        half = _solve_lower(self._factor, cross.T)
-        variance = self.kernel.scale + self.kernel.level - (half**2).sum(0)
+        half = cross @ self._inverse_factor.T
+        variance = self.kernel.scale + self.kernel.level - np.einsum("ij,ij->i", half, half)
         return cross @ self._alpha, np.sqrt(np.maximum(variance, 1e-10))
 
     def joint(self, points: Array) -> tuple[Array, Array]:
@@ -121,6 +121,11 @@ class GaussianProcess:
     @cached_property
     def _factor(self) -> Array:
         return cholesky(self.kernel.covariance(self.X, self.X) + self.kernel.noise * np.eye(len(self.X)))
+
+    @cached_property
+    def _inverse_factor(self) -> Array:
+        """For many points a product is several times faster than a triangular solution."""
+        return _solve_lower(self._factor, np.eye(len(self.X)))
 
     @cached_property
     def _alpha(self) -> Array:
@@ -221,8 +226,13 @@ def cholesky(covariance: Array) -> Array:
 
 def _matern(squared: Array) -> Array:
     root = np.sqrt(5.0 * squared)
-    correlation: Array = (1.0 + root + root**2 / 3.0) * np.exp(-root)
-    return correlation
+    correlation = root / 3.0  # in place from here on: most of the time of a proposal is spent here
+    correlation += 1.0
+    correlation *= root
+    correlation += 1.0
+    np.negative(root, out=root)
+    correlation *= np.exp(root, out=root)
+    return np.asarray(correlation)
 
 
 def _parts(X: Array, categorical: Mask) -> Array:

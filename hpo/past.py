@@ -21,7 +21,7 @@ from hpo.search import CANDIDATES, around, maximise
 FIRST_POINTS = 4  # from the portfolio, then the model: the honest baseline of the leave-one-task-out runs
 SPARE_POINTS = 8  # entries behind them, where some were tried already or are being tried side by side
 PAST_STUDIES = 128  # at most, the latest
-PAST_TRIALS = 20000  # over all past studies together ...
+PAST_TRIALS = 12288  # over all past studies together ...
 PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
 LANDMARKS = 1024  # configurations that may enter the portfolio
 PAST_ANCHORS = 8  # of the portfolio and of the past bests

@@ -11,10 +11,10 @@ from hpo.encoding import Encoding
 
 SMALL_SPACE = 4096  # a space of fewer points is looked at completely
 CANDIDATES = 1024  # uniform points in a larger one
-NEIGHBOURS = 64  # of each point that is looked around
+NEIGHBOURS = 32  # of each point that is looked around
 CLOSE_RADII = (0.3, 0.1, 0.03)  # around the anchors, in units of a range
 RADII = (0.1, 0.03, 0.01, 0.003)  # of the local refinement, in units of a range
-KEPT = 5  # points that are refined
+KEPT = 3  # points that are refined
 
 
 def best_listed(score: Callable[[Array], Array], points: Array, tried: Array) -> Array:

@@ -24,7 +24,7 @@ from storage.models import families, family_summaries, studies, study_changes
 
 LATEST_STUDIES = 128
 TRIALS_OF_A_STUDY = (96, 384)  # at least and at most, whatever the number of studies
-TRIALS = 20000  # of all studies together, within those bounds
+TRIALS = 12288  # of all studies together, within those bounds
 CHANGES_WORTH_KEEPING = 8  # fewer changed studies are quickly read again (heuristic)
 QUANTILES = 128
 HEADER = struct.Struct("<I")

@@ -20,7 +20,7 @@ Notation: t past tasks, n observations, m points, c candidate scales.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,7 +30,7 @@ from scipy.linalg import solve_triangular
 from hpo.arrays import Array, keys
 from hpo.gaussian_process import GaussianProcess, Kernel, cholesky
 from hpo.priors.portfolio import PastTask
-from hpo.statistics.loss_scale import LossScale
+from hpo.statistics.loss_scale import LossScale, LossScales
 
 LEAST_NOISE = 1e-2  # variance
 STRETCHES = (1 / 3, 1.0, 3.0)  # of a past scale whose centre moves to where the new losses are
@@ -153,8 +153,8 @@ class HistoryProcess:
         """Means (c, m) and standard deviation (m,) of the noiseless losses at points (m, d)."""
         there = self._prior_at(outlook)
         cross = self._prior.covariance(there, self.kernel.correlation(self.X, points))
-        half = solve_triangular(self._factor, cross, lower=True, check_finite=False)
-        variance = there.variance - (half**2).sum(0)
+        half = self._inverse_factor @ cross
+        variance = there.variance - np.einsum("ij,ij->j", half, half)
         return there.mean + self._alpha.T @ cross, np.sqrt(np.maximum(variance, 1e-10))
 
     def believing(self, points: Array, outlook: Outlook) -> HistoryProcess:
@@ -208,6 +208,10 @@ class HistoryProcess:
         return cholesky(covariance + self.noise * np.eye(len(self.X)))
 
     @cached_property
+    def _inverse_factor(self) -> Array:
+        return np.asarray(solve_triangular(self._factor, np.eye(len(self.X)), lower=True, check_finite=False))
+
+    @cached_property
     def _alpha(self) -> Array:
         half = solve_triangular(self._factor, self._residuals, lower=True, check_finite=False)
         return np.asarray(solve_triangular(self._factor, half, lower=True, trans="T", check_finite=False))
@@ -241,22 +245,19 @@ class _Prior:
         return variance
 
 
-def candidate_scales(losses: Array, expected: Array, past: Sequence[LossScale]) -> tuple[list[LossScale], Array]:
+def candidate_scales(losses: Array, expected: Array, past: Sequence[LossScale]) -> tuple[LossScales, Array]:
     """Scales that the raw losses (n,) may have, and their log prior weights (c,).
 
     Those of past tasks; and those moved to where the losses are, given the `expected` standardised ones (n,), with a
     spread of the same order.
     """
-    scales: list[LossScale] = []
-    weights: list[float] = []
-    for scale in past:
-        scales.append(scale)
-        weights.append(-np.log(2.0 * len(past)))
-        straight = scale.straightened(expected)
-        for stretch in STRETCHES:
-            spread = stretch * scale.spread
-            centre = float(np.median(losses - spread * straight))
-            scales.append(LossScale(centre=centre, spread=spread, mean=scale.mean, deviation=scale.deviation))
-            shift = (centre - scale.centre) / (SHIFT * scale.spread)
-            weights.append(-np.log(2.0 * len(past) * len(STRETCHES)) - np.log1p(shift**2) - 0.5 * np.log(len(losses)))
-    return scales, np.array(weights)
+    known = LossScales.of(past)
+    straight = known.straightened(expected[:, None])
+    parts, weights = [known], [np.full(len(past), -np.log(2.0 * len(past)))]
+    for stretch in STRETCHES:
+        spreads = stretch * known.spreads
+        centres = np.median(losses[:, None] - spreads * straight, axis=0)
+        parts.append(replace(known, centres=centres, spreads=spreads))
+        shifts = (centres - known.centres) / (SHIFT * known.spreads)
+        weights.append(-np.log(2.0 * len(past) * len(STRETCHES)) - np.log1p(shifts**2) - 0.5 * np.log(len(losses)))
+    return LossScales.together(parts), np.concatenate(weights)

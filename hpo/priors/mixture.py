@@ -19,7 +19,7 @@ from hpo.arrays import Array, Mask, best_and_some
 from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
 from hpo.priors.beliefs import DEVIATIONS, RELATED, UNRELATED, Shares
 from hpo.priors.history import Belief, History, HistoryProcess, Outlook, candidate_scales
-from hpo.statistics.loss_scale import LossScale
+from hpo.statistics.loss_scale import LossScale, LossScales
 
 KERNELS = 8  # of the study alone, beside the likeliest
 TASKS_FOR_A_RULE = 8  # before their kernel is what is usual
@@ -36,7 +36,7 @@ class Model:
     """One process with the scales and weights it is used with."""
 
     process: Process
-    scales: Sequence[LossScale]  # (c,)
+    scales: LossScales  # (c,)
     weights: Array  # (c,)
     noise: float  # variance, standardised
 
@@ -70,8 +70,9 @@ class Mixture:
         scores = []
         for model, incumbents in zip(self.models, self.incumbents, strict=True):
             means, std = model.predict(points, outlook)
-            for mean, scale, weight, incumbent in zip(means, model.scales, model.weights, incumbents, strict=True):
-                scores.append(np.log(weight * scale.unit) + log_expected_improvement(mean, std, incumbent))
+            worth = np.log(model.weights * model.scales.units)
+            for mean, log_worth, incumbent in zip(means, worth, incumbents, strict=True):
+                scores.append(log_worth + log_expected_improvement(mean, std, incumbent))
         score: Array = logsumexp(scores, axis=0)
         return score
 
@@ -100,21 +101,17 @@ class Mixture:
     def _next_loss(self, point: Array) -> tuple[Callable[[float], float], float, float]:
         """Its distribution function, and between what it surely is."""
         outlook = self._look(point[None, :])
-        parts: list[tuple[float, LossScale, float, float]] = []
+        parts: list[tuple[float, float, float]] = []
         for model in self.models:
             means, std = model.predict(point[None, :], outlook)
             width = float(np.hypot(std[0], np.sqrt(model.noise)))
-            parts += [
-                (float(weight), scale, float(mean[0]), width)
-                for weight, scale, mean in zip(model.weights, model.scales, means, strict=True)
-            ]
-        ends = np.array([scale.restore(np.array([mean - 5 * w, mean + 5 * w])) for _, scale, mean, w in parts])
+            parts += [(weight, mean[0], width) for weight, mean in zip(model.weights, means, strict=True)]
+        weights, mean, width = np.array(parts).T
+        scales = LossScales.together([model.scales for model in self.models])
+        ends = scales.restore(np.array([mean - 5 * width, mean + 5 * width]))
 
         def below(loss: float) -> float:
-            return sum(
-                weight * float(ndtr((scale.standardise(np.array(loss)) - mean) / width))
-                for weight, scale, mean, width in parts
-            )
+            return float(weights @ ndtr((scales.standardise(np.array([loss])) - mean) / width))
 
         return below, float(ends.min()), float(ends.max())
 
@@ -205,7 +202,7 @@ def _plain(  # noqa: PLR0917
     return [
         Model(
             process=GaussianProcess(X=X, y=y, kernel=kernel),
-            scales=[scale],
+            scales=LossScales.of([scale]),
             weights=np.log([weight]),
             noise=kernel.noise,
         )
@@ -222,8 +219,8 @@ class _Study:
         self._X, self._fitted, self._kernel = X, fitted, history.kernel
         expected, _ = outlook.pooled(DEVIATIONS[1])
         self._scales, self._log_prior = candidate_scales(losses, expected, [task.scale for task in history.tasks])
-        self._Z = np.array([scale.standardise(losses) for scale in self._scales]).T
-        self._log_slopes = np.array([scale.log_slope(losses[fitted]).sum() for scale in self._scales])
+        self._Z = self._scales.standardise(losses[:, None])
+        self._log_slopes = self._scales.log_slopes(losses[fitted])
 
     def models(self, beliefs: Sequence[Belief], log_shares: Array, outlook: Outlook) -> list[Model]:
         """One for each belief, weighed by its evidence, given the outlook at X."""
@@ -263,7 +260,7 @@ def _normalised(models: Sequence[Model]) -> list[Model]:
             kept.append(
                 Model(
                     process=process,
-                    scales=[model.scales[int(c)] for c in columns],
+                    scales=model.scales.at(columns),
                     weights=share[columns] / rest,
                     noise=model.noise,
                 )

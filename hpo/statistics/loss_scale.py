@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpo.arrays import Array
 
@@ -46,29 +48,79 @@ class LossScale:
     def restore(self, standardised: Array) -> Array:
         """The inverse of `standardise`."""
         bent = np.asarray(standardised) * self.deviation + self.mean
-        straight = np.where(bent <= 1.0, bent, np.exp(np.clip(bent - 1.0, 0.0, 300.0)))
-        restored: Array = straight * self.spread + self.centre
+        restored: Array = _straighten(bent) * self.spread + self.centre
         return restored
 
-    def log_slope(self, losses: Array) -> Array:
-        """Log of the derivative of `standardise`: what turns a density of standardised losses into one of raw ones."""
-        u = (losses - self.centre) / self.spread
-        slope: Array = -np.log(np.maximum(u, 1.0)) - np.log(self.spread * self.deviation)
-        return slope
 
-    @property
-    def unit(self) -> float:
-        """One standardised unit in raw units, among good losses."""
-        return self.spread * self.deviation
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LossScales:
+    """Several scales at once, shape (c,): the last axis of what they are given is theirs."""
+
+    centres: Array
+    spreads: Array
+    means: Array
+    deviations: Array
+
+    @classmethod
+    def of(cls, scales: Sequence[LossScale]) -> LossScales:
+        """The scales side by side."""
+        fields = np.array([(scale.centre, scale.spread, scale.mean, scale.deviation) for scale in scales])
+        centres, spreads, means, deviations = fields.reshape(-1, 4).T
+        return cls(centres=centres, spreads=spreads, means=means, deviations=deviations)
+
+    @classmethod
+    def together(cls, parts: Sequence[LossScales]) -> LossScales:
+        """One after the other."""
+        names = ("centres", "spreads", "means", "deviations")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    def at(self, columns: NDArray[np.intp]) -> LossScales:
+        """Some of the scales."""
+        return LossScales(
+            centres=self.centres[columns],
+            spreads=self.spreads[columns],
+            means=self.means[columns],
+            deviations=self.deviations[columns],
+        )
+
+    def standardise(self, losses: Array) -> Array:
+        """As `LossScale.standardise`, shape (..., c) of (..., c) or (..., 1)."""
+        losses = np.clip(losses, -LARGEST, LARGEST)
+        standardised: Array = (_bend((losses - self.centres) / self.spreads) - self.means) / self.deviations
+        return standardised
+
+    def restore(self, standardised: Array) -> Array:
+        """The inverse of `standardise`."""
+        restored: Array = self.straightened(standardised) * self.spreads + self.centres
+        return restored
 
     def straightened(self, standardised: Array) -> Array:
         """How many spreads from the median the standardised losses are."""
-        return (self.restore(standardised) - self.centre) / self.spread
+        return _straighten(np.asarray(standardised) * self.deviations + self.means)
+
+    def log_slopes(self, losses: Array) -> Array:
+        """Log of the derivative of `standardise`, summed over the losses (n,): shape (c,).
+
+        It turns a density of standardised losses into one of raw ones.
+        """
+        u = (losses[:, None] - self.centres) / self.spreads
+        slopes: Array = -np.log(np.maximum(u, 1.0)).sum(0) - len(losses) * np.log(self.units)
+        return slopes
+
+    @property
+    def units(self) -> Array:
+        """One standardised unit in raw units, among good losses."""
+        return self.spreads * self.deviations
 
 
 def _bend(u: Array) -> Array:
     bent: Array = np.where(u <= 1.0, u, 1.0 + np.log(np.maximum(u, 1.0)))
     return bent
+
+
+def _straighten(bent: Array) -> Array:
+    straight: Array = np.where(bent <= 1.0, bent, np.exp(np.clip(bent - 1.0, 0.0, 300.0)))
+    return straight
 
 
 def _first_usable(*scales: float) -> float:

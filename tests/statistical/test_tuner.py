@@ -49,9 +49,9 @@ def _past(centres, rng, sign=1.0, trials=40):
 
 @pytest.fixture(scope="module")
 def best_losses():
-    """The incumbent's loss, 16 tasks x 16 evaluations: by random search, cold, with a good, a thin, a reversed past."""
+    """The incumbent's loss, 24 tasks x 16 evaluations: by random search, cold, with a good, a thin, a reversed past."""
     results = {kind: [] for kind in ("random", "cold", "history", "thin", "reversed")}
-    for seed in range(16):
+    for seed in range(24):
         rng = np.random.default_rng(seed)
         centres = CENTRE + 0.1 * rng.standard_normal((6, D))
         target, others = centres[0], centres[1:]
@@ -72,7 +72,7 @@ def test_the_model_beats_random_search(best_losses):
 
 
 def test_history_is_ahead_early_and_does_not_hurt_in_the_end(best_losses):
-    assert t_interval(best_losses["cold"][:, 3] - best_losses["history"][:, 3])[0] > 0
+    assert t_interval((best_losses["cold"] - best_losses["history"])[:, :6].mean(axis=1))[0] > 0
     assert t_interval(best_losses["history"][:, 15] - best_losses["cold"][:, 15])[0] <= 0
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.statistics.loss_scale import LossScale
+from hpo.statistics.loss_scale import LossScale, LossScales
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
@@ -34,8 +34,20 @@ def test_equal_losses_have_a_scale():
     assert LossScale.of(np.full(5, 2.0)).standardise(np.array([2.0])) == pytest.approx([0.0])
 
 
-def test_log_slope_is_the_log_of_the_derivative():
+def test_log_slopes_are_the_logs_of_the_derivatives():
     losses = np.array([0.1, 0.5, 0.7, 1.0, 4.0, 50.0])
     scale = LossScale.of(losses)
     numeric = (scale.standardise(losses + 1e-6) - scale.standardise(losses - 1e-6)) / 2e-6
-    np.testing.assert_allclose(scale.log_slope(losses), np.log(numeric), atol=1e-4)
+    assert LossScales.of([scale]).log_slopes(losses)[0] == pytest.approx(np.log(numeric).sum(), abs=1e-3)
+
+
+def test_several_scales_are_each_of_them():
+    samples = [np.random.default_rng(seed).normal(size=20) for seed in range(3)]
+    alone = [LossScale.of(losses) for losses in samples]
+    scales = LossScales.of(alone)
+    expected = np.array([scale.standardise(samples[0]) for scale in alone]).T
+    standardised = scales.standardise(samples[0][:, None])
+    np.testing.assert_allclose(standardised, expected)
+    np.testing.assert_allclose(scales.restore(standardised), np.repeat(samples[0][:, None], 3, axis=1))
+    both = LossScales.together([scales, scales.at(np.array([1]))])
+    np.testing.assert_array_equal(both.centres, [*scales.centres, scales.centres[1]])
