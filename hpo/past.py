@@ -18,7 +18,8 @@ from hpo.priors.history import History
 from hpo.priors.portfolio import PastTask, Pick, fit_shared_kernel, portfolio
 from hpo.search import CANDIDATES, around, maximise
 
-FIRST_POINTS = 4  # from the portfolio, then the model: the honest baseline of the leave-one-task-out runs
+FIRST_POINTS = 4  # then the model
+LISTED_POINTS = 3  # of them from the portfolio; the last is far from these, in case the past misleads (measured)
 SPARE_POINTS = 8  # entries behind them, where some were tried already or are being tried side by side
 PAST_STUDIES = 128  # at most, the latest
 PAST_TRIALS = 12288  # over all past studies together ...

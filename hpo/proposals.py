@@ -20,7 +20,7 @@ import numpy as np
 from hpo.arrays import Array, best_and_some
 from hpo.encoding import Encoding
 from hpo.evidence import Evidence
-from hpo.past import FIRST_POINTS, Past
+from hpo.past import FIRST_POINTS, LISTED_POINTS, Past
 from hpo.preferences import log_feasibility, log_hope, log_thrift, where_hoped
 from hpo.priors.mixture import Mixture, mixture
 from hpo.search import CANDIDATES, SMALL_SPACE, around, best_listed, maximise, untried
@@ -82,10 +82,14 @@ def _decide(
     size = min(FIRST_POINTS, 2 + len(ground.encoding.names))
     starts_cold = evidence.position < size or not len(evidence.losses)
     if past is not None and evidence.position < FIRST_POINTS:
-        proposal = _from_portfolio(past, evidence)
-        if proposal is not None:
-            other = _from_design(ground, evidence, size, design, rng).point if starts_cold else None
-            return replace(proposal, without_history=other)
+        start = _from_design(ground, evidence, size, design, rng) if starts_cold else None
+        if evidence.position < LISTED_POINTS or start is None:
+            proposal = _from_portfolio(past, evidence)
+            if proposal is not None:
+                return replace(proposal, without_history=None if start is None else start.point)
+        elif evidence.position == LISTED_POINTS:
+            why = "Far from where the past leads, in case it misleads."
+            return replace(start, role="safety", why=why, without_history=start.point)
     if starts_cold:
         return _from_design(ground, evidence, size, design, rng)
     return _from_model(ground, evidence, past, rng)
@@ -103,7 +107,7 @@ def _from_portfolio(past: Past, evidence: Evidence) -> Proposal | None:
         role="portfolio",
         credit=pick.credit,
         pending=len(evidence.pending),
-        why=f"Among the first {FIRST_POINTS} points that together do well on {count(len(past.studies), 'past study')}.",
+        why=f"Among the few points that together do well on {count(len(past.studies), 'past study')}.",
     )
 
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from hpo.errors import SpaceError
-from hpo.past import FIRST_POINTS
+from hpo.past import FIRST_POINTS, LISTED_POINTS
 from hpo.receipts import RECEIPT
 from hpo.sampler import HistorySampler
 from hpo.space import SearchSpace
@@ -60,7 +60,7 @@ def roles(study):
 def test_starts_from_history_and_goes_on_with_the_model():
     study = study_on(history_of(0.0, 0.2, -0.2))
     study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=6)
-    assert roles(study)[:FIRST_POINTS] == ["portfolio"] * FIRST_POINTS
+    assert roles(study)[:FIRST_POINTS] == ["portfolio"] * LISTED_POINTS + ["safety"]
     assert set(roles(study)[FIRST_POINTS:]) <= {"exploit", "explore", "safety"}
     assert study.trials[0].value < 0.7
     assert sum(source["weight"] for source in receipts(study)[0]["leans_on"]) == pytest.approx(1, abs=0.01)
