@@ -72,12 +72,16 @@ def gather(
     encoding: Encoding,
     number: int,
     *,
+    objective: int = 0,
     cost: Callable[[FrozenTrial], float] | None = None,
 ) -> Evidence:
-    """The evidence for trial `number` in the other `trials` of its study. cost: of a finished trial, NaN if unknown."""
+    """The evidence for trial `number` in the other `trials` of its study.
+
+    objective: the place of its direction among several. cost: of a finished trial, NaN if unknown.
+    """
     others = [trial for trial in trials if trial.number != number and trial.state != TrialState.WAITING]
     begun = [trial for trial in others if trial.params]
-    finished, losses = losses_of(begun, direction)
+    finished, losses = losses_of(begun, direction, objective)
     return Evidence(
         X=encode_trials(finished, encoding),
         losses=losses,
@@ -128,11 +132,13 @@ def encode_trials(trials: Sequence[FrozenTrial], encoding: Encoding) -> Array:
     return encoding.encode([trial.params for trial in trials])
 
 
-def losses_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> tuple[list[FrozenTrial], Array]:
+def losses_of(
+    trials: Iterable[FrozenTrial], direction: StudyDirection, objective: int = 0
+) -> tuple[list[FrozenTrial], Array]:
     """The finished trials that say something, with their losses (n,): smaller is better from here on."""
     finished = [trial for trial in trials if trial.state.is_finished()]
     states = np.array([trial.state.value for trial in finished], dtype=np.int64)
-    values = np.array([_last_value(trial) for trial in finished])
+    values = np.array([_last_value(trial, objective) for trial in finished])
     sign = _sign(direction)
     losses = sign * counted_values(states, values, maximize=sign < 0)
     return ([], np.empty(0)) if np.isnan(losses).all() else (finished, losses)
@@ -155,9 +161,9 @@ def _is_without_parameters_yet(trial: FrozenTrial) -> bool:
     return not trial.params and not trial.state.is_finished()
 
 
-def _last_value(trial: FrozenTrial) -> float:
-    if trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) == 1:
-        return float(trial.values[0])
+def _last_value(trial: FrozenTrial, objective: int) -> float:
+    if trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) > objective:
+        return float(trial.values[objective])
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         return float(trial.intermediate_values[max(trial.intermediate_values)])
     return float("nan")

@@ -11,17 +11,19 @@ Notation: m points, d parameters, k candidates. Losses: smaller is better, of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from scipy.stats import rankdata
 
 from hpo.arrays import Array, best_and_some
 from hpo.encoding import Encoding
 from hpo.evidence import Evidence
+from hpo.hypervolume import Objectives, unbeaten
 from hpo.past import FIRST_POINTS, LISTED_POINTS, Past
-from hpo.preferences import log_feasibility, log_hope, log_thrift, where_hoped
+from hpo.preferences import Term, log_feasibility, log_hope, log_thrift, where_hoped
 from hpo.priors.mixture import Mixture, mixture
 from hpo.search import CANDIDATES, SMALL_SPACE, around, best_listed, maximise, untried
 
@@ -33,7 +35,7 @@ ANCHORS = 5  # good trials whose neighbourhood is searched
 INTERVAL = (0.05, 0.95)
 LEAST_SHARE = 0.01  # of history, to be mentioned
 
-Role: TypeAlias = Literal["portfolio", "start", "exploit", "explore", "safety", "feasible", "guess"]
+Role: TypeAlias = Literal["portfolio", "start", "exploit", "explore", "safety", "feasible", "front", "guess"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,14 +148,14 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
         shares=None if past is None else past.shares,
         feasible=known.feasible,
     )
-    terms = [log_hope(encoding, n), log_feasibility(known, encoding, rng), log_thrift(known, encoding, rng)]
-    preferences = [term for term in terms if term is not None]
+    preferences = _preferences(ground, known, n, rng)
+    anchors = known.X[np.argsort(known.losses, kind="stable")[:ANCHORS]]
     misled = past is not None and models.history_weight < MISLED  # and so were the first points
     search_seed = int(rng.integers(2**31))
 
     def best_by(models: Mixture, past: Past | None) -> Array:
         own = np.random.default_rng(search_seed)  # all searches look at the same points
-        starts = _starts(ground, known, past, own, wide=evidence.position % WIDE_EVERY == 0 or misled)
+        starts = _starts(ground, anchors, [past], own, wide=evidence.position % WIDE_EVERY == 0 or misled)
 
         def score(points: Array) -> Array:
             improvement = models.log_expected_improvement(points) if known.feasible.any() else np.zeros(len(points))
@@ -184,6 +186,89 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
     )
 
 
+def propose_for_several(
+    ground: Ground,
+    evidences: Sequence[Evidence],
+    pasts: Sequence[Past | None],
+    *,
+    design: np.random.Generator,
+    rng: np.random.Generator,
+) -> Proposal:
+    """The next point where there are several objectives: the evidence and the past of each, of the same trials."""
+    begun = time.perf_counter()
+    proposal = _decide_for_several(ground, evidences, pasts, design, rng)
+    return replace(proposal, seconds=time.perf_counter() - begun)
+
+
+def _decide_for_several(
+    ground: Ground,
+    evidences: Sequence[Evidence],
+    pasts: Sequence[Past | None],
+    design: np.random.Generator,
+    rng: np.random.Generator,
+) -> Proposal:
+    evidence, known = evidences[0], [past for past in pasts if past is not None]
+    if known and evidence.position < LISTED_POINTS:  # each objective's past in turn
+        proposal = _from_portfolio(known[evidence.position % len(known)], evidence)
+        if proposal is not None:
+            return replace(proposal, credit=None)
+    size = min(FIRST_POINTS, 2 + len(ground.encoding.names))
+    if evidence.position < size or not all(len(each.losses) for each in evidences):
+        return _from_design(ground, evidence, size, design, rng)
+    return _from_models(ground, evidences, pasts, rng)
+
+
+def _from_models(
+    ground: Ground, evidences: Sequence[Evidence], pasts: Sequence[Past | None], rng: np.random.Generator
+) -> Proposal:
+    """The largest expected hypervolume improvement, by turns without and with history."""
+    encoding, n = ground.encoding, len(evidences[0].losses)
+    losses = np.stack([each.losses for each in evidences], axis=1)
+    worst_rank = rankdata(losses, axis=0).max(axis=1)
+    rows = np.sort(best_and_some(worst_rank, MODELLED_TRIALS, rng))
+    known, losses = evidences[0].at(rows), losses[rows]
+    goal = known.feasible if known.feasible.any() else np.ones(len(rows), dtype=bool)
+    objectives = Objectives(
+        models=[
+            mixture(
+                known.X,
+                column,
+                encoding.categorical,
+                rng,
+                pending=known.pending,
+                history=None if past is None else past.history,
+                shares=None if past is None else past.shares,
+            )
+            for column, past in zip(losses.T, pasts, strict=True)
+        ],
+        losses=losses[goal],
+    )
+    preferences = _preferences(ground, known, n, rng)
+    anchors = rng.permutation(known.X[goal][unbeaten(losses[goal])])[:ANCHORS]
+    alone = objectives.alone
+    is_safe = alone is None or (known.position - FIRST_POINTS) % SAFE_EVERY == 0
+    used = objectives if alone is None or not is_safe else alone
+    starts = _starts(ground, anchors, [] if is_safe else pasts, rng, wide=known.position % WIDE_EVERY == 0)
+
+    def score(points: Array) -> Array:
+        improvement = used.log_expected_improvement(points) if known.feasible.any() else np.zeros(len(points))
+        return np.asarray(np.sum([improvement, *(term(points) for term in preferences)], axis=0))
+
+    return Proposal(
+        point=_searched(ground, score, starts, known.tried, rng),
+        role="feasible" if not known.feasible.any() else "front" if alone is None or not is_safe else "safety",
+        history_weight=objectives.history_weight,
+        pending=len(known.pending),
+        why=f"The largest expected gain of all {len(evidences)} objectives together after {count(n, 'trial')}.",
+    )
+
+
+def _preferences(ground: Ground, known: Evidence, trials: int, rng: np.random.Generator) -> list[Term]:
+    encoding = ground.encoding
+    terms = [log_hope(encoding, trials), log_feasibility(known, encoding, rng), log_thrift(known, encoding, rng)]
+    return [term for term in terms if term is not None]
+
+
 def _role(point: Array, without: Array | None, predicted: float, best: float | None) -> Role:
     if best is None:
         return "feasible"
@@ -192,21 +277,20 @@ def _role(point: Array, without: Array | None, predicted: float, best: float | N
     return "exploit" if predicted < best else "explore"
 
 
-def _starts(ground: Ground, known: Evidence, past: Past | None, rng: np.random.Generator, *, wide: bool) -> Array:
+def _starts(
+    ground: Ground, anchors: Array, pasts: Sequence[Past | None], rng: np.random.Generator, *, wide: bool
+) -> Array:
     """Points to look at first: around good ones, and, if `wide`, all over the space.
 
     In more than a few dimensions nearly all of a space is far from everything known, and a model's doubt there
     outweighs what it expects close by: changing a few parameters of a good point at a time is what makes such a search
     converge (Papenmeier et al., Understanding High-Dimensional Bayesian Optimization, ICML 2025).
     """
-    encoding = ground.encoding
-    anchors = known.X[np.argsort(known.losses, kind="stable")[:ANCHORS]]
-    parts = [around(anchors, encoding, rng)]
-    if past is not None:
-        parts.append(past.close)
+    encoding, known = ground.encoding, [past for past in pasts if past is not None]
+    parts = [around(anchors, encoding, rng), *(past.close for past in known)]
     if wide:
         anywhere = encoding.uniform(where_hoped(encoding, rng.random((CANDIDATES, len(encoding.names)))))
-        parts.append(anywhere if past is None else past.wide)
+        parts += [past.wide for past in known] or [anywhere]
     return np.vstack(parts)
 
 

@@ -35,6 +35,7 @@ ROLES = {
     "explore": "explore: little is known here",
     "safety": "safety: chosen by this study's own trials, in case the past misleads",
     "feasible": "feasible: no trial has kept the constraints yet, and this one is the likeliest to",
+    "front": "front: the largest gain of all objectives together is expected here",
     "start": "start: a first point that fills the space, without history",
     "guess": "guess: parameter by parameter, for the space was not known yet",
     "gaussian_process": "model: the largest improvement is expected here",

@@ -11,7 +11,6 @@ number of the trial. So any process may ask, and a crash loses nothing.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,8 +20,7 @@ from zlib import crc32
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -33,7 +31,7 @@ from hpo.encoding import Encoding, union
 from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
 from hpo.past import LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.portfolio import Pick
-from hpo.proposals import Ground, Proposal, count, propose
+from hpo.proposals import Ground, Proposal, count, propose, propose_for_several
 from hpo.receipts import RECEIPT, Source, receipt
 from hpo.space import SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
 
 LEADING_SOURCES = 8  # past studies that a receipt names at most
+PASTS_KEPT = 4  # as many as a study has objectives, mostly
 NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
 METRIC_NAMES = "study:metric_names"  # the study system attribute of Optuna
@@ -70,8 +69,8 @@ class HistorySampler(BaseSampler):
     cost: what a trial costs: `"seconds"`, or a user attribute with a number; the gain per cost is what counts then.
     constraints_func: numbers of a finished trial that must be at most 0, as for Optuna's other samplers.
 
-    Hopes of a declared space (`likely`) count as a prior that fades with the trials. Studies with several objectives
-    are left to Optuna's TPESampler.
+    Hopes of a declared space (`likely`) count as a prior that fades with the trials. With several objectives it is the
+    expected gain of hypervolume that counts; the past of each is that of its metric (`Study.set_metric_names`).
     """
 
     def __init__(
@@ -90,14 +89,12 @@ class HistorySampler(BaseSampler):
         self._candidates = None if candidates is None else [dict(each) for each in candidates]
         self._cost = cost
         self._constraints_func = constraints_func
-        self._pasts: dict[str, Past] = {}  # a pure cache of the latest one
+        self._pasts: dict[str, Past] = {}  # a pure cache of the latest ones
         self._mappings: dict[tuple[int, str], SpaceMapping] = {}  # the same, by family and space
         self._said: set[str] = set()  # what of the past was ignored, once in the log
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The declared space, or every parameter that this study has asked for so far."""
-        if study._is_multi_objective():
-            return self._tpe(trial).infer_relative_search_space(study, trial)
         declared = declared_space(study)
         if declared is not None:
             return declared.distributions
@@ -107,38 +104,41 @@ class HistorySampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The active parameters of the next configuration."""
-        if study._is_multi_objective():
-            tpe = self._tpe(trial)
-            return tpe.sample_relative(study, trial, tpe.infer_relative_search_space(study, trial))
         if not search_space:
             return {}
         encoding = Encoding(space=_with_conditions(study, search_space))
         candidates = None
         if self._candidates is not None:
             candidates = Candidates.of(self._candidates, encoding, complete=declared_space(study) is not None)
+        ground = Ground(encoding=encoding, candidates=None if candidates is None else candidates.points)
+        trials, cost = _trials(study), _cost_of(self._cost)
+        evidences = [
+            gather(trials, direction, encoding, trial.number, objective=objective, cost=cost)
+            for objective, direction in enumerate(study.directions)
+        ]
+        design = np.random.default_rng(crc32(study.study_name.encode()) if self._seed is None else self._seed)
+        rng = self._rng(trial.number)
         with _one_thread().limit(limits=1, user_api="blas"):
-            past = self._past(study, encoding, encoding.names, candidates)
-            proposal = propose(
-                Ground(encoding=encoding, candidates=None if candidates is None else candidates.points),
-                gather(_trials(study), study.direction, encoding, trial.number, cost=_cost_of(self._cost)),
-                past,
-                design=np.random.default_rng(crc32(study.study_name.encode()) if self._seed is None else self._seed),
-                rng=self._rng(trial.number),
-            )
+            pasts = [
+                self._past(study, encoding, encoding.names, candidates, objective=objective)
+                for objective in range(len(evidences))
+            ]
+            if len(evidences) == 1:
+                proposal = propose(ground, evidences[0], pasts[0], design=design, rng=rng)
+            else:
+                proposal = propose_for_several(ground, evidences, pasts, design=design, rng=rng)
 
         def configuration(point: Array) -> dict[str, Any]:
             return encoding.decode(point) if candidates is None else candidates.at(point, encoding.names)
 
         without = None if proposal.without_history is None else configuration(proposal.without_history)
-        self._keep_receipt(study, trial, proposal, past, without)
+        self._keep_receipt(study, trial, proposal, pasts, without)
         return configuration(proposal.point)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """One parameter of a space that is not known yet: from history where possible, else at random."""
-        if study._is_multi_objective():
-            return self._tpe(trial).sample_independent(study, trial, param_name, param_distribution)
         if self._candidates is not None:
             return self._listed(trial, param_name)
         with _one_thread().limit(limits=1, user_api="blas"):
@@ -190,22 +190,34 @@ class HistorySampler(BaseSampler):
         pick = _closest([*picks[turn:], *picks[:turn]], encoding.raw([trial.params])[0], encoding.categorical)
         why = f"Parameter by parameter from {count(len(past.studies), 'past study')} with the same parameters."
         proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, why=why)
-        self._keep_receipt(study, trial, proposal, past, None)
+        self._keep_receipt(study, trial, proposal, [past], None)
         return encoding.decode(pick.point)[name]
 
     # What history says
 
     def _past(
-        self, study: Study, encoding: Encoding, names: Sequence[str], candidates: Candidates | None = None
+        self,
+        study: Study,
+        encoding: Encoding,
+        names: Sequence[str],
+        candidates: Candidates | None = None,
+        *,
+        objective: int = 0,
     ) -> Past | None:
-        """The past of the parameters `names`, the same for everyone who asks; None without history."""
+        """The past of the parameters `names`, the same for everyone who asks; None without history.
+
+        Of several objectives only those whose metric has a name have a past: studies of that metric alone.
+        """
         related = self._related(study, encoding.space, names)
         listed = None if candidates is None else candidates.points
         known = [(each.study.study_id, each.study.finished) for each in related]
-        key = repr((encoding.space, study.direction, known, None if listed is None else listed.tobytes()))
+        direction, metric = study.directions[objective], _metric(study, objective)
+        key = repr((encoding.space, direction, metric, known, None if listed is None else listed.tobytes()))
         if key in self._pasts:
             return self._pasts[key]
-        usable, ignored = _usable(study, related)
+        if len(study.directions) > 1:
+            related = [each for each in related if metric is not None and each.metric == metric]
+        usable, ignored = _usable(related, direction.name.lower(), metric)
         for sentence in ignored:
             if sentence not in self._said:
                 self._said.add(sentence)
@@ -214,7 +226,9 @@ class HistorySampler(BaseSampler):
         if not studies:
             return None
         past = replace(learn(studies, encoding, listed), ignored=tuple(ignored))
-        self._pasts = {key: past}
+        while len(self._pasts) >= PASTS_KEPT:
+            del self._pasts[next(iter(self._pasts))]
+        self._pasts[key] = past
         return past
 
     def _related(self, study: Study, space: SearchSpace, names: Sequence[str]) -> list[Related]:
@@ -246,14 +260,24 @@ class HistorySampler(BaseSampler):
             return None
 
     def _keep_receipt(
-        self, study: Study, trial: FrozenTrial, proposal: Proposal, past: Past | None, without: Configuration | None
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        proposal: Proposal,
+        pasts: Sequence[Past | None],
+        without: Configuration | None,
     ) -> None:
-        sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
+        past = pasts[0]
         leans_on = [] if past is None or proposal.credit is None else _sources(past, proposal.credit)
-        if proposal.history_weight is not None and proposal.history_weight < 1.0:
+        if proposal.credit is not None and proposal.history_weight is not None and proposal.history_weight < 1.0:
             leans_on.append(Source(study=study.study_name, weight=1.0 - proposal.history_weight))
-        ignored = () if past is None else past.ignored
-        content = receipt(proposal, sign=sign, leans_on=leans_on, without_history=without, ignored=ignored)
+        content = receipt(
+            proposal,
+            sign=-1.0 if study.directions[0].name == "MAXIMIZE" else 1.0,
+            leans_on=leans_on,
+            without_history=without,
+            ignored=list(dict.fromkeys(sentence for each in pasts if each is not None for sentence in each.ignored)),
+        )
         study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, content)
 
     # Randomness
@@ -261,16 +285,9 @@ class HistorySampler(BaseSampler):
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng(None if self._seed is None else [abs(self._seed), *stream])
 
-    def _tpe(self, trial: FrozenTrial) -> TPESampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            seed = int(self._rng(trial.number).integers(2**31))
-            return TPESampler(multivariate=True, group=True, seed=seed)
 
-
-def _usable(study: Study, related: Sequence[Related]) -> tuple[list[Related], list[str]]:
+def _usable(related: Sequence[Related], direction: str, metric: str | None) -> tuple[list[Related], list[str]]:
     """The past studies that can teach something, and sentences on those that cannot."""
-    metric, direction = _metric(study), study.direction.name.lower()
     usable: list[Related] = []
     flat: list[str] = []
     against: list[str] = []
@@ -301,9 +318,9 @@ def _named(studies: Sequence[str]) -> str:
     return f"{', '.join(studies[:NAMED])} and {count(len(studies) - NAMED, 'other study')}"
 
 
-def _metric(study: Study) -> str | None:
+def _metric(study: Study, objective: int) -> str | None:
     names = study._storage.get_study_system_attrs(study._study_id).get(METRIC_NAMES)
-    return str(names[0]) if isinstance(names, list | tuple) and names else None
+    return str(names[objective]) if isinstance(names, list | tuple) and len(names) > objective else None
 
 
 def _past_studies(related: Sequence[Related], encoding: Encoding) -> list[PastStudy]:

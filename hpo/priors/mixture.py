@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_expit, logit, logsumexp, ndtr
+from scipy.special import log_expit, logit, logsumexp, ndtr, ndtri
 
 from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask, best_and_some
@@ -75,6 +75,28 @@ class Mixture:
                 scores.append(log_worth + log_expected_improvement(mean, std, incumbent))
         score: Array = logsumexp(scores, axis=0)
         return score
+
+    def draws(self, points: Array, uniforms: Array) -> Array:
+        """Raw losses without noise at points (m, d), each drawn alone: shape (s, m).
+
+        uniforms: (2, s) in (0, 1), for the model and for the place in it: the same for every point.
+        """
+        outlook = self._look(points)
+        weights = np.concatenate([model.weights for model in self.models])
+        owners = [(model, column) for model in self.models for column in range(len(model.weights))]
+        last = len(owners) - 1
+        chosen = np.minimum(np.searchsorted(np.cumsum(weights), uniforms[0]), last)
+        deviates = ndtri(uniforms[1])
+        losses = np.empty((uniforms.shape[1], len(points)))
+        predictions: dict[int, tuple[Array, Array]] = {}
+        for draw, index in enumerate(chosen):
+            model, column = owners[int(index)]
+            if id(model) not in predictions:
+                predictions[id(model)] = model.predict(points, outlook)
+            means, std = predictions[id(model)]
+            scale = model.scales.at(np.array([column]))
+            losses[draw] = scale.restore((means[column] + deviates[draw] * std)[:, None])[:, 0]
+        return losses
 
     def quantiles(self, point: Array, levels: Sequence[float]) -> list[float]:
         """Of the next raw loss at a point (d,), noise included."""
