@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from hpo.arrays import Array
+from hpo.arrays import Array, Mask, best_and_some
 from hpo.encoding import Encoding
 from hpo.evidence import PastStudy
-from hpo.gaussian_process import GaussianProcess, Kernel
+from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel
 from hpo.preferences import where_hoped
 from hpo.priors.beliefs import Shares, learn_shares
 from hpo.priors.history import History
@@ -26,6 +26,8 @@ PAST_TRIALS = 12288  # over all past studies together ...
 PAST_TRIALS_OF_A_STUDY = (96, 384)  # ... within these bounds for each
 LANDMARKS = 1024  # configurations that may enter the portfolio
 PAST_ANCHORS = 8  # of the portfolio and of the past bests
+TRIALS_FOR_A_KERNEL = 48  # of a past task; with fewer it has the kernel that all share
+FITTED_TRIALS = 128  # on which it is fitted
 BETWEEN = 0.3  # standard deviation between tasks, where their best together is looked for
 
 
@@ -51,6 +53,7 @@ def learn(studies: Sequence[PastStudy], encoding: Encoding, candidates: Array | 
     rng = np.random.default_rng(0)
     tasks = [study.task for study in studies]
     kernel = fit_shared_kernel(tasks, encoding.categorical, rng)
+    tasks = [_with_a_kernel_of_its_own(task, encoding.categorical, rng) for task in tasks]
     if candidates is None:
         recorded = np.unique(np.vstack([study.landmarks for study in studies]), axis=0)
         landmarks = np.vstack([recorded, _expected_best(tasks, kernel, recorded, encoding, rng)])
@@ -68,6 +71,13 @@ def learn(studies: Sequence[PastStudy], encoding: Encoding, candidates: Array | 
     return Past(studies=studies, history=history, shares=shares, picks=picks, wide=wide, close=close)
 
 
+def _with_a_kernel_of_its_own(task: PastTask, categorical: Mask, rng: np.random.Generator) -> PastTask:
+    if len(task.y) < TRIALS_FOR_A_KERNEL:
+        return task
+    rows = best_and_some(task.y, FITTED_TRIALS, rng)
+    return replace(task, kernel=fit_kernel([(task.X[rows], task.y[rows])], categorical, rng, restarts=0))
+
+
 def _expected_best(
     tasks: Sequence[PastTask], kernel: Kernel, recorded: Array, encoding: Encoding, rng: np.random.Generator
 ) -> Array:
@@ -77,7 +87,7 @@ def _expected_best(
     def together(points: Array) -> Array:
         return -history.look(points).pooled(BETWEEN)[0]
 
-    processes = [GaussianProcess(X=task.X, y=task.y, kernel=kernel) for task in history.tasks]
+    processes = [task.process(kernel) for task in history.tasks]
     scores: list[Callable[[Array], Array]] = [together, *(partial(_expected, process) for process in processes)]
     nothing = recorded[:0]
     return np.array([maximise(score, recorded, encoding, nothing, rng) for score in scores])

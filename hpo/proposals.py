@@ -167,7 +167,7 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
         point, without = best_by(models, None), None
     else:
         without = best_by(models.alone, None)
-        is_safe = models.history_weight == 0.0 or (evidence.position - FIRST_POINTS) % SAFE_EVERY == 0
+        is_safe = models.history_weight == 0.0 or (evidence.position - LISTED_POINTS) % SAFE_EVERY == 0
         point = without if is_safe else best_by(models, past)
     low, middle, high = models.quantiles(point, (INTERVAL[0], 0.5, INTERVAL[1]))
     best = float(known.losses[known.feasible].min()) if known.feasible.any() else None
@@ -246,7 +246,7 @@ def _from_models(
     preferences = _preferences(ground, known, n, rng)
     anchors = rng.permutation(known.X[goal][unbeaten(losses[goal])])[:ANCHORS]
     alone = objectives.alone
-    is_safe = alone is None or (known.position - FIRST_POINTS) % SAFE_EVERY == 0
+    is_safe = alone is None or (known.position - LISTED_POINTS) % SAFE_EVERY == 0
     used = objectives if alone is None or not is_safe else alone
     starts = _starts(ground, anchors, [] if is_safe else pasts, rng, wide=known.position % WIDE_EVERY == 0)
 

@@ -129,7 +129,7 @@ class History:
 
     @cached_property
     def _processes(self) -> list[GaussianProcess]:
-        return [GaussianProcess(X=task.X, y=task.y, kernel=self.kernel) for task in self.tasks]
+        return [task.process(self.kernel) for task in self.tasks]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,6 +24,11 @@ class PastTask:
     y: Array  # (n,) standardised losses
     weight: float  # how much the task counts, > 0
     scale: LossScale  # of its raw losses
+    kernel: Kernel | None = None  # its own, where it has trials enough for one; else what all tasks share
+
+    def process(self, shared: Kernel) -> GaussianProcess:
+        """What the task says of every point."""
+        return GaussianProcess(X=self.X, y=self.y, kernel=self.kernel or shared)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +90,7 @@ def imagine(task: PastTask, landmarks: Array, kernel: Kernel, repeats: int, rng:
     What the past task measured, elsewhere its posterior mean, plus draws of its uncertainty and of how far related
     tasks deviate; the first one is the past task itself.
     """
-    mean, covariance = GaussianProcess(X=task.X, y=task.y, kernel=kernel).joint(landmarks)
+    mean, covariance = task.process(kernel).joint(landmarks)
     measured = dict(zip(keys(task.X), task.y, strict=True))
     mean = np.array([measured.get(key, expected) for key, expected in zip(keys(landmarks), mean, strict=True)])
     if repeats == 1:

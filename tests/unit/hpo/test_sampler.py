@@ -199,7 +199,7 @@ def test_a_receipt_says_what_was_expected_and_what_would_have_been_tried_without
         if receipt["role"] == "safety":
             assert receipt["without_history"] == trial.params
         assert set(receipt["without_history"]) <= set(SPACE.distributions)
-    assert [receipt["role"] for receipt in later[::2]] == ["safety", "safety"]
+    assert [receipt["role"] for receipt in later[1::2]] == ["safety", "safety"]
     assert receipts(study)[0]["without_history"]["lr"] == pytest.approx(1e-2)  # the centre
 
 
