@@ -29,11 +29,12 @@ from hpo.arrays import Array, Mask
 from hpo.candidates import Candidates, Configuration, agreeing
 from hpo.encoding import Encoding, union
 from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
+from hpo.inferred_conditions import inferred_conditions
 from hpo.past import LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.portfolio import Pick
 from hpo.proposals import Ground, Proposal, count, propose, propose_for_several
 from hpo.receipts import RECEIPT, Source, receipt
-from hpo.space import SearchSpace, declared_space
+from hpo.space import Condition, SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
 from storage.families import Family
 from storage.summaries import StudySample
@@ -60,6 +61,7 @@ class Related:
     study: StudySample
     mapping: SpaceMapping  # from its space to the present one
     metric: str | None
+    known: int  # how many of the parameters that are asked for
 
 
 class HistorySampler(BaseSampler):
@@ -235,10 +237,10 @@ class HistorySampler(BaseSampler):
         """The past studies that know one of the parameters, and how their space relates to this one; by id."""
         own = self._own_id(study)
         related = [
-            Related(study=sample, mapping=mapping, metric=family.metric)
+            Related(study=sample, mapping=mapping, metric=family.metric, known=known)
             for family in self._history.past_families()
             for mapping in [self._mapping(family, space)]
-            if not _known(mapping).isdisjoint(names)
+            if (known := len(_known(mapping).intersection(names)))
             for sample in self._history.past_studies(family)
             if sample.study_id != own
         ]
@@ -306,9 +308,14 @@ def _usable(related: Sequence[Related], direction: str, metric: str | None) -> t
         )
     if flat:
         ignored.append(f"{_named(flat)}: all values are equal, which says nothing of the parameters.")
-    if len(usable) > PAST_STUDIES:
-        ignored.append(f"{count(len(usable) - PAST_STUDIES, 'older study')}: the latest {PAST_STUDIES} are looked at.")
-    return usable[-PAST_STUDIES:], ignored
+    most = max((each.known for each in usable), default=0)
+    akin = [each for each in usable if 2 * each.known >= most]
+    if len(akin) < len(usable):
+        strangers = count(len(usable) - len(akin), "study")
+        ignored.append(f"{strangers} of other models: they share less than half of the parameters that others share.")
+    if len(akin) > PAST_STUDIES:
+        ignored.append(f"{count(len(akin) - PAST_STUDIES, 'older study')}: the latest {PAST_STUDIES} are looked at.")
+    return akin[-PAST_STUDIES:], ignored
 
 
 def _named(studies: Sequence[str]) -> str:
@@ -355,10 +362,15 @@ def _trials(study: Study) -> list[FrozenTrial]:
 
 
 def _with_conditions(study: Study, distributions: Mapping[str, BaseDistribution]) -> SearchSpace:
-    """A relative search space in the order of the declared one, with those of its conditions that can be checked."""
+    """A relative search space in the order of the declared one, with those of its conditions that can be checked.
+
+    Where nothing is declared, with those that the trials so far agree with.
+    """
     declared = declared_space(study)
     if declared is None:
-        return SearchSpace(distributions=dict(distributions), conditions={})
+        complete = [trial.params for trial in _trials(study) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        conditions = inferred_conditions(complete, distributions)
+        return SearchSpace(distributions=_parents_first(distributions, conditions), conditions=conditions)
     order = [name for name in declared.distributions if name in distributions]
     order += [name for name in distributions if name not in declared.distributions]
     conditions = {
@@ -371,6 +383,14 @@ def _with_conditions(study: Study, distributions: Mapping[str, BaseDistribution]
         conditions=conditions,
         likely={name: likely for name, likely in declared.likely.items() if name in distributions},
     )
+
+
+def _parents_first(
+    distributions: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]
+) -> dict[str, BaseDistribution]:
+    parents = [condition.parent for condition in conditions.values()]
+    order = sorted(distributions, key=lambda name: (name in conditions, name not in parents))
+    return {name: distributions[name] for name in order}
 
 
 def _sources(past: Past, credit: Array) -> list[Source]:

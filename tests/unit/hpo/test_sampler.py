@@ -344,3 +344,20 @@ def test_a_strange_past_gives_sound_proposals(values):
     study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=FIRST_POINTS + 3)
     assert len({repr(trial.params) for trial in study.trials}) == FIRST_POINTS + 3
     assert all(np.isfinite(receipt["interval90"] or 0.0).all() for receipt in receipts(study))
+
+
+def test_studies_of_another_model_do_not_push_out_those_of_this_one():
+    storage = history_of(0.0, 0.2)
+    other = SearchSpace.from_json(
+        {"depth": SPACE.to_json()["depth"]} | {f"x{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(5)}
+    )
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    stranger = optuna.create_study(storage=storage, study_name="stranger", sampler=sampler)
+    stranger.optimize(lambda trial: sum(other.suggest(trial).values()), n_trials=20)
+    study = study_on(storage)
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=1)
+    (receipt,) = receipts(study)
+    assert receipt["ignored"] == [
+        "1 study of other models: they share less than half of the parameters that others share."
+    ]
+    assert "stranger" not in {source["study"] for source in receipt["leans_on"]}
