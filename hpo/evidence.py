@@ -89,7 +89,7 @@ def gather(
         tried=encode_trials(begun, encoding),
         waiting=sum(1 for trial in others if trial.number < number and _is_without_parameters_yet(trial)),
         constraints=_constraints(finished),
-        costs=None if cost is None else np.array([cost(trial) for trial in finished]),
+        costs=None if cost is None else np.array([_cost_of(trial, cost) for trial in finished]),
     )
 
 
@@ -144,13 +144,19 @@ def losses_of(
     return ([], np.empty(0)) if np.isnan(losses).all() else (finished, losses)
 
 
+def _cost_of(trial: FrozenTrial, cost: Callable[[FrozenTrial], float]) -> float:
+    """Of a trial that went to its end: what was cut short is no cheaper for that."""
+    return cost(trial) if trial.state == TrialState.COMPLETE else float("nan")
+
+
 def _constraints(trials: Sequence[FrozenTrial]) -> Array | None:
     """What was noted of the constraints, shape (n, c); None where nothing was."""
     noted = [trial.system_attrs.get(CONSTRAINTS) for trial in trials]
     most = max((len(values) for values in noted if values is not None), default=0)
     if not most:
         return None
-    return np.array([values if values is not None and len(values) == most else [np.nan] * most for values in noted])
+    known = np.array([values if values is not None and len(values) == most else [np.nan] * most for values in noted])
+    return known if np.isfinite(known).all(axis=1).any() else None
 
 
 def _sign(direction: StudyDirection) -> float:

@@ -18,14 +18,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna._hypervolume import get_non_dominated_box_bounds
+from optuna.study._multi_objective import _is_pareto_front
 from scipy.stats.qmc import Sobol
 
-from hpo.arrays import Array, Mask
+from hpo.arrays import Array
 from hpo.priors.mixture import Mixture
 from hpo.statistics.loss_scale import LossScale
 
 DRAWS = 32
+MOST_ON_A_FRONT, FEW_ON_A_FRONT = 64, 24  # of up to three objectives, and of more
 MARGIN = 1.0  # standardised: how far the reference point is beyond the worst of what no other beats (measured)
 LEAST = 1e-300  # of an improvement, whose log is taken
 
@@ -36,6 +39,7 @@ class Objectives:
 
     models: Sequence[Mixture]  # (k,)
     losses: Array  # (n, k) raw, of the trials that are to be improved on, n >= 1
+    front: Array  # (f, k) those of them that no other beats
 
     @property
     def history_weight(self) -> float:
@@ -47,7 +51,9 @@ class Objectives:
         """The models that know this study only; None where these are all."""
         if all(models.alone is None for models in self.models):
             return None
-        return Objectives(models=[models.alone or models for models in self.models], losses=self.losses)
+        return Objectives(
+            models=[models.alone or models for models in self.models], losses=self.losses, front=self.front
+        )
 
     def log_expected_improvement(self, points: Array) -> Array:
         """Log of the expected hypervolume improvement, standardised, at points (m, d): shape (m,)."""
@@ -70,8 +76,8 @@ class Objectives:
     @cached_property
     def _boxes(self) -> tuple[Array, Array]:
         """What is not dominated yet, as boxes that do not meet: lower and upper corners, (b, k) each."""
-        z = np.array([scale.standardise(column) for scale, column in zip(self._scales, self.losses.T, strict=True)]).T
-        front = z[unbeaten(z)]
+        columns = zip(self._scales, self.front.T, strict=True)
+        front = np.array([scale.standardise(column) for scale, column in columns]).T
         lower, upper = get_non_dominated_box_bounds(front, front.max(axis=0) + MARGIN)
         return np.asarray(lower), np.asarray(upper)
 
@@ -83,8 +89,15 @@ class Objectives:
         return uniforms
 
 
-def unbeaten(losses: Array) -> Mask:
-    """Which rows of the losses (n, k) no other is at least as good in everything and better in something: (n,)."""
-    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
-    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    return np.asarray(~(no_worse & better).any(axis=0), dtype=bool)
+def on_the_front(losses: Array) -> NDArray[np.intp]:
+    """The rows of the losses (n, k) that no other beats in everything, the best of each objective first.
+
+    Of a large front only some, evenly over its order: the number of boxes grows fast with it.
+    """
+    front = np.flatnonzero(_is_pareto_front(losses, assume_unique_lexsorted=False))
+    ends = np.unique(np.argmin(losses[front], axis=0))
+    inner = np.setdiff1d(np.lexsort(losses[front].T[::-1]), ends, assume_unique=False)
+    most = (MOST_ON_A_FRONT if losses.shape[1] <= 3 else FEW_ON_A_FRONT) - len(ends)
+    kept = inner[np.unique(np.linspace(0, len(inner) - 1, min(most, len(inner))).astype(int))] if len(inner) else inner
+    rows: NDArray[np.intp] = front[np.concatenate([ends, kept])]
+    return rows

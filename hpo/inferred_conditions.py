@@ -42,9 +42,9 @@ def _condition(
             continue
         if not all(parent in configuration for configuration in configurations):
             continue
-        with_it = [configuration[parent] for configuration in there]
-        without = [configuration[parent] for configuration in absent]
-        if not any(value in with_it for value in without):
+        with_it = {configuration[parent] for configuration in there}
+        without = {configuration[parent] for configuration in absent}
+        if with_it.isdisjoint(without):
             return Condition(
                 parent=parent, values=tuple(choice for choice in distribution.choices if choice not in without)
             )

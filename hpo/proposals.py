@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from hpo.arrays import Array, best_and_some
+from hpo.arrays import Array, Mask, best_and_some
 from hpo.encoding import Encoding
 from hpo.evidence import Evidence
-from hpo.hypervolume import Objectives, unbeaten
+from hpo.hypervolume import Objectives, on_the_front
 from hpo.past import FIRST_POINTS, LISTED_POINTS, Past
 from hpo.preferences import Term, log_feasibility, log_hope, log_thrift, where_hoped
 from hpo.priors.mixture import Mixture, mixture
@@ -125,7 +126,7 @@ def _from_design(
     point = points[min(evidence.position, len(points) - 1)]
     if not untried(point[None, :], evidence.tried)[0] or evidence.position >= size:
         anywhere = encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
-        point = _searched(ground, lambda points: rng.random(len(points)), anywhere, evidence.tried, rng)
+        point = _searched(ground, lambda points: rng.random(len(points)), anywhere, evidence, rng)
     return Proposal(
         point=point,
         role="start",
@@ -137,7 +138,7 @@ def _from_design(
 def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.random.Generator) -> Proposal:
     """The largest expected improvement, by history and by this study's own trials."""
     encoding, n = ground.encoding, len(evidence.losses)
-    known = evidence.at(np.sort(best_and_some(evidence.losses, MODELLED_TRIALS, rng)))
+    known = evidence.at(np.sort(best_and_some(_standing(evidence.losses, evidence.feasible), MODELLED_TRIALS, rng)))
     models = mixture(
         known.X,
         known.losses,
@@ -149,7 +150,7 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
         feasible=known.feasible,
     )
     preferences = _preferences(ground, known, n, rng)
-    anchors = known.X[np.argsort(known.losses, kind="stable")[:ANCHORS]]
+    anchors = known.X[np.argsort(_standing(known.losses, known.feasible))[:ANCHORS]]
     misled = past is not None and models.history_weight < MISLED  # and so were the first points
     search_seed = int(rng.integers(2**31))
 
@@ -161,7 +162,7 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
             improvement = models.log_expected_improvement(points) if known.feasible.any() else np.zeros(len(points))
             return np.asarray(np.sum([improvement, *(term(points) for term in preferences)], axis=0))
 
-        return _searched(ground, score, starts, evidence.tried, own)
+        return _searched(ground, score, starts, evidence, own)
 
     if models.alone is None:
         point, without = best_by(models, None), None
@@ -170,7 +171,7 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
         is_safe = models.history_weight == 0.0 or (evidence.position - LISTED_POINTS) % SAFE_EVERY == 0
         point = without if is_safe else best_by(models, past)
     low, middle, high = models.quantiles(point, (INTERVAL[0], 0.5, INTERVAL[1]))
-    best = float(known.losses[known.feasible].min()) if known.feasible.any() else None
+    best = float(evidence.losses[evidence.feasible].min()) if evidence.feasible.any() else None
     return Proposal(
         point=point,
         role=_role(point, without, middle, best),
@@ -180,7 +181,7 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
         improvement_probability=None if best is None else models.probability_below(point, best),
         history_weight=models.history_weight,
         pending=len(evidence.pending),
-        credit=None if past is None else models.credit(point),
+        credit=None if past is None or point is without else models.credit(point),
         without_history=without,
         why=_reason(n, models, past),
     )
@@ -224,10 +225,11 @@ def _from_models(
     """The largest expected hypervolume improvement, by turns without and with history."""
     encoding, n = ground.encoding, len(evidences[0].losses)
     losses = np.stack([each.losses for each in evidences], axis=1)
-    worst_rank = rankdata(losses, axis=0).max(axis=1)
-    rows = np.sort(best_and_some(worst_rank, MODELLED_TRIALS, rng))
-    known, losses = evidences[0].at(rows), losses[rows]
-    goal = known.feasible if known.feasible.any() else np.ones(len(rows), dtype=bool)
+    everyone = evidences[0]
+    goal = everyone.feasible if everyone.feasible.any() else np.ones(n, dtype=bool)
+    front = np.flatnonzero(goal)[on_the_front(losses[goal])]
+    rows = np.sort(best_and_some(_standing_of_several(losses, goal, front), MODELLED_TRIALS, rng))
+    known = everyone.at(rows)
     objectives = Objectives(
         models=[
             mixture(
@@ -239,12 +241,13 @@ def _from_models(
                 history=None if past is None else past.history,
                 shares=None if past is None else past.shares,
             )
-            for column, past in zip(losses.T, pasts, strict=True)
+            for column, past in zip(losses[rows].T, pasts, strict=True)
         ],
         losses=losses[goal],
+        front=losses[front],
     )
     preferences = _preferences(ground, known, n, rng)
-    anchors = rng.permutation(known.X[goal][unbeaten(losses[goal])])[:ANCHORS]
+    anchors = everyone.X[rng.permutation(front)[:ANCHORS]]
     alone = objectives.alone
     is_safe = alone is None or (known.position - LISTED_POINTS) % SAFE_EVERY == 0
     used = objectives if alone is None or not is_safe else alone
@@ -255,7 +258,7 @@ def _from_models(
         return np.asarray(np.sum([improvement, *(term(points) for term in preferences)], axis=0))
 
     return Proposal(
-        point=_searched(ground, score, starts, known.tried, rng),
+        point=_searched(ground, score, starts, known, rng),
         role="feasible" if not known.feasible.any() else "front" if alone is None or not is_safe else "safety",
         history_weight=objectives.history_weight,
         pending=len(known.pending),
@@ -263,10 +266,24 @@ def _from_models(
     )
 
 
+def _standing_of_several(losses: Array, feasible: Mask, front: NDArray[np.intp]) -> Array:
+    """The place of each trial (n,) among all: the front first, then the feasible ones by their worst rank."""
+    beaten = np.ones(len(losses), dtype=bool)
+    beaten[front] = False
+    return _standing(rankdata(losses, axis=0).max(axis=1) + len(losses) * beaten, feasible)
+
+
 def _preferences(ground: Ground, known: Evidence, trials: int, rng: np.random.Generator) -> list[Term]:
     encoding = ground.encoding
     terms = [log_hope(encoding, trials), log_feasibility(known, encoding, rng), log_thrift(known, encoding, rng)]
     return [term for term in terms if term is not None]
+
+
+def _standing(losses: Array, feasible: Mask) -> Array:
+    """The place of each trial (n,) among all: the feasible ones first, each by its loss."""
+    standing = np.empty(len(losses))
+    standing[np.lexsort((losses, ~feasible))] = np.arange(len(losses))
+    return standing
 
 
 def _role(point: Array, without: Array | None, predicted: float, best: float | None) -> Role:
@@ -295,11 +312,12 @@ def _starts(
 
 
 def _searched(
-    ground: Ground, score: Callable[[Array], Array], starts: Array, tried: Array, rng: np.random.Generator
+    ground: Ground, score: Callable[[Array], Array], starts: Array, evidence: Evidence, rng: np.random.Generator
 ) -> Array:
-    """The untried point (d,) of the largest score."""
+    """The untried point (d,) of the largest score; on a list, after those that are asked for at this moment."""
+    tried, waiting = evidence.tried, evidence.waiting
     if ground.candidates is not None:
-        return best_listed(score, ground.candidates, tried)
+        return best_listed(score, ground.candidates, tried, after=waiting)
     if ground.encoding.size <= SMALL_SPACE:
         return best_listed(score, ground.encoding.every_point(), tried)
     return maximise(score, starts, ground.encoding, tried, rng)

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
 
@@ -23,17 +22,17 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hpo.arrays import Array, Mask
-from hpo.candidates import Candidates, Configuration, agreeing
+from hpo.candidates import Candidates, Configuration, agreeing, plain_value
 from hpo.encoding import Encoding, union
 from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
 from hpo.inferred_conditions import inferred_conditions
+from hpo.one_thread import one_thread
 from hpo.past import LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.portfolio import Pick
 from hpo.proposals import Ground, Proposal, count, propose, propose_for_several
-from hpo.receipts import RECEIPT, Source, receipt
+from hpo.receipts import ENQUEUED, RECEIPT, Source, receipt
 from hpo.space import Condition, SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
 from storage.families import Family
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
 
 LEADING_SOURCES = 8  # past studies that a receipt names at most
-PASTS_KEPT = 4  # as many as a study has objectives, mostly
+PASTS_KEPT = 8  # as many as a study has objectives, mostly
 NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
 METRIC_NAMES = "study:metric_names"  # the study system attribute of Optuna
@@ -72,7 +71,8 @@ class HistorySampler(BaseSampler):
     constraints_func: numbers of a finished trial that must be at most 0, as for Optuna's other samplers.
 
     Hopes of a declared space (`likely`) count as a prior that fades with the trials. With several objectives it is the
-    expected gain of hypervolume that counts; the past of each is that of its metric (`Study.set_metric_names`).
+    expected gain of hypervolume that counts; the past of each is that of its metric: name them with
+    `Study.set_metric_names` as past tasks and imported runs have them.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class HistorySampler(BaseSampler):
         if candidates is not None and not len(candidates):
             raise ValueError("candidates is empty: list the configurations that may be tried, or leave it out")
         self._history = storage
-        self._seed = seed
-        self._candidates = None if candidates is None else [dict(each) for each in candidates]
+        self._seed = None if seed is None else seed % 2**63  # a negative seed is one of its own
+        self._candidates = None if candidates is None else [_plain(each) for each in candidates]
         self._cost = cost
         self._constraints_func = constraints_func
         self._pasts: dict[str, Past] = {}  # a pure cache of the latest ones
@@ -97,10 +97,7 @@ class HistorySampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The declared space, or every parameter that this study has asked for so far."""
-        declared = declared_space(study)
-        if declared is not None:
-            return declared.distributions
-        return union(other.distributions for other in _trials(study) if other.number != trial.number).distributions
+        return _space_of(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -120,7 +117,7 @@ class HistorySampler(BaseSampler):
         ]
         design = np.random.default_rng(crc32(study.study_name.encode()) if self._seed is None else self._seed)
         rng = self._rng(trial.number)
-        with _one_thread().limit(limits=1, user_api="blas"):
+        with one_thread():
             pasts = [
                 self._past(study, encoding, encoding.names, candidates, objective=objective)
                 for objective in range(len(evidences))
@@ -133,9 +130,12 @@ class HistorySampler(BaseSampler):
         def configuration(point: Array) -> dict[str, Any]:
             return encoding.decode(point) if candidates is None else candidates.at(point, encoding.names)
 
-        without = None if proposal.without_history is None else configuration(proposal.without_history)
-        self._keep_receipt(study, trial, proposal, pasts, without)
-        return configuration(proposal.point)
+        params = configuration(proposal.point)
+        fixed = trial.system_attrs.get(ENQUEUED, {})
+        if all(params.get(name) == value for name, value in fixed.items()):  # else it is another point that is tried
+            without = None if proposal.without_history is None else configuration(proposal.without_history)
+            self._keep_receipt(study, trial, proposal, pasts, without)
+        return params
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -143,7 +143,7 @@ class HistorySampler(BaseSampler):
         """One parameter of a space that is not known yet: from history where possible, else at random."""
         if self._candidates is not None:
             return self._listed(trial, param_name)
-        with _one_thread().limit(limits=1, user_api="blas"):
+        with one_thread():
             value = self._remember(study, trial, param_name, param_distribution)
         if value is not None:
             return value
@@ -155,12 +155,25 @@ class HistorySampler(BaseSampler):
         """Note whether the constraints hold; end `optimize` when every candidate has been tried."""
         if self._constraints_func is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
             constraints = tuple(float(value) for value in self._constraints_func(trial))
+            if np.isnan(constraints).any():
+                raise ValueError(f"constraints_func gave {constraints} for trial {trial.number}; NaN says nothing")
             study._storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, constraints)
         if self._candidates is not None:
-            tried = [other.params for other in _trials(study) if other.params]
-            if all(any(_same(candidate, params) for params in tried) for candidate in self._candidates):
-                with suppress(RuntimeError):  # nobody is optimising: the trials are asked for one by one
-                    study.stop()
+            self._end_where_all_are_tried(study, trial, state)
+
+    def _end_where_all_are_tried(self, study: Study, trial: FrozenTrial, state: TrialState) -> None:
+        """In the trial's own after_trial its state is not yet in the storage."""
+        assert self._candidates is not None
+        ended = [other for other in _trials(study) if other.state.is_finished() and other.number != trial.number]
+        tried = [other.params for other in ended if other.params] + ([trial.params] if state.is_finished() else [])
+        space = _with_conditions(study, {**_space_of(study, trial), **trial.distributions})
+        if not space.distributions:
+            return
+        encoding = Encoding(space=space)
+        candidates = Candidates.of(self._candidates, encoding, complete=declared_space(study) is not None)
+        if candidates.are_all_among(encoding.encode(tried)):
+            with suppress(RuntimeError):  # nobody is optimising: the trials are asked for one by one
+                study.stop()
 
     # Where the space is not known yet
 
@@ -169,7 +182,7 @@ class HistorySampler(BaseSampler):
         assert self._candidates is not None
         agree = agreeing(self._candidates, trial.params, name)
         if not agree:
-            raise ValueError(f"no candidate has {name} together with {trial.params}; add one, or drop the parameter")
+            raise ValueError(f"no candidate has {name}; add it to them, or do not ask for it")
         return agree[trial.number % len(agree)][name]
 
     def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
@@ -191,8 +204,9 @@ class HistorySampler(BaseSampler):
         turn = sum(1 for other in _trials(study) if other.number < trial.number)
         pick = _closest([*picks[turn:], *picks[:turn]], encoding.raw([trial.params])[0], encoding.categorical)
         why = f"Parameter by parameter from {count(len(past.studies), 'past study')} with the same parameters."
-        proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, why=why)
-        self._keep_receipt(study, trial, proposal, [past], None)
+        if RECEIPT not in trial.system_attrs:  # of the other parameters
+            proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, why=why)
+            self._keep_receipt(study, trial, proposal, [past], None)
         return encoding.decode(pick.point)[name]
 
     # What history says
@@ -211,15 +225,15 @@ class HistorySampler(BaseSampler):
         Of several objectives only those whose metric has a name have a past: studies of that metric alone.
         """
         related = self._related(study, encoding.space, names)
-        listed = None if candidates is None else candidates.points
-        known = [(each.study.study_id, each.study.finished) for each in related]
-        direction, metric = study.directions[objective], _metric(study, objective)
-        key = repr((encoding.space, direction, metric, known, None if listed is None else listed.tobytes()))
-        if key in self._pasts:
-            return self._pasts[key]
+        metric = _metric(study, objective)
         if len(study.directions) > 1:
             related = [each for each in related if metric is not None and each.metric == metric]
-        usable, ignored = _usable(related, direction.name.lower(), metric)
+        usable, ignored = _usable(related, study.directions[objective].name.lower(), metric)
+        listed = None if candidates is None else candidates.points
+        known = [(each.study.study_id, each.study.finished) for each in usable]
+        key = repr((encoding.space, known, ignored, None if listed is None else listed.tobytes()))
+        if key in self._pasts:
+            return self._pasts[key]
         for sentence in ignored:
             if sentence not in self._said:
                 self._said.add(sentence)
@@ -229,7 +243,7 @@ class HistorySampler(BaseSampler):
             return None
         past = replace(learn(studies, encoding, listed), ignored=tuple(ignored))
         while len(self._pasts) >= PASTS_KEPT:
-            del self._pasts[next(iter(self._pasts))]
+            self._pasts.pop(next(iter(self._pasts)), None)
         self._pasts[key] = past
         return past
 
@@ -271,8 +285,9 @@ class HistorySampler(BaseSampler):
     ) -> None:
         past = pasts[0]
         leans_on = [] if past is None or proposal.credit is None else _sources(past, proposal.credit)
-        if proposal.credit is not None and proposal.history_weight is not None and proposal.history_weight < 1.0:
-            leans_on.append(Source(study=study.study_name, weight=1.0 - proposal.history_weight))
+        if proposal.predicted is not None:
+            own = 1.0 if proposal.credit is None else 1.0 - (proposal.history_weight or 0.0)
+            leans_on += [Source(study=study.study_name, weight=own)] if own > 0.0 else []
         content = receipt(
             proposal,
             sign=-1.0 if study.directions[0].name == "MAXIMIZE" else 1.0,
@@ -285,7 +300,7 @@ class HistorySampler(BaseSampler):
     # Randomness
 
     def _rng(self, *stream: int) -> np.random.Generator:
-        return np.random.default_rng(None if self._seed is None else [abs(self._seed), *stream])
+        return np.random.default_rng(None if self._seed is None else [self._seed, *stream])
 
 
 def _usable(related: Sequence[Related], direction: str, metric: str | None) -> tuple[list[Related], list[str]]:
@@ -351,14 +366,21 @@ def _known(mapping: SpaceMapping) -> set[str]:
     return {change.present for change in mapping.changes if change.past is not None and change.present is not None}
 
 
-@cache
-def _one_thread() -> ThreadpoolController:
-    """Small matrices are slower on several threads, on a busy machine much slower. Found once, for that takes long."""
-    return ThreadpoolController()
-
-
 def _trials(study: Study) -> list[FrozenTrial]:
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def _space_of(study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    """The declared space, or every parameter that the study has asked for so far; while a trial runs, the others."""
+    declared = declared_space(study)
+    if declared is not None:
+        return declared.distributions
+    others = [other.distributions for other in _trials(study) if other.number != trial.number]
+    return union(others).distributions
+
+
+def _plain(configuration: Configuration) -> dict[str, Any]:
+    return {name: plain_value(value) for name, value in configuration.items()}
 
 
 def _with_conditions(study: Study, distributions: Mapping[str, BaseDistribution]) -> SearchSpace:
@@ -411,11 +433,6 @@ def _cost_of(cost: str | None) -> Callable[[FrozenTrial], float] | None:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
 
     return read
-
-
-def _same(candidate: Configuration, params: Configuration) -> bool:
-    """Whether a trial was this candidate; a trial may not have asked for all of its parameters."""
-    return all(name in candidate and candidate[name] == value for name, value in params.items())
 
 
 def _points(picks: Sequence[Pick]) -> Array:

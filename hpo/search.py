@@ -17,10 +17,11 @@ RADII = (0.1, 0.03, 0.01, 0.003)  # of the local refinement, in units of a range
 KEPT = 3  # points that are refined
 
 
-def best_listed(score: Callable[[Array], Array], points: Array, tried: Array) -> Array:
-    """The best of the points (m, d); one that was tried (n, d) only where there is no other."""
-    best: Array = _best(_preferably_untried(points, tried), score, 1)[0]
-    return best
+def best_listed(score: Callable[[Array], Array], points: Array, tried: Array, *, after: int = 0) -> Array:
+    """The best of the points (m, d) after so many others; one that was tried (n, d) only where there is no other."""
+    best = _best(_preferably_untried(points, tried), score, after + 1)
+    last: Array = best[-1]
+    return last
 
 
 def maximise(

@@ -27,6 +27,7 @@ MOSTLY_NOISE = 0.5  # variance of a kernel from which there is nothing to learn
 MOST_TRUST = 0.7  # in history: what a few trials say for it may be chance (measured: see the decisions)
 FITTED_TRIALS = 100  # that weigh the models and choose the kernels
 KEPT_WEIGHT = 0.98  # of all models together with their scales, that is kept ...
+PRECISION = 1e-6  # of a quantile, in standardised units
 MOST_KEPT = 64  # ... by no more of them than these
 Process: TypeAlias = GaussianProcess | HistoryProcess
 
@@ -101,7 +102,8 @@ class Mixture:
     def quantiles(self, point: Array, levels: Sequence[float]) -> list[float]:
         """Of the next raw loss at a point (d,), noise included."""
         below, low, high = self._next_loss(point)
-        return [_bisect(below, level, low, high) for level in levels]
+        least = PRECISION * min(float(model.scales.units.min()) for model in self.models)
+        return [_bisect(below, level, low, high, least) for level in levels]
 
     def probability_below(self, point: Array, loss: float) -> float:
         """That the next raw loss at a point (d,) is smaller, noise included."""
@@ -272,7 +274,7 @@ def _normalised(models: Sequence[Model]) -> list[Model]:
     shares = [np.exp(model.weights - total) for model in models]
     ordered = np.sort(np.concatenate(shares))[::-1]
     enough = int(np.searchsorted(np.cumsum(ordered), KEPT_WEIGHT))
-    least = ordered[min(enough, MOST_KEPT, len(ordered)) - 1] if enough else ordered[0]
+    least = ordered[min(enough + 1, MOST_KEPT, len(ordered)) - 1]
     rest = sum(float(share[share >= least].sum()) for share in shares)
     kept: list[Model] = []
     for model, share in zip(models, shares, strict=True):
@@ -299,8 +301,11 @@ def _believing(model: Model, pending: Array, outlook: Outlook | None) -> Model:
     return Model(process=process, scales=model.scales, weights=model.weights, noise=model.noise)
 
 
-def _bisect(below: Callable[[float], float], level: float, low: float, high: float) -> float:
-    for _ in range(60):
+def _bisect(below: Callable[[float], float], level: float, low: float, high: float, least: float) -> float:
+    """Where a distribution function reaches a level, to within `least`, however far apart the ends are."""
+    while high - low > least:
         middle = 0.5 * (low + high)
+        if not low < middle < high:
+            break
         low, high = (low, middle) if below(middle) >= level else (middle, high)
     return 0.5 * (low + high)

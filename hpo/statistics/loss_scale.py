@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpo.arrays import Array
 
+VANISHING = 1e-12  # relative to the losses: less is rounding
 LARGEST = 1e150  # losses beyond are the same: their squares would not be numbers
 
 
@@ -34,9 +35,10 @@ class LossScale:
         losses = np.clip(losses, -LARGEST, LARGEST)
         centre = float(np.median(losses))
         better = losses[losses <= centre]
-        spread = _first_usable(float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses)))
+        spreads = float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses))
+        spread = _first_usable(*spreads, least=VANISHING * float(np.abs(better).max()))
         bent = _bend((losses - centre) / spread)
-        deviation = _first_usable(float(np.std(bent)))
+        deviation = _first_usable(float(np.std(bent)), least=VANISHING)
         return cls(centre=centre, spread=spread, mean=float(np.mean(bent)), deviation=deviation)
 
     def standardise(self, losses: Array) -> Array:
@@ -123,6 +125,6 @@ def _straighten(bent: Array) -> Array:
     return straight
 
 
-def _first_usable(*scales: float) -> float:
-    """The first scale that is finite and not vanishing; 1 where all losses are equal."""
-    return next((scale for scale in scales if np.isfinite(scale) and scale > 1e-12), 1.0)
+def _first_usable(*scales: float, least: float) -> float:
+    """The first scale that is finite and above the least; 1 where all losses are equal."""
+    return next((scale for scale in scales if np.isfinite(scale) and scale > least), 1.0)

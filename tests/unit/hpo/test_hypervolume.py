@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from hpo.hypervolume import LEAST, MARGIN, Objectives, unbeaten
+from hpo.hypervolume import LEAST, MARGIN, MOST_ON_A_FRONT, Objectives, on_the_front
 from hpo.receipts import RECEIPT
 from hpo.sampler import HistorySampler
 from hpo.space import SearchSpace
@@ -42,11 +42,12 @@ class Sure:
 )
 def test_the_gain_is_the_difference_of_two_hypervolumes(rows, point):
     losses, new = np.array(rows), np.array(point[: len(rows[0])])
-    objectives = Objectives(models=[Sure(k) for k in range(losses.shape[1])], losses=losses)
+    front = losses[on_the_front(losses)]
+    objectives = Objectives(models=[Sure(k) for k in range(losses.shape[1])], losses=losses, front=front)
     scales = [LossScale.of(column) for column in losses.T]
     z = np.array([scale.standardise(column) for scale, column in zip(scales, losses.T, strict=True)]).T
     z_new = np.array([scale.standardise(np.array([value]))[0] for scale, value in zip(scales, new, strict=True)])
-    reference = z[unbeaten(z)].max(axis=0) + MARGIN
+    reference = z[on_the_front(z)].max(axis=0) + MARGIN
     before = compute_hypervolume(z[(z < reference).all(axis=1)], reference)
     both = np.vstack([z, z_new])
     after = compute_hypervolume(both[(both < reference).all(axis=1)], reference)
@@ -56,7 +57,16 @@ def test_the_gain_is_the_difference_of_two_hypervolumes(rows, point):
 
 def test_unbeaten_are_those_that_nothing_improves_on():
     losses = np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5], [0.6, 0.6], [0.0, 1.0], [2.0, 0.0]])
-    assert unbeaten(losses).tolist() == [True, True, True, False, True, False]
+    assert set(on_the_front(losses)) <= {0, 1, 2, 4}
+    assert {tuple(losses[row]) for row in on_the_front(losses)} == {(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)}
+
+
+def test_a_large_front_keeps_its_ends():
+    angle = np.random.default_rng(0).permutation(np.linspace(0.0, np.pi / 2, 300))
+    losses = 1.0 - np.column_stack([np.sin(angle), np.cos(angle)])
+    kept = losses[on_the_front(losses)]
+    assert len(kept) <= MOST_ON_A_FRONT
+    np.testing.assert_array_equal(kept.min(axis=0), losses.min(axis=0))
 
 
 def objective(trial):

@@ -64,7 +64,7 @@ def test_starts_from_history_and_goes_on_with_the_model():
     assert set(roles(study)[FIRST_POINTS:]) <= {"exploit", "explore", "safety"}
     assert study.trials[0].value < 0.7
     assert sum(source["weight"] for source in receipts(study)[0]["leans_on"]) == pytest.approx(1, abs=0.01)
-    last = receipts(study)[-1]
+    last = receipts(study)[FIRST_POINTS]  # by history; the next one is safe from it
     assert last["interval90"][0] < last["predicted"] < last["interval90"][1]
     weights = {source["study"]: source["weight"] for source in last["leans_on"]}
     assert sum(weights.values()) == pytest.approx(1, abs=0.01)
@@ -361,3 +361,132 @@ def test_studies_of_another_model_do_not_push_out_those_of_this_one():
         "1 study of other models: they share less than half of the parameters that others share."
     ]
     assert "stranger" not in {source["study"] for source in receipt["leans_on"]}
+
+
+# What a reviewer found
+
+
+def test_a_list_does_not_end_by_trials_that_asked_for_a_part_of_it():
+    candidates = [{"a": 1, "b": b} for b in range(5)]
+    space = SearchSpace.from_json(
+        {"a": {"type": "int", "low": 1, "high": 2}, "b": {"type": "int", "low": 0, "high": 4}}
+    )
+    storage = MemoryHistory()
+    study = study_on(storage, space=space)
+    study.sampler = HistorySampler(storage, seed=0, candidates=candidates)
+
+    def objective(trial):
+        a = trial.suggest_int("a", 1, 2)
+        if trial.number == 1:
+            raise ValueError("diverged")
+        return a + trial.suggest_int("b", 0, 4)
+
+    study.optimize(objective, n_trials=30, catch=ValueError)
+    assert {trial.params["b"] for trial in study.trials if "b" in trial.params} == set(range(5))
+    assert len(study.trials) <= 7
+
+
+@pytest.mark.parametrize("shifts", [(), (0.0, 0.2)])
+def test_candidates_may_be_numpy_values(shifts):
+    storage = history_of(*shifts)
+    listed = [{"optimizer": "adam", "lr": np.float64(lr), "depth": np.int64(2)} for lr in (0.001, 0.01, 0.1)]
+    study = study_on(storage)
+    study.sampler = HistorySampler(storage, seed=0, candidates=listed)
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=9)
+    assert sorted(trial.params["lr"] for trial in study.trials) == [0.001, 0.01, 0.1]
+
+
+@pytest.mark.parametrize("value", ["0.01", True, None])
+def test_candidates_of_another_kind_are_refused(value):
+    with pytest.raises(SpaceError, match="lr is never"):
+        _listed(MemoryHistory(), candidates=[{**LIST[0], "lr": value}]).ask(SPACE.distributions)
+
+
+def test_candidates_beyond_a_range_that_moves_are_tried_where_nothing_is_declared():
+    listed = [{"x": 0.9, "y": 0.5}, {"x": 0.3, "y": 0.2}, {"x": 0.8, "y": 0.7}]
+    study = _listed(MemoryHistory(), space=None, candidates=listed)
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0.0, 1.0)
+        return x + trial.suggest_float("y", 0.0, x)
+
+    study.optimize(objective, n_trials=20)
+    assert [params for params in listed if params not in [trial.params for trial in study.trials]] == []
+
+
+def test_an_enqueued_trial_beside_a_list_is_tried():
+    study = _listed(MemoryHistory(), space=None)
+    study.enqueue_trial({"optimizer": "adam", "lr": 0.5})
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=2)
+    assert study.trials[0].params["lr"] == 0.5
+
+
+def test_what_crashes_cheaply_is_not_cheap():
+    failed = {}
+    space = SearchSpace.from_json({name: {"type": "float", "low": 0.0, "high": 1.0} for name in ("x", "y")})
+    for cost in (None, "dollars"):
+        failed[cost] = 0
+        for seed in range(3):
+            storage = MemoryHistory()
+            study = study_on(storage, space=space, seed=seed)
+            study.sampler = HistorySampler(storage, seed=seed, cost=cost)
+
+            def objective(trial):
+                params = space.suggest(trial)
+                trial.set_user_attr("dollars", 1.0 if params["x"] > 0.6 else 1000.0)
+                if params["x"] > 0.6:
+                    raise ValueError("crashed")
+                return (params["x"] - 0.5) ** 2 + (params["y"] - 0.5) ** 2
+
+            study.optimize(objective, n_trials=16, catch=ValueError)
+            failed[cost] += sum(trial.state.name == "FAIL" for trial in study.trials[4:])
+    assert failed["dollars"] <= failed[None] + 3
+
+
+def test_any_seed_is_one_of_its_own():
+    first = {}
+    for seed in (-3, 3, 2**70):
+        study = study_on(history_of(0.0, 0.2), seed=seed)
+        study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=6)
+        first[seed] = study.trials[5].params
+    assert first[-3] != first[3]
+
+
+def test_a_partly_enqueued_trial_has_no_receipt_of_another_point():
+    study = study_on(history_of(0.0, 0.2))
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=5)
+    study.enqueue_trial({"lr": 0.9})
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=1)
+    assert study.trials[5].params["lr"] == 0.9
+    assert RECEIPT not in study.trials[5].system_attrs
+
+
+def test_a_constraint_that_is_no_number_is_refused():
+    storage = MemoryHistory()
+    study = study_on(storage)
+    study.sampler = HistorySampler(storage, seed=0, constraints_func=lambda trial: (float("nan"),))
+    with pytest.raises(ValueError, match="NaN says nothing"):
+        study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=1)
+
+
+def test_a_safe_proposal_leans_on_this_study_only():
+    study = study_on(history_of(0.0, 0.2, -0.2))
+    study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=FIRST_POINTS + 4)
+    for receipt in receipts(study)[FIRST_POINTS:]:
+        if receipt["role"] == "safety":
+            assert receipt["leans_on"] == [{"study": "new", "weight": 1.0}]
+
+
+@pytest.mark.parametrize("diverged", [1e30, 1e60, 1e-14])
+def test_intervals_are_of_the_size_of_the_losses(diverged):
+    study = study_on(MemoryHistory())
+    factor = diverged if diverged < 1 else 1.0
+
+    def objective(trial):
+        value = factor * loss(SPACE.suggest(trial))
+        return diverged if trial.number == 2 and diverged > 1 else value
+
+    study.optimize(objective, n_trials=12)
+    low, high = receipts(study)[-1]["interval90"]
+    assert -20 * factor < low < high < 100 * factor
+    assert study.best_value < factor
