@@ -67,15 +67,21 @@ class Proposal:
 
 def propose(
     ground: Ground,
-    evidence: Evidence,
-    past: Past | None,
+    evidences: Sequence[Evidence],
+    pasts: Sequence[Past | None],
     *,
     design: np.random.Generator,
     rng: np.random.Generator,
 ) -> Proposal:
-    """The next point. design: the randomness of a start without a past, the same for all trials of a study."""
+    """The next point, from the evidence and the past of each objective: of the same trials.
+
+    design: the randomness of a start without a past, the same for all trials of a study.
+    """
     begun = time.perf_counter()
-    proposal = _decide(ground, evidence, past, design, rng)
+    if len(evidences) == 1:
+        proposal = _decide(ground, evidences[0], pasts[0], design, rng)
+    else:
+        proposal = _decide_for_several(ground, evidences, pasts, design, rng)
     return replace(proposal, seconds=time.perf_counter() - begun)
 
 
@@ -185,20 +191,6 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
         without_history=without,
         why=_reason(n, models, past),
     )
-
-
-def propose_for_several(
-    ground: Ground,
-    evidences: Sequence[Evidence],
-    pasts: Sequence[Past | None],
-    *,
-    design: np.random.Generator,
-    rng: np.random.Generator,
-) -> Proposal:
-    """The next point where there are several objectives: the evidence and the past of each, of the same trials."""
-    begun = time.perf_counter()
-    proposal = _decide_for_several(ground, evidences, pasts, design, rng)
-    return replace(proposal, seconds=time.perf_counter() - begun)
 
 
 def _decide_for_several(

@@ -31,7 +31,7 @@ from hpo.inferred_conditions import inferred_conditions
 from hpo.one_thread import one_thread
 from hpo.past import LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
 from hpo.priors.portfolio import Pick
-from hpo.proposals import Ground, Proposal, count, propose, propose_for_several
+from hpo.proposals import Ground, Proposal, count, propose
 from hpo.receipts import ENQUEUED, RECEIPT, Source, receipt
 from hpo.space import Condition, SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
@@ -122,10 +122,7 @@ class HistorySampler(BaseSampler):
                 self._past(study, encoding, encoding.names, candidates, objective=objective)
                 for objective in range(len(evidences))
             ]
-            if len(evidences) == 1:
-                proposal = propose(ground, evidences[0], pasts[0], design=design, rng=rng)
-            else:
-                proposal = propose_for_several(ground, evidences, pasts, design=design, rng=rng)
+            proposal = propose(ground, evidences, pasts, design=design, rng=rng)
 
         def configuration(point: Array) -> dict[str, Any]:
             return encoding.decode(point) if candidates is None else candidates.at(point, encoding.names)

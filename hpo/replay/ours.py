@@ -69,8 +69,8 @@ class _AtWork:
         evidence = Evidence(X=tried, losses=losses, pending=points[:0], tried=tried, waiting=0)
         proposal = propose(
             self._ground,
-            evidence,
-            self._past if self._remembers or len(rows) < FIRST_POINTS else None,
+            [evidence],
+            [self._past if self._remembers or len(rows) < FIRST_POINTS else None],
             design=np.random.default_rng(self._seed),
             rng=np.random.default_rng([self._seed, len(rows)]),
         )

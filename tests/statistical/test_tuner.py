@@ -32,7 +32,7 @@ def _tune(centre, n, seed, past=None):
     for number in range(n):
         evidence = Evidence(X=X, losses=_bowl(X, centre), pending=X[:0], tried=X, waiting=0)
         design, rng = np.random.default_rng(seed), np.random.default_rng([seed, number])
-        X = np.vstack([X, propose(ground, evidence, past, design=design, rng=rng).point])
+        X = np.vstack([X, propose(ground, [evidence], [past], design=design, rng=rng).point])
     return _bowl(X, centre)
 
 

@@ -18,7 +18,7 @@ def test_the_best_feasible_trial_is_the_incumbent_beyond_what_is_modelled():
     feasible = np.argsort(losses)[[300, 350]]
     constraints[feasible] = -1.0
     evidence = Evidence(X=X, losses=losses, pending=X[:0], tried=X, waiting=0, constraints=constraints)
-    proposal = propose(Ground(encoding=ENCODING), evidence, None, design=rng, rng=rng)
+    proposal = propose(Ground(encoding=ENCODING), [evidence], [None], design=rng, rng=rng)
     assert proposal.incumbent == losses[feasible].min()
     assert proposal.role != "feasible"
 
@@ -30,8 +30,8 @@ def test_who_asks_at_the_same_moment_gets_another_candidate():
         tuple(
             propose(
                 Ground(encoding=ENCODING, candidates=candidates),
-                Evidence(X=X, losses=X.sum(1), pending=X[:0], tried=X, waiting=waiting),
-                None,
+                [Evidence(X=X, losses=X.sum(1), pending=X[:0], tried=X, waiting=waiting)],
+                [None],
                 design=np.random.default_rng(0),
                 rng=np.random.default_rng(1),
             ).point
