@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-tuner reliability clean
+.PHONY: help install demo test fuzz check bench bench-tuner reliability clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: $(READY)  ## three related tasks, tuned one after the other: cold, and wit
 
 test: $(READY)  ## every test (SQLite, PostgreSQL, MLflow and Lightning for real)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+fuzz: $(READY)  ## the generated tests with many new examples
+	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=fuzz -m "not gpu" $(shell grep -rl "from hypothesis" tests --include='test_*.py')
 
 check: $(READY)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

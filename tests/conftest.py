@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 from storage.models import metadata
 from storage.schema import Store, open_store
+
+settings.register_profile("same", derandomize=True)  # what passes here passes everywhere; `make fuzz` looks further
+settings.register_profile("fuzz", max_examples=2000, print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

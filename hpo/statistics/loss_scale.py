@@ -12,6 +12,8 @@ from hpo.arrays import Array
 
 VANISHING = 1e-12  # relative to the losses: less is rounding
 LARGEST = 1e150  # losses beyond are the same: their squares would not be numbers
+LEAST_SPREAD = 1e-150  # so that the largest loss is still a number of spreads away
+LARGEST_LOG = 700.0  # beyond the log of LARGEST / LEAST_SPREAD; its exponential is still a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class LossScale:
         centre = float(np.median(losses))
         better = losses[losses <= centre]
         spreads = float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses))
-        spread = _first_usable(*spreads, least=VANISHING * float(np.abs(better).max()))
+        spread = _first_usable(*spreads, least=max(LEAST_SPREAD, VANISHING * float(np.abs(better).max())))
         bent = _bend((losses - centre) / spread)
         deviation = _first_usable(float(np.std(bent)), least=VANISHING)
         return cls(centre=centre, spread=spread, mean=float(np.mean(bent)), deviation=deviation)
@@ -121,7 +123,7 @@ def _bend(u: Array) -> Array:
 
 
 def _straighten(bent: Array) -> Array:
-    straight: Array = np.where(bent <= 1.0, bent, np.exp(np.clip(bent - 1.0, 0.0, 300.0)))
+    straight: Array = np.where(bent <= 1.0, bent, np.exp(np.clip(bent - 1.0, 0.0, LARGEST_LOG)))
     return straight
 
 

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpo.statistics.loss_scale import LossScale, LossScales
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
+@example([0.0, 1.0, 5.881072057867238e-159])  # nothing but one loss is further than a vanishing spread away
+@example([0.0, 1e-150, 3e-150, 1e3])
 def test_restore_is_the_inverse_and_order_is_kept(values):
     losses = np.sort(np.array(values))
     scale = LossScale.of(losses)
