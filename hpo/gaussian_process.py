@@ -23,15 +23,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
 from hpo.arrays import Array, Mask
 
+Floats = TypeVar("Floats", NDArray[np.float32], NDArray[np.float64])
 Observations: TypeAlias = tuple[Array, Array]  # X (n, d), y (n,)
 
 NOISE_MEAN, NOISE_DEVIATION = -4.0, 1.0  # of the log noise variance, as in BoTorch 0.12
@@ -69,7 +71,7 @@ class Kernel:
 
     def correlation(self, A: Array, B: Array) -> Array:
         """How alike the losses at A (a, d) and B (b, d) are, 1 at the same point: shape (a, b)."""
-        return _matern(self._squared_distances(A, B))
+        return matern(self._squared_distances(A, B))
 
     def _squared_distances(self, A: Array, B: Array) -> Array:
         numeric = ~self.categorical
@@ -91,21 +93,21 @@ class GaussianProcess:
 
     def mean(self, points: Array) -> Array:
         """Posterior mean at points (m, d): shape (m,)."""
-        mean: Array = self.kernel.covariance(points, self.X) @ self._alpha
+        mean: Array = self.kernel.covariance(points, self.X) @ self.alpha
         return mean
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Posterior mean and standard deviation of the noiseless loss at points (m, d): shapes (m,), (m,)."""
         cross = self.kernel.covariance(points, self.X)
-        half = cross @ self._inverse_factor.T
+        half = cross @ self.inverse_factor.T
         variance = self.kernel.scale + self.kernel.level - np.einsum("ij,ij->i", half, half)
-        return cross @ self._alpha, np.sqrt(np.maximum(variance, 1e-10))
+        return cross @ self.alpha, np.sqrt(np.maximum(variance, 1e-10))
 
     def joint(self, points: Array) -> tuple[Array, Array]:
         """Posterior mean (m,) and covariance (m, m) of the noiseless losses at points (m, d)."""
         cross = self.kernel.covariance(points, self.X)
         half = _solve_lower(self._factor, cross.T)
-        return cross @ self._alpha, self.kernel.covariance(points, points) - half.T @ half
+        return cross @ self.alpha, self.kernel.covariance(points, points) - half.T @ half
 
     def believing_its_mean(self, pending: Array) -> GaussianProcess:
         """As if the evaluations running at `pending` (p, d) had come out as expected, so that no other goes there.
@@ -123,12 +125,13 @@ class GaussianProcess:
         return cholesky(self.kernel.covariance(self.X, self.X) + self.kernel.noise * np.eye(len(self.X)))
 
     @cached_property
-    def _inverse_factor(self) -> Array:
+    def inverse_factor(self) -> Array:
         """For many points a product is several times faster than a triangular solution."""
         return _solve_lower(self._factor, np.eye(len(self.X)))
 
     @cached_property
-    def _alpha(self) -> Array:
+    def alpha(self) -> Array:
+        """(K + noise I)^-1 y."""
         return _solve_upper(self._factor, _solve_lower(self._factor, self.y))
 
 
@@ -224,15 +227,17 @@ def cholesky(covariance: Array) -> Array:
     return factor
 
 
-def _matern(squared: Array) -> Array:
-    root = np.sqrt(5.0 * squared)
-    correlation = root / 3.0  # in place from here on: most of the time of a proposal is spent here
+def matern(squared: Floats) -> Floats:
+    """The correlation at squared distances r^2, any shape, in their own precision."""
+    root: Floats = np.sqrt(5.0 * squared)
+    correlation: Floats = root / 3.0  # in place from here on: most of the time of a proposal is spent here
     correlation += 1.0
     correlation *= root
     correlation += 1.0
     np.negative(root, out=root)
-    correlation *= np.exp(root, out=root)
-    return np.asarray(correlation)
+    np.exp(root, out=root)
+    correlation *= root
+    return correlation
 
 
 def _parts(X: Array, categorical: Mask) -> Array:
@@ -294,7 +299,7 @@ def _log_evidence(theta: Array, parts: Array, y: Array) -> tuple[float, float]:
     $s^2 \sim InvGamma(a, a)$: $p(y) \propto |K|^{-1/2} (a + y^T K^{-1} y / 2)^{-(a + n / 2)}$.
     """
     n = len(y)
-    K = _matern(parts @ np.exp(-2.0 * theta[:-1])) + LEVEL
+    K = matern(parts @ np.exp(-2.0 * theta[:-1])) + LEVEL
     K[np.diag_indices_from(K)] += np.exp(theta[-1])
     L = cholesky(K)
     half = _solve_lower(L, y)

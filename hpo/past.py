@@ -45,15 +45,26 @@ class Past:
     ignored: Sequence[str] = ()  # sentences: what of the past does not count, and why
 
 
-def learn(studies: Sequence[PastStudy], encoding: Encoding, candidates: Array | None = None) -> Past:
+def learn(
+    studies: Sequence[PastStudy],
+    encoding: Encoding,
+    candidates: Array | None = None,
+    *,
+    known: Sequence[Kernel | None] | None = None,
+) -> Past:
     """What at least one past study teaches, the same for everyone who asks.
 
     candidates: (k, d) the only points that may be proposed; without them, all of the space.
+    known: per study the kernel of its own that it is known to have, if it is; each is a function of its study alone.
     """
     rng = np.random.default_rng(0)
     tasks = [study.task for study in studies]
     kernel = fit_shared_kernel(tasks, encoding.categorical, rng)
-    tasks = [_with_a_kernel_of_its_own(task, encoding.categorical, rng) for task in tasks]
+    own = [
+        _own_kernel(task, encoding.categorical, before)
+        for task, before in zip(tasks, known or [None] * len(tasks), strict=True)
+    ]
+    tasks = [replace(task, kernel=its_own) for task, its_own in zip(tasks, own, strict=True)]
     if candidates is None:
         recorded = np.unique(np.vstack([study.landmarks for study in studies]), axis=0)
         landmarks = np.vstack([recorded, _expected_best(tasks, kernel, recorded, encoding, rng)])
@@ -65,17 +76,22 @@ def learn(studies: Sequence[PastStudy], encoding: Encoding, candidates: Array | 
         wide = encoding.uniform(where_hoped(encoding, rng.random((CANDIDATES, len(encoding.names)))))
         bests = [study.landmarks[0] for study in studies[-PAST_ANCHORS // 2 :]]
         close = around(np.array([*(pick.point for pick in picks[:FIRST_POINTS]), *bests]), encoding, rng)
-    often = np.vstack([wide, close]) if candidates is None else candidates
-    history = History(tasks=tasks, kernel=kernel, often=often)
+    history = History(tasks=tasks, kernel=kernel, often=often(wide, close, candidates))
     shares = learn_shares(history, np.random.default_rng(0))
     return Past(studies=studies, history=history, shares=shares, picks=picks, wide=wide, close=close)
 
 
-def _with_a_kernel_of_its_own(task: PastTask, categorical: Mask, rng: np.random.Generator) -> PastTask:
-    if len(task.y) < TRIALS_FOR_A_KERNEL:
-        return task
+def often(wide: Array, close: Array, candidates: Array | None) -> Array:
+    """The points (o, d) that are looked at in proposal after proposal."""
+    return np.vstack([wide, close]) if candidates is None else candidates
+
+
+def _own_kernel(task: PastTask, categorical: Mask, known: Kernel | None) -> Kernel | None:
+    if known is not None or len(task.y) < TRIALS_FOR_A_KERNEL:
+        return known
+    rng = np.random.default_rng(0)  # whatever the other tasks are
     rows = best_and_some(task.y, FITTED_TRIALS, rng)
-    return replace(task, kernel=fit_kernel([(task.X[rows], task.y[rows])], categorical, rng, restarts=0))
+    return fit_kernel([(task.X[rows], task.y[rows])], categorical, rng, restarts=0)
 
 
 def _expected_best(

@@ -28,8 +28,9 @@ from hpo.candidates import Candidates, Configuration, agreeing, plain_value
 from hpo.encoding import Encoding, union
 from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
 from hpo.inferred_conditions import inferred_conditions
+from hpo.learning import learned_past
 from hpo.one_thread import one_thread
-from hpo.past import LANDMARKS, PAST_STUDIES, Past, learn, share_of_trials
+from hpo.past import LANDMARKS, PAST_STUDIES, Past, share_of_trials
 from hpo.priors.portfolio import Pick
 from hpo.proposals import Ground, Proposal, count, propose
 from hpo.receipts import ENQUEUED, RECEIPT, Source, receipt
@@ -221,6 +222,7 @@ class HistorySampler(BaseSampler):
 
         Of several objectives only those whose metric has a name have a past: studies of that metric alone.
         """
+        since = self._history.losses()
         related = self._related(study, encoding.space, names)
         metric = _metric(study, objective)
         if len(study.directions) > 1:
@@ -238,7 +240,8 @@ class HistorySampler(BaseSampler):
         studies = _past_studies(usable, encoding)
         if not studies:
             return None
-        past = replace(learn(studies, encoding, listed), ignored=tuple(ignored))
+        past = learned_past(self._history, studies, encoding, listed, since=since)
+        past = replace(past, ignored=tuple(ignored))
         while len(self._pasts) >= PASTS_KEPT:
             self._pasts.pop(next(iter(self._pasts)), None)
         self._pasts[key] = past

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
 from storage.database import Store, insert_if_absent, upsert
+from storage.learned import forget_all
 from storage.models import distributions, families, studies, study_changes, study_parameters, tasks
 from storage.statements import Statement
 
@@ -130,6 +131,7 @@ def note_loss(connection: Connection, family_id: int) -> None:
     """Note that trials of a family went away: nobody must go on with what he remembers of it."""
     grown = families.c.revision + 1
     connection.execute(update(families).where(families.c.id == family_id).values(revision=grown, lost_at=grown))
+    forget_all(connection)
 
 
 def undeclared_spaces(connection: Connection, study_id: int | None = None) -> dict[int, dict[str, dict[str, Any]]]:

@@ -113,6 +113,14 @@ family_summaries = Table(  # what the tuner needs of a family: a cache
     Column("payload", LargeBinary, nullable=False),
 )
 
+learned = Table(  # what was learned from past runs: a cache
+    "learned",
+    metadata,
+    Column("subject", String(64), primary_key=True),
+    Column("watermark", String(64), nullable=False),  # of all that it was learned from
+    Column("payload", LargeBinary, nullable=False),
+)
+
 study_attributes = Table(
     "study_attributes",
     metadata,

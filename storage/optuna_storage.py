@@ -32,6 +32,7 @@ from storage.drafts import Draft, Drafts
 from storage.errors import StudyExistsError, StudyNotFoundError, TrialNotFoundError
 from storage.families import Family, leave_family, note_change
 from storage.frozen_trials import FrozenTrials
+from storage.learned import Learned, Losses, keep, losses, recall
 from storage.models import (
     UNFINISHED,
     intermediate_values,
@@ -113,6 +114,21 @@ class HistoryStorage(BaseStorage):
     def past_studies(self, family: Family) -> tuple[StudySample, ...]:
         """The latest studies of a family, each with its best trials and some others; none that is in quarantine."""
         return self._summaries.of(self.store, family).studies
+
+    @retried
+    def losses(self) -> Losses:
+        """What has gone away from the history so far: see `storage.learned`."""
+        return losses(self.store)
+
+    @retried
+    def recall(self, subject: str) -> Learned | None:
+        """What some process has learned of a subject and kept."""
+        return recall(self.store, subject)
+
+    @retried
+    def keep(self, subject: str, content: Learned, *, since: Losses) -> None:
+        """Keep what was learned, if nothing has gone away since."""
+        keep(self.store, subject, content, since=since)
 
     # Studies
 

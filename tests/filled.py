@@ -14,7 +14,7 @@ from sqlalchemy import insert, select
 
 from storage.database import Store
 from storage.errors import StaleAttemptError
-from storage.models import family_summaries, metadata, mlflow_runs, sources
+from storage.models import family_summaries, learned, metadata, mlflow_runs, sources
 from storage.optuna_storage import HistoryStorage
 from storage.studies import Claim, claim_trial, create_study, finish_trial, release_trial, report, start_trial
 
@@ -38,6 +38,7 @@ def fill(store: Store) -> None:
     with store.write() as connection:
         connection.execute(insert(sources).values(_SOURCE))
         connection.execute(insert(family_summaries).values(family_id=1, revision=1, payload=bytes(range(256))))
+        connection.execute(insert(learned).values(subject="past", watermark="0f", payload=bytes(range(256))))
         connection.execute(insert(mlflow_runs).values(mlflow_uri="http://127.0.0.1:9", run_key="a/b", run_id="f00"))
 
 

@@ -8,6 +8,7 @@ from optuna.storages import InMemoryStorage
 from storage.arrays import TrialArrays
 from storage.distributions import distribution_of, fields_of
 from storage.families import Family, family_of
+from storage.learned import Learned, Losses
 from storage.summaries import StudySample, sample_study
 
 
@@ -41,6 +42,15 @@ class MemoryHistory(InMemoryStorage):
         )
         sample = sample_study(family, self.get_study_name_from_id(family.family_id), arrays, np.arange(n))
         return () if sample is None else (sample,)
+
+    def losses(self) -> Losses:
+        return ()
+
+    def recall(self, subject: str) -> Learned | None:
+        return vars(self).get("learned", {}).get(subject)
+
+    def keep(self, subject: str, content: Learned, *, since: Losses) -> None:
+        self.learned = {**vars(self).get("learned", {}), subject: content}
 
     def _family(self, study) -> Family | None:
         space = {

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from hpo.arrays import Array, keys
-from hpo.gaussian_process import GaussianProcess, Kernel, cholesky
+from hpo.gaussian_process import Kernel, cholesky
 from hpo.priors.portfolio import PastTask
+from hpo.process_stack import ProcessStack
 from hpo.statistics.loss_scale import LossScale, LossScales
 
 LEAST_NOISE = 1e-2  # variance
@@ -109,9 +110,7 @@ class History:
         return known
 
     def _looked_at(self, points: Array) -> Outlook:
-        predictions = [process.predict(points) for process in self._processes]
-        means = np.array([mean for mean, _ in predictions]).reshape(len(predictions), len(points))
-        squares = np.array([std for _, std in predictions]).reshape(means.shape) ** 2
+        means, squares = self._processes.predict(points)
         squares = np.clip(squares, 1e-9, 1.0 - 1e-9)
         return Outlook(
             values=means / (1.0 - squares),
@@ -128,8 +127,8 @@ class History:
         return {key: place for place, key in enumerate(keys(self.often))}
 
     @cached_property
-    def _processes(self) -> list[GaussianProcess]:
-        return [task.process(self.kernel) for task in self.tasks]
+    def _processes(self) -> ProcessStack:
+        return ProcessStack.of([task.process(self.kernel) for task in self.tasks])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

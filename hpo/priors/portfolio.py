@@ -90,11 +90,13 @@ def imagine(task: PastTask, landmarks: Array, kernel: Kernel, repeats: int, rng:
     What the past task measured, elsewhere its posterior mean, plus draws of its uncertainty and of how far related
     tasks deviate; the first one is the past task itself.
     """
-    mean, covariance = task.process(kernel).joint(landmarks)
+    process = task.process(kernel)
     measured = dict(zip(keys(task.X), task.y, strict=True))
-    mean = np.array([measured.get(key, expected) for key, expected in zip(keys(landmarks), mean, strict=True)])
+    expected = process.mean(landmarks)
+    mean = np.array([measured.get(key, loss) for key, loss in zip(keys(landmarks), expected, strict=True)])
     if repeats == 1:
         return mean[None, :]
+    _, covariance = process.joint(landmarks)
     factor = cholesky(covariance + DEVIATION**2 * kernel.covariance(landmarks, landmarks))
     noise = rng.standard_normal((repeats, len(landmarks)))
     noise[0] = 0.0

@@ -78,7 +78,7 @@ def test_downgrade_says_what_is_lost_and_does_nothing_unasked(filled: Project) -
     assert "Sources, families and quarantine are lost" in refused.stderr and "--yes" in refused.stderr
     assert schema_state(filled.storage).is_current
     unknown = filled.hpo("db", "downgrade", "1999", "--yes", code=2)
-    assert "cannot go to '1999'; it can go back to 0001, base" in unknown.stderr
+    assert "cannot go to '1999'; it can go back to 0002, 0001, base" in unknown.stderr
     done = filled.hpo("db", "downgrade", "0001", "--yes")
     assert "hpo db upgrade" in done.stdout
     outdated = filled.hpo("studies", code=3)
@@ -90,7 +90,7 @@ def test_downgrade_says_what_is_lost_and_does_nothing_unasked(filled: Project) -
     filled.hpo("db", "check")
 
 
-@pytest.mark.parametrize(("answer", "revision"), [("n", "0002"), ("y", "0001")])
+@pytest.mark.parametrize(("answer", "revision"), [("n", "0003"), ("y", "0001")])
 def test_downgrade_asks_at_a_terminal(filled: Project, answer: str, revision: str) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
