@@ -20,6 +20,7 @@ from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
+from hpo.plan import Plan
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
 from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
@@ -120,9 +121,11 @@ class StudyRunner:
         runs: str | Path | None,
         jobs: int,
         watcher: Watcher,
+        plan: Plan | None = None,  # what to train; None: what the tuner proposes
     ) -> None:
         if jobs < 1:
             raise SpecError(f"jobs = {jobs} is not at least 1")
+        self._plan = plan
         self._spec, self._folder, self._jobs, self._watcher = spec, folder, jobs, watcher
         self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
         self._worker = this_worker()
@@ -138,7 +141,7 @@ class StudyRunner:
         self._storage = HistoryStorage(self._store)
         for notice in deliver(self._store, self._spool):  # before anybody trains anew what is finished
             self._watcher.notice(notice)
-        existing = admit(self._store, self._spec, resume=resume)
+        existing = admit(self._store, self._spec, resume=resume) if self._plan is None else self._existing()
         self._executor = LocalExecutor(self._trainer_config(), jobs=self._jobs)
         self._executor.start(self._spec.space)  # imports the user's classes: a study that cannot train is not created
         with self._executor:
@@ -164,6 +167,12 @@ class StudyRunner:
 
     # The study ------------------------------------------------------------------------------------------------------
 
+    def _existing(self) -> history.StudySummary | None:
+        try:
+            return history.get_study(self._store, self._spec.study)
+        except StudyNotFoundError:
+            return None
+
     def _create_study(self, *, resume: bool) -> None:
         task = self._spec.task
         try:
@@ -179,10 +188,14 @@ class StudyRunner:
             directions=(task.direction,),
             task=task.name,
             metric=task.metric,
-            space=self._spec.search_space().to_json(),
-            spec=self._spec.model_dump(mode="json", exclude_defaults=True),
+            space=None if self._plan is not None else self._spec.search_space().to_json(),
+            spec=None if self._plan is not None else self._spec.model_dump(mode="json", exclude_defaults=True),
             mlflow_uri=self._mlflow_uri,
-            provenance={"code_version": git_commit(self._folder), "hardware": hardware()},
+            provenance={
+                "code_version": git_commit(self._folder),
+                "hardware": hardware(),
+                "folder": str(self._folder),
+            },
         )
 
     def _go_on_with(self, existing: history.StudySummary) -> None:
@@ -264,6 +277,7 @@ class StudyRunner:
     def _fill_places(self) -> bool:
         started = False
         self._keep_leases()
+        most = self._spec.budget.trials if self._plan is None else self._plan.extend(self._study)
         for running in [running for running in self._running.values() if not running.is_launched]:
             self._launch(running)  # the history went away while it was
         while len(self._running) < self._jobs and not self._is_out_of_time():
@@ -272,7 +286,7 @@ class StudyRunner:
                 self._study_id,
                 worker=self._worker,
                 lease_seconds=LEASE_SECONDS,
-                max_trials=self._spec.budget.trials,
+                max_trials=most,
                 holding=self._running.keys(),
             )
             if claim is None:
@@ -284,8 +298,8 @@ class StudyRunner:
         return started
 
     def _launch(self, running: _Running) -> None:
-        claim, task, seed = running.claim, self._spec.task, self._spec.seeds.training
-        params = self._spec.search_space().suggest(Trial(self._study, claim.trial_id))
+        claim, task = running.claim, self._spec.task
+        params, seed = self._job(claim)
         try:
             studies.start_trial(
                 self._store,
@@ -303,6 +317,11 @@ class StudyRunner:
         job = FitJob(params=params, seed=seed, metric=task.metric, direction=task.direction, directory=directory)
         self._executor.launch(claim.trial_id, job)
         running.is_launched = True
+
+    def _job(self, claim: studies.Claim) -> tuple[dict[str, Any], int]:
+        if self._plan is not None:
+            return self._plan.job(self._storage.get_trial(claim.trial_id))
+        return self._spec.search_space().suggest(Trial(self._study, claim.trial_id)), self._spec.seeds.training
 
     def _handle(self, event: Event) -> None:
         running = self._running.get(event.key)

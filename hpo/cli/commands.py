@@ -9,7 +9,7 @@ import typer
 
 from hpo.cli.database import db
 from hpo.cli.history import history as history_commands
-from hpo.cli.options import Json, Mlflow, Runs, Storage, existing_store
+from hpo.cli.options import Json, Mlflow, Runs, Storage, existing_store, existing_url
 from hpo.cli.replay import EXAMPLES as REPLAY_EXAMPLES
 from hpo.cli.replay import replay
 
@@ -162,6 +162,52 @@ def explain(
     store = existing_store(storage)
     summary = history.get_study(store, study)
     explanations.explain(summary, history.list_trials(store, summary.study_id), trial, as_json=json)
+
+
+@app.command(
+    epilog="Examples: hpo best digits_mlp/all | hpo best digits_mlp/all --against 0 | "
+    """hpo best mine --against '{"lr": 0.01, "depth": 3}' --json | hpo best digits_mlp/all --replicates 12 --jobs 2"""
+)
+def best(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="What the winner is to beat: a trial, or a configuration in JSON (default: what was enqueued).",
+            metavar="TRIAL|JSON",
+        ),
+    ] = None,
+    replicates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train the contenders again on fresh seeds, so often in all, or until one is the best with 95%.",
+            metavar="K",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Replicates side by side.")] = 1,
+    storage: Storage = None,
+    mlflow: Mlflow = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Which configuration is best, what it is really worth, and how sure that is.
+
+    The best of many noisy values is too good: it was lucky as well. The figure to publish is the mean of fresh
+    replicates. Ctrl-C loses none; the same command goes on.
+    """
+    from hpo.cli.best import best_of_study
+
+    best_of_study(
+        study,
+        against=against,
+        replicates=replicates,
+        jobs=jobs,
+        storage=existing_url(storage),
+        mlflow=mlflow,
+        runs=runs,
+        as_json=json,
+    )
 
 
 @app.command(

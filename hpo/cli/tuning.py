@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,7 +44,7 @@ def tune_with_progress(
         f"over {len(spec.space)} hyperparameters"
     )
     try:
-        with _Display(console) as display:
+        with Display(console) as display:
             StudyRunner(
                 spec,
                 folder=study_file.resolve().parent,
@@ -89,11 +89,13 @@ def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
     print(f"more: hpo show {shlex.quote(name)}   |   hpo ui   |   hpo stats {target}")
 
 
-class _Display:
+class Display:
     """A live bar in a terminal; elsewhere one line per finished trial."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(
+        self, console: Console, *, describe: Callable[[Progress], str] | None = None, unit: str = "trials"
+    ) -> None:
+        self._console, self._describe, self._unit = console, describe or _describe, unit
         self._bar = ProgressBar(
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
@@ -115,11 +117,11 @@ class _Display:
 
     def show(self, progress: Progress) -> None:
         """Bring the display up to date."""
-        text = _describe(progress)
+        text = self._describe(progress)
         self._bar.update(self._task, total=progress.total, completed=progress.finished, description=escape(text))
         if progress.finished != self._finished and not self._console.is_terminal:
             total = "" if progress.total is None else f"/{progress.total}"
-            print(f"{progress.finished}{total} trials, {text}", file=sys.stderr, flush=True)
+            print(f"{progress.finished}{total} {self._unit}, {text}", file=sys.stderr, flush=True)
         self._finished = progress.finished
 
     def say(self, message: str) -> None:

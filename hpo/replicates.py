@@ -1,0 +1,121 @@
+"""What do the replicates of a study's trials say: the same configurations, trained again on other seeds?
+
+They are kept as trials of a study of their own, "STUDY/replicates". Its trials have no parameters of their own but
+point to what they repeat: no tuner takes a few good configurations, trained again and again, for another task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import TrialState
+
+from hpo.statistics.allocation import standing, student_interval
+from storage import history
+from storage.database import Store
+from storage.errors import StudyNotFoundError
+from storage.history import StudySummary, TrialRecord
+
+SUFFIX = "/replicates"  # of the name of the study that holds the replicates of another
+REPLICATE = "hindsight:replicate_of"  # trial user attribute: {"study", "trial", "seed", "params"}
+SURE = 0.95  # probability of being the best with which replicates end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """A contender's replicates: the same configuration on seeds that chose nothing."""
+
+    number: int
+    params: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    failed: int
+    mean: float | None
+    interval95: tuple[float, float] | None  # Student's; None for fewer than two
+    probability_best: float  # among those that were replicated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replication:
+    """What replicates say; they alone, nothing of the values by which their configurations were chosen."""
+
+    study: str  # that holds them
+    winner: Fresh | None
+    contenders: tuple[Fresh, ...]  # the best first
+    spent: int  # replicates that have ended
+    separated: bool  # whether the winner is the best with a probability of `SURE`
+
+
+def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:
+    """The replicates of a study's trials, running and waiting ones too; empty where there are none."""
+    try:
+        own = history.get_study(store, study.name + SUFFIX)
+    except StudyNotFoundError:
+        return []
+    trials = history.list_trials(store, own.study_id)
+    return [trial for trial in trials if trial.user_attrs.get(REPLICATE, {}).get("study") == study.name]
+
+
+def replication(study: StudySummary, replicates: Sequence[TrialRecord], rng: np.random.Generator) -> Replication | None:
+    """What the replicates that have ended say; None where none has."""
+    ended = [trial for trial in replicates if trial.state.is_finished()]
+    if not ended:
+        return None
+    sign = -1.0 if study.directions[0] == "maximize" else 1.0
+    groups: dict[int, list[TrialRecord]] = {}
+    for trial in ended:
+        groups.setdefault(int(trial.user_attrs[REPLICATE]["trial"]), []).append(trial)
+    kept = {number: [trial for trial in group if is_usable(trial)] for number, group in groups.items()}
+    chances = chances_of(groups, sign, rng)
+    fresh = [
+        Fresh(
+            number=number,
+            params=group[0].user_attrs[REPLICATE]["params"],
+            seeds=tuple(int(trial.user_attrs[REPLICATE]["seed"]) for trial in kept[number]),
+            values=tuple(value_of(trial) for trial in kept[number]),
+            failed=len(group) - len(kept[number]),
+            mean=float(np.mean([value_of(trial) for trial in kept[number]])) if kept[number] else None,
+            interval95=student_interval(np.array([value_of(trial) for trial in kept[number]])),
+            probability_best=chances[number],
+        )
+        for number, group in groups.items()
+    ]
+    fresh.sort(key=lambda each: (-each.probability_best, np.inf if each.mean is None else sign * each.mean))
+    winner = fresh[0] if fresh[0].mean is not None else None
+    return Replication(
+        study=study.name + SUFFIX,
+        winner=winner,
+        contenders=tuple(fresh),
+        spent=len(ended),
+        separated=winner is not None and winner.probability_best >= SURE,
+    )
+
+
+def chances_of(groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: np.random.Generator) -> dict[int, float]:
+    """By trial, the probability that its configuration is the best of the replicated ones.
+
+    One of which a replicate failed does not count while there is one of which none did.
+    """
+    sound = {number for number, group in groups.items() if group and all(is_usable(trial) for trial in group)}
+    counted = [number for number in groups if number in sound] or [
+        number for number, group in groups.items() if any(is_usable(trial) for trial in group)
+    ]
+    if not counted:
+        return dict.fromkeys(groups, 0.0)
+    losses = [np.array([sign * value_of(trial) for trial in groups[number] if is_usable(trial)]) for number in counted]
+    found = standing(losses, rng)
+    return dict.fromkeys(groups, 0.0) | dict(zip(counted, found.probabilities.tolist(), strict=True))
+
+
+def is_usable(trial: TrialRecord) -> bool:
+    """Whether a trial went to its end and brought a number."""
+    return trial.state == TrialState.COMPLETE and trial.value is not None and bool(np.isfinite(trial.value))
+
+
+def value_of(trial: TrialRecord) -> float:
+    """The value of a usable trial."""
+    assert trial.value is not None
+    return trial.value
