@@ -98,5 +98,5 @@ def _as_a_study_would(expected: Array, rng: np.random.Generator) -> NDArray[np.i
     """Rows of some trials, given what is expected of all (n,): promising ones for the most part, and others."""
     order = np.argsort(expected, kind="stable")
     promising = rng.permutation(order[: max(len(order) // 10, GUIDED)])[:GUIDED]
-    others = rng.permutation(np.setdiff1d(order, promising))[: TRIALS - len(promising)]
+    others = rng.permutation(order[~np.isin(order, promising)])[: TRIALS - len(promising)]
     return np.concatenate([promising, others])

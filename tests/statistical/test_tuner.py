@@ -37,10 +37,16 @@ def _tune(centre, n, seed, past=None):
 
 
 def _past(centres, rng, sign=1.0, trials=40):
-    studies = []
+    runs = []
     for number, centre in enumerate(centres):
         X = rng.random((trials, D))
-        losses = sign * _bowl(X, centre)
+        runs.append((number, X, sign * _bowl(X, centre)))
+    return _learned(runs)
+
+
+def _learned(runs):
+    studies = []
+    for number, X, losses in runs:
         scale = LossScale.of(losses)
         task = PastTask(X=X, y=scale.standardise(losses), weight=1.0, scale=scale)
         studies.append(PastStudy(study_id=number, name=f"past {number}", task=task, landmarks=X[np.argsort(losses)]))
@@ -97,6 +103,43 @@ def test_history_counts_while_it_is_right_and_not_when_it_is_reversed():
             collected.append(models.history_weight)
     assert np.mean(weights[1.0]) > 0.5
     assert np.mean(weights[-1.0]) < 0.1
+
+
+@pytest.mark.parametrize("how", ["order", "units"])
+def test_neither_the_order_of_trials_nor_the_units_of_the_metric_matter(how):
+    """What is believed of a point: within a hundredth of the losses' spread, wherever rounding leads the samplers."""
+    for seed in range(4):
+        rng = np.random.default_rng(300 + seed)
+        points, X = rng.random((6, D)), rng.random((14, D))
+        past = [(points_of_task, _bowl(points_of_task, CENTRE + 0.1 * rng.standard_normal(D)))
+                for points_of_task in rng.random((4, 40, D))]  # fmt: skip
+        losses = _bowl(X, CENTRE)
+        before = _believed(past, X, losses, points)
+        if how == "order":
+            rows = [rng.permutation(len(values)) for _, values in past]
+            shuffled = [(A[order], values[order]) for (A, values), order in zip(past, rows, strict=True)]
+            order = rng.permutation(len(X))
+            after = _believed(shuffled, X[order], losses[order], points)
+        else:
+            scaled = _believed([(A, 250 * values - 40) for A, values in past], X, 250 * losses - 40, points)
+            after = (scaled[0], (scaled[1] + 40) / 250)
+        assert after[0] == pytest.approx(before[0], abs=0.01)
+        np.testing.assert_allclose(after[1], before[1], atol=0.01 * np.std(losses))
+
+
+def _believed(past, X, losses, points):
+    """The weight of the history and the quantiles of the loss at each point."""
+    history = _learned([(number, A, values) for number, (A, values) in enumerate(past)])
+    models = mixture(
+        X,
+        losses,
+        NUMBERS,
+        np.random.default_rng(0),
+        pending=X[:0],
+        history=history.history,
+        shares=history.shares,
+    )
+    return models.history_weight, np.array([models.quantiles(point, (0.05, 0.5, 0.95)) for point in points])
 
 
 def test_four_portfolio_points_beat_four_random_ones():
