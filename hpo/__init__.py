@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from hpo.errors import HpoError as HpoError
     from hpo.runner import tune as tune
     from hpo.sampler import HistorySampler as HistorySampler
+    from hpo.stopping import StopWhenDone as StopWhenDone
     from storage.errors import StorageError as StorageError
     from storage.optuna_storage import HistoryStorage as HistoryStorage
 
-__all__ = ["HistorySampler", "HistoryStorage", "HpoError", "StorageError", "tune"]
+__all__ = ["HistorySampler", "HistoryStorage", "HpoError", "StopWhenDone", "StorageError", "tune"]
 
 _HOMES = {
     "HistorySampler": "hpo.sampler",
     "HistoryStorage": "storage.optuna_storage",
     "HpoError": "hpo.errors",
+    "StopWhenDone": "hpo.stopping",
     "StorageError": "storage.errors",
     "tune": "hpo.runner",
 }

@@ -56,6 +56,9 @@ budget:
 
 pruner: median            # or none; with options: {name: median, startup_trials: 5, warmup_epochs: 2}
 
+stop: none                # before the budget is spent: auto (what is left to gain is below the noise), gain=0.002 (of
+                          # the metric), or by price: {rule: cost, price_per_hour: 2.5, worth: 4000} (of 1.0 of it)
+
 seeds:
   tuner: 0
   training: 0

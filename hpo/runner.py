@@ -25,7 +25,8 @@ from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this
 from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
-from hpo.spec import Component, Pruner, StudySpec, load_spec, parse_spec
+from hpo.spec import Component, Pruner, Stop, StudySpec, load_spec, parse_spec
+from hpo.stopping import Stopper
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.optuna_storage import HistoryStorage
@@ -76,6 +77,7 @@ def tune(
     runs: str | Path | None = None,
     trials: int | None = None,
     jobs: int = 1,
+    stop: str | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> optuna.Study:
@@ -83,22 +85,24 @@ def tune(
 
     study: a study file, or its content as a mapping. storage: SQLAlchemy URL of the history. mlflow: tracking URI, or
     `none`. runs: folder for checkpoints and outputs. trials: overrides the budget's. jobs: trials side by side.
-    resume: go on with a study of that name.
+    stop: overrides the file's: `none`, `auto`, `gain=0.002`, `cost`. resume: go on with a study of that name.
     Raises SpecError, StudyExistsError, DirectionError, StudyFailedError, StorageError or TrainerError.
     """
-    spec, folder = _resolve_study(study, trials)
+    spec, folder = _resolve_study(study, trials, stop)
     runner = StudyRunner(
         spec, folder=folder, storage=storage, mlflow=mlflow, runs=runs, jobs=jobs, watcher=watcher or Watcher()
     )
     return runner.run(resume=resume)
 
 
-def _resolve_study(study: StudySpec | Mapping[str, Any] | str | Path, trials: int | None) -> tuple[StudySpec, Path]:
+def _resolve_study(
+    study: StudySpec | Mapping[str, Any] | str | Path, trials: int | None, stop: str | None
+) -> tuple[StudySpec, Path]:
     if isinstance(study, StudySpec):
         return study, Path.cwd()
     if isinstance(study, Mapping):
-        return parse_spec(study, trials=trials), Path.cwd()
-    return load_spec(Path(study), trials=trials), Path(study).resolve().parent
+        return parse_spec(study, trials=trials, stop=stop), Path.cwd()
+    return load_spec(Path(study), trials=trials, stop=stop), Path(study).resolve().parent
 
 
 @dataclass
@@ -254,6 +258,13 @@ class StudyRunner:
     def _spend_budget(self, interrupts: Interrupts) -> None:
         self._started = time.monotonic()
         self._spent_before = float(self._study.user_attrs.get(SECONDS_SPENT, 0.0))
+        self._stopper = Stopper(
+            self._study,
+            self._spec.stop if self._plan is None else Stop(rule="none"),
+            trials_left=self._trials_left,
+            metric=self._spec.task.metric,
+            notice=self._watcher.notice,
+        )
         try:
             self._tell_progress()
             while self._start_trials() or self._running or self._outage.is_on:
@@ -280,7 +291,7 @@ class StudyRunner:
         most = self._spec.budget.trials if self._plan is None else self._plan.extend(self._study)
         for running in [running for running in self._running.values() if not running.is_launched]:
             self._launch(running)  # the history went away while it was
-        while len(self._running) < self._jobs and not self._is_out_of_time():
+        while len(self._running) < self._jobs and not self._is_out_of_time() and not self._stopper.is_done():
             claim = studies.claim_trial(
                 self._store,
                 self._study_id,
@@ -438,6 +449,15 @@ class StudyRunner:
     def _is_out_of_time(self) -> bool:
         hours = self._spec.budget.hours
         return hours is not None and self._seconds_spent() >= hours * 3600
+
+    def _trials_left(self, finished: int) -> int:
+        """That the budget allows after so many; its hours as at the pace so far."""
+        budget, bounds = self._spec.budget, []
+        if budget.trials is not None:
+            bounds.append(budget.trials - finished)
+        if budget.hours is not None and finished:
+            bounds.append(int((budget.hours * 3600 / self._seconds_spent() - 1.0) * finished))
+        return max(0, min(bounds)) if bounds else 0
 
     def _note_seconds_spent(self) -> None:
         self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())

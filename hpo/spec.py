@@ -209,6 +209,44 @@ class Pruner(_Section):
     warmup_epochs: int = Field(default=0, ge=0)  # epochs before a trial may be pruned
 
 
+class Stop(_Section):
+    """When a study ends before its budget is spent, because what is left to gain is not worth it."""
+
+    rule: Literal["none", "auto", "gain", "cost"]
+    gain: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in the metric's units
+    price_per_hour: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # of training, one trial at a time
+    worth: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # of one unit of the metric, in that money
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_short(cls, value: Any) -> Any:
+        """`auto`, `gain=0.002`, or a mapping whose keys tell the rule."""
+        if value is False:  # YAML's `off`
+            return {"rule": "none"}
+        if isinstance(value, str):
+            rule, separator, gain = value.partition("=")
+            return {"rule": rule.strip(), "gain": gain.strip()} if separator else {"rule": value}
+        if isinstance(value, Mapping) and "rule" not in value:
+            if "gain" in value:
+                return {"rule": "gain", **value}
+            if "price_per_hour" in value or "worth" in value:
+                return {"rule": "cost", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.rule == "gain") != (self.gain is not None):
+            raise ValueError("a gain goes with the rule `gain`, as in `stop: gain=0.002` (in the metric's units)")
+        if (self.price_per_hour is None) != (self.worth is None):
+            raise ValueError(
+                "`price_per_hour` (of training) and `worth` (of 1.0 of the metric, in the same money) go together: "
+                "`stop: {rule: cost, price_per_hour: 2.5, worth: 4000}`"
+            )
+        if self.price_per_hour is not None and self.rule != "cost":
+            raise ValueError("`price_per_hour` and `worth` go with the rule `cost`")
+        return self
+
+
 class Seeds(_Section):
     """Where randomness starts: the same seeds and history give the same study."""
 
@@ -225,6 +263,7 @@ class StudySpec(_Section):
     space: dict[str, Parameter] = Field(min_length=1)
     budget: Budget
     pruner: Pruner = Pruner()
+    stop: Stop = Stop(rule="none")
     seeds: Seeds = Seeds()
 
     @field_validator("pruner", mode="before")
@@ -255,7 +294,7 @@ def is_import_path(text: str) -> bool:
 
 
 def load_spec(path: Path, **overrides: Any) -> StudySpec:
-    """Read and check a study file. `overrides`: `trials`, `study`; None leaves what the file says.
+    """Read and check a study file. `overrides`: `trials`, `study`, `stop`; None leaves what the file says.
 
     Raises SpecError whose message has one line per problem: the file, the line, the key, and what would be right.
     """
@@ -272,9 +311,10 @@ def parse_spec(
     lines: Mapping[Path_, int] | None = None,
     trials: int | None = None,
     study: str | None = None,
+    stop: str | None = None,
 ) -> StudySpec:
     """Check the content of a study file, given as plain data. Raises SpecError as `load_spec` does."""
-    filled = _with_defaults(dict(content), trials=trials, study=study)
+    filled = _with_defaults(dict(content), trials=trials, study=study, stop=stop)
     try:
         return StudySpec.model_validate(filled)
     except ValidationError as error:
@@ -285,11 +325,16 @@ def parse_spec(
         raise SpecError(f"{source}: trainer.recipe: {error}") from error
 
 
-def _with_defaults(content: dict[str, Any], *, trials: int | None, study: str | None) -> dict[str, Any]:
+def _with_defaults(
+    content: dict[str, Any], *, trials: int | None, study: str | None, stop: str | None
+) -> dict[str, Any]:
     """What the command line overrides, what the recipe brings, and the study's name from its task."""
     if trials is not None:
         budget = content.get("budget")
         content["budget"] = {**(budget if isinstance(budget, Mapping) else {}), "trials": trials}
+    if stop is not None:
+        priced = stop == "cost" and isinstance(content.get("stop"), Mapping) and "gain" not in content["stop"]
+        content["stop"] = {**content["stop"], "rule": "cost"} if priced else stop  # what the file says of money stays
     task, trainer = content.get("task"), content.get("trainer")
     if isinstance(trainer, Mapping) and isinstance(trainer.get("recipe"), str):
         recipe, variant = _recipe(trainer["recipe"])
@@ -392,6 +437,7 @@ _KEYS: dict[str, type[BaseModel]] = {
     "trainer": Trainer,
     "budget": Budget,
     "pruner": Pruner,
+    "stop": Stop,
     "seeds": Seeds,
     "trainer.model": Component,
     "trainer.data": Component,
@@ -419,5 +465,6 @@ def _example(path: Path_) -> str:
         "trainer.max_epochs": "; e.g. max_epochs: 10",
         "space": " (the hyperparameters; e.g. `lr: {type: float, low: 1e-5, high: 0.1, log: true}`)",
         "budget": "; e.g. `budget: {trials: 30}`",
+        "stop.rule": "; none, auto, gain or cost",
     }
     return examples.get(".".join(map(str, path)), "")

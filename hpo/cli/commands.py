@@ -74,6 +74,7 @@ def recipes(json: Json = False) -> None:
 
 @app.command(
     epilog="Examples: hpo tune study.yaml --jobs 2 | hpo tune study.yaml --trials 50 --resume | "
+    "hpo tune study.yaml --stop gain=0.002 | "
     "hpo tune study.yaml --storage postgresql://tuner@db/history --mlflow http://mlflow:5000"
 )
 def tune(
@@ -81,6 +82,14 @@ def tune(
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; overrides the file's budget.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials side by side.")] = 1,
     study: Annotated[str | None, typer.Option(help="Name of the study; overrides the file's.")] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option(
+            help="End before the budget when what is left to gain is below the noise (auto), below so much of the "
+            "metric (gain=0.002) or not worth its price (cost); overrides the file's.",
+            metavar="auto|gain=G|cost|none",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that is there.")] = False,
     storage: Storage = None,
     mlflow: Mlflow = None,
@@ -98,6 +107,7 @@ def tune(
         trials=trials,
         jobs=jobs,
         name=study,
+        stop=stop,
         resume=resume,
         storage=storage,
         mlflow=mlflow,
@@ -121,11 +131,13 @@ def show_study(
 ) -> None:
     """Show one study: its best trial, its trials, and the curve of the incumbent."""
     from hpo.cli import show
+    from hpo.stopping import stopped_reason
     from storage import history
 
     store = existing_store(storage)
     summary = history.get_study(store, study)
-    show.study(summary, history.list_trials(store, summary.study_id), as_json=json)
+    trials = history.list_trials(store, summary.study_id)
+    show.study(summary, trials, stopped=stopped_reason(store, summary.study_id), as_json=json)
 
 
 @app.command(epilog="Examples: hpo stats digits_mlp/all | hpo stats val_loss-1a2b3c4d --json")

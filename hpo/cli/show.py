@@ -20,6 +20,7 @@ from hpo.cli.text import escape
 
 if TYPE_CHECKING:
     from hpo.statistics.effects import RangeEffect
+    from hpo.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
     from storage.schema import SchemaState
     from trainers.recipes import Recipe
@@ -161,7 +162,9 @@ def _counts(summary: StudySummary) -> str:
     return f"{summary.trials} ({', '.join(rest)})" if rest else str(summary.trials)
 
 
-def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool) -> None:
+def study(
+    summary: StudySummary, trials: Sequence[TrialRecord], *, stopped: Stopped | None = None, as_json: bool
+) -> None:
     """`hpo show`."""
     if as_json:
         best = best_trial(summary, trials)
@@ -170,6 +173,7 @@ def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool
             | {
                 "best": None if best is None else _trial_fields(best),
                 "incumbent": _incumbents(trials, summary.directions),
+                "stopped": None if stopped is None else vars_of(stopped),
                 "all_trials": [_trial_fields(trial) for trial in trials],
             }
         )
@@ -179,6 +183,9 @@ def study(summary: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool
     if summary.task:
         console.print(f"task {escape(summary.task or '-')}, family {escape(summary.family)}")
     _print_best(console, summary, trials)
+    if stopped is not None:
+        went_on = sum(trial.state.is_finished() for trial in trials) > stopped.finished
+        console.print(escape(stopped.reason + ("; it went on later" if went_on else "")), soft_wrap=True)
     incumbents = [value for value in _incumbents(trials, summary.directions) if value is not None]
     if len(incumbents) > 1:
         console.print(f"\nincumbent {escape(summary.metric or 'value')} after each finished trial")

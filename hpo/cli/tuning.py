@@ -20,6 +20,7 @@ from hpo.errors import StudyFailedError
 from hpo.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
 from hpo.spec import load_spec
+from hpo.stopping import stopped_reason
 from storage import history
 from storage.schema import open_store
 
@@ -30,6 +31,7 @@ def tune_with_progress(
     trials: int | None,
     jobs: int,
     name: str | None,
+    stop: str | None,
     resume: bool,
     storage: str | None,
     mlflow: str | None,
@@ -37,7 +39,7 @@ def tune_with_progress(
     as_json: bool,
 ) -> None:
     """Run the study of a file; progress on standard error, the result on standard output."""
-    spec = load_spec(study_file, trials=trials, study=name)
+    spec = load_spec(study_file, trials=trials, study=name, stop=stop)
     console = Console(stderr=True, highlight=False)
     console.print(
         f"study [bold]{escape(spec.study)}[/]: {spec.task.direction} {escape(spec.task.metric)} "
@@ -55,7 +57,8 @@ def tune_with_progress(
                 watcher=Watcher(progress=display.show, notice=display.say),
             ).run(resume=resume)
     except KeyboardInterrupt:
-        options = {"study": name, "trials": trials, "jobs": jobs, "storage": storage, "mlflow": mlflow, "runs": runs}
+        places = {"storage": storage, "mlflow": mlflow, "runs": runs}
+        options = {"study": name, "trials": trials, "jobs": jobs, "stop": stop, **places}
         command = _resume_command(study_file, options)
         console.print(f"interrupted; nothing is lost. Go on with: {escape(command)}", soft_wrap=True)
         raise
@@ -81,7 +84,7 @@ def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
             f"study {name!r} has ended without one trial that succeeded; `hpo show {shlex.quote(name)}` says why"
         )
     if as_json:
-        show.study(summary, trials, as_json=True)
+        show.study(summary, trials, stopped=stopped_reason(store, summary.study_id), as_json=True)
         return
     metric = summary.metric or "value"
     print(f"best {metric} = {show.number(best.value)} in trial {best.number}: {show.params_text(best.params)}")

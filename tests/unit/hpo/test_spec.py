@@ -25,6 +25,12 @@ space:
   optimizer: {type: categorical, choices: [sgd, adam]}
 budget: {trials: 12}
 """
+CONTENT = {
+    "task": {"name": "moons", "metric": "val_loss", "direction": "minimize"},
+    "trainer": {"model": "my_models.Net", "max_epochs": 3},
+    "space": {"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}},
+    "budget": {"trials": 12},
+}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -153,3 +159,43 @@ def test_what_init_writes_is_valid(tmp_path: Path, options: dict[str, Any]) -> N
     write_study_file(path, force=False, **options)
     spec = load_spec(path)
     assert spec.budget.trials == 30
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("auto", {"rule": "auto"}),
+        ("gain=0.002", {"rule": "gain", "gain": 0.002}),
+        ({"gain": 0.002}, {"rule": "gain", "gain": 0.002}),
+        ("cost", {"rule": "cost"}),
+        ({"price_per_hour": 2, "worth": 4000}, {"rule": "cost", "price_per_hour": 2.0, "worth": 4000.0}),
+        (False, None),
+        ("none", None),
+    ],
+)
+def test_when_to_stop_is_said_in_short_or_in_full(written, meant):
+    assert parse_spec({**CONTENT, "stop": written}).model_dump(exclude_defaults=True).get("stop") == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("gane=1", "stop.rule: 'gane' is not one of"),
+        ("gain", "as in `stop: gain=0.002`"),
+        ("gain=0", "stop.gain"),
+        ({"price_per_hour": 2}, "go together"),
+        ({"rule": "auto", "gain": 1}, "a gain goes with the rule `gain`"),
+        ({"rule": "auto", "price_per_hour": 1, "worth": 1}, "go with the rule `cost`"),
+        ({}, "none, auto, gain or cost"),
+    ],
+)
+def test_a_stop_that_makes_no_sense_is_refused(written, said):
+    with pytest.raises(SpecError, match=said):
+        parse_spec({**CONTENT, "stop": written})
+
+
+def test_the_command_line_keeps_the_prices_of_the_file():
+    priced = {**CONTENT, "stop": {"price_per_hour": 2, "worth": 4000}}
+    assert parse_spec(priced, stop="cost").stop.worth == 4000
+    assert parse_spec(priced, stop="none").stop.rule == "none"
+    assert parse_spec(CONTENT, stop="gain=0.1").stop.gain == 0.1

@@ -1,0 +1,110 @@
+r"""How much can still be gained in the trials that are left? By what was predicted of trials, and what came of it.
+
+Before each trial the tuner says between what its loss will lie. So for every gain g it has claimed a probability
+$c_i(g)$ that trial i beats the incumbent of its time by more, and afterwards it is known whether it did. Such successes
+come less often than claimed, for a tuner tries what looks best, and so what it overrates (Smith and Winkler, The
+Optimizer's Curse, Management Science 2006). Let them be a Poisson process that runs at a share $\kappa$ of what is
+claimed, $\kappa \sim Gamma(a, b)$: after s successes in claims that add up to C,
+
+    $\kappa \sim Gamma(a + s, b + C)$,
+    $P(\text{gain left} > g) = 1 - (\frac{b + C}{b + C + r \bar c(g)})^{a + s}$,
+
+with r trials left and $\bar c$ the mean of the latest claims. The expected gain is the integral over g; the quantile is
+where the probability falls to 5%.
+
+Notation: c trials with a prediction, g gains. Losses: smaller is better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from hpo.arrays import Array
+
+SUCCESSES, CLAIMED = (
+    0.5,
+    12.0,
+)  # a, b: measured on studies of 134 recorded tasks, where late claims came true by a sixth
+YOUNG = 8  # trials of a study whose claims do not count: they came true by two thirds, and say nothing of later ones
+LATEST = 2  # claims that stand for those to come: one made with history and one without
+LEFT = 0.05  # probability that more is left than the quantile
+INTERVAL = 0.9  # of the predictions
+GRID = 200  # gains that are looked at
+FARTHEST = 6.0  # standard deviations below what is predicted, beyond which nothing is claimed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """What was predicted of trials, in their order, and how they came out."""
+
+    numbers: Array  # (c,) how many trials of the study went before
+    predicted: Array  # (c,) median of the loss
+    low: Array  # (c,) the lower end of its 90% interval, < predicted
+    incumbents: Array  # (c,) the least loss before
+    losses: Array  # (c,) as they came out, infinite where a trial was cut short for it
+
+    def claims(self, gains: Array) -> Array:
+        """The probability that each trial gains more, shape (c, g)."""
+        deviations = (self.predicted - self.low) / -ndtri((1.0 - INTERVAL) / 2.0)
+        goals = self.incumbents[:, None] - gains
+        claimed: Array = ndtr((goals - self.predicted[:, None]) / deviations[:, None])
+        return claimed
+
+    def successes(self, gains: Array) -> Array:
+        """Which trials did gain more, shape (c, g), as 0 and 1."""
+        return ((self.incumbents - self.losses)[:, None] > gains).astype(np.float64)
+
+    def until(self, number: int) -> Record:
+        """As it was when so many trials had been proposed."""
+        rows = self.numbers < number
+        return Record(
+            numbers=self.numbers[rows],
+            predicted=self.predicted[rows],
+            low=self.low[rows],
+            incumbents=self.incumbents[rows],
+            losses=self.losses[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemainingGain:
+    """What may still be gained."""
+
+    expected: float
+    quantile: float  # that it exceeds with probability `LEFT`
+    next_trial: float  # expected of one more trial
+
+
+def remaining_gain(record: Record, trials: int) -> RemainingGain | None:
+    """What so many more trials may gain; None where too little was predicted to say."""
+    if len(record.predicted) < LATEST:
+        return None
+    gains = _gains(record)
+    left = probability_left(record, trials, gains)
+    below = np.flatnonzero(left <= LEFT)
+    return RemainingGain(
+        expected=float(np.trapezoid(left, gains)),
+        quantile=float(gains[below[0]] if len(below) else gains[-1]),
+        next_trial=float(np.trapezoid(probability_left(record, 1, gains), gains)),
+    )
+
+
+def probability_left(record: Record, trials: int, gains: Array) -> Array:
+    """The probability that so many more trials gain more than each of the gains, ascending: (g,), never rising."""
+    claims, mature = record.claims(gains), record.numbers >= YOUNG
+    shape = SUCCESSES + record.successes(gains)[mature].sum(axis=0)
+    rate = CLAIMED + claims[mature].sum(axis=0)
+    coming = trials * claims[-LATEST:].mean(axis=0)
+    return np.minimum.accumulate(1.0 - (rate / (rate + coming)) ** shape)
+
+
+def _gains(record: Record) -> Array:
+    """Gains from nothing to more than can be hoped for, closest together where they are small."""
+    latest = slice(-LATEST, None)
+    incumbents, predicted, low = record.incumbents[latest], record.predicted[latest], record.low[latest]
+    most = float((incumbents - predicted + FARTHEST * (predicted - low)).max())
+    largest = max(most, float((record.predicted - record.low).max()) * np.finfo(float).eps)
+    return largest * np.linspace(0.0, 1.0, GRID) ** 2
