@@ -12,21 +12,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo.comparisons import compare as compare
     from hpo.errors import HpoError as HpoError
+    from hpo.replicating import replicate as replicate
+    from hpo.pruner import HistoryPruner as HistoryPruner
     from hpo.runner import tune as tune
     from hpo.sampler import HistorySampler as HistorySampler
     from hpo.stopping import StopWhenDone as StopWhenDone
+    from hpo.winner import best as best
     from storage.errors import StorageError as StorageError
     from storage.optuna_storage import HistoryStorage as HistoryStorage
 
-__all__ = ["HistorySampler", "HistoryStorage", "HpoError", "StopWhenDone", "StorageError", "tune"]
+__all__ = [
+    "HistorySampler",
+    "HistoryStorage",
+    "HpoError",
+    "StopWhenDone",
+    "StorageError",
+    "best",
+    "compare",
+    "replicate",
+    "tune",
+]
 
 _HOMES = {
+    "HistoryPruner": "hpo.pruner",
     "HistorySampler": "hpo.sampler",
     "HistoryStorage": "storage.optuna_storage",
     "HpoError": "hpo.errors",
     "StopWhenDone": "hpo.stopping",
     "StorageError": "storage.errors",
+    "best": "hpo.winner",
+    "compare": "hpo.comparisons",
+    "replicate": "hpo.replicating",
     "tune": "hpo.runner",
 }
 

@@ -92,6 +92,6 @@ def _studies(count: int) -> str:
     return "one past study" if count == 1 else f"{count} past studies"
 
 
-def occasion_of(trial: TrialRecord) -> object:
+def occasion_of(trial: TrialRecord) -> tuple[str, int | float | None]:
     """What makes another run of a configuration a repetition and no new evidence: its seed, else its very value."""
     return ("seed", trial.seed) if trial.seed is not None else ("value", trial.value)

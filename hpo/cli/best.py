@@ -114,7 +114,7 @@ def _describe(progress: Progress) -> str:
         parts.append(f"{progress.failed} failed")
     if progress.running:
         parts.append(f"{progress.running} running")
-    return ", ".join(parts) or "the first replicates are training"
+    return ", ".join(parts) or ("training" if progress.finished else "the first replicates are training")
 
 
 # What is printed ------------------------------------------------------------------------------------------------------

@@ -223,6 +223,34 @@ def best(
 
 
 @app.command(
+    epilog="Examples: hpo compare digits/new digits/old | hpo compare 'new/*' 'old/*' --figure new.png | "
+    "hpo compare digits_mlp/all#3 digits_mlp/all#7 | hpo compare new tpe random --json"
+)
+def compare(
+    sides: Annotated[
+        list[str],
+        typer.Argument(
+            help="Studies, patterns of their names, or trials; the first against each other.", metavar="A B …"
+        ),
+    ],
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the pairs with the interval (PNG, SVG, PDF).", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the drawing.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Is one study better than another, or one trial (STUDY#TRIAL) than another, and is that enough to say so?
+
+    Studies are compared by their incumbents after equally many trials, in pairs of the same task and seed; trials by
+    their replicates (`hpo best STUDY --replicates K`), in pairs of the same seed.
+    """
+    from hpo.cli.compare import compare_and_draw
+
+    compare_and_draw(existing_store(storage), sides, figure=figure, force=force, as_json=json)
+
+
+@app.command(
     epilog="Examples: hpo advise digits_mlp/all | hpo advise val_loss-1a2b3c4d --plot advice.png | "
     "hpo advise val_loss-1a2b3c4d --together --write study.yaml --force"
 )

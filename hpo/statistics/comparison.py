@@ -23,7 +23,8 @@ from scipy.special import ndtri
 from hpo.arrays import Array
 
 LEVEL, POWER = 0.95, 0.8
-FEWEST = 3  # pairs, below which nothing is claimed
+FEWEST = 3  # pairs, below which there is no interval
+FEWEST_FOR_A_CLAIM = 5  # pairs: Student's t of fewer rests on nothing but the normal distribution (heuristic)
 FEWEST_FOR_RANKS = 6  # pairs: the smallest number with which Wilcoxon's test reaches p < .05 on both sides
 EXACT_PAIRS = 13  # up to here all 2^n sign changes are looked at
 RANK_EFFICIENCY = 0.955  # of Wilcoxon's test against Student's where differences are normal (3 / pi)
@@ -43,7 +44,7 @@ class Comparison:
     test: str
     p: float | None
     superiority: float | None  # P(a better than b) + P(tie) / 2, of a pair
-    is_enough: bool  # whether the interval excludes no difference
+    is_enough: bool  # whether there are pairs enough, and interval and test exclude no difference
     needed: int | None  # pairs that would probably be enough for an effect of this size; None: unknown or too many
 
 
@@ -75,7 +76,8 @@ def compare_pairs(a: Array, b: Array) -> Comparison:
     else:
         effect, interval = hodges_lehmann(d)
         name, test, p = "Hodges-Lehmann", *signed_rank_test(d)
-    is_enough = interval is not None and not interval[0] <= 0.0 <= interval[1] and p < 1.0 - LEVEL
+    excludes_zero = interval is not None and not interval[0] <= 0.0 <= interval[1]
+    is_enough = n >= FEWEST_FOR_A_CLAIM and excludes_zero and p < 1.0 - LEVEL
     return Comparison(
         n=n,
         is_paired=True,
@@ -157,7 +159,7 @@ def _needed(effect: float, variance: float, n: int) -> int | None:
         return None
     z = float(ndtri((1.0 + LEVEL) / 2.0) + ndtri(POWER))
     needed = int(np.ceil(z**2 * variance / effect**2 / RANK_EFFICIENCY)) + 1
-    return None if needed > MOST_NEEDED else max(needed, n + 1, FEWEST_FOR_RANKS)
+    return None if needed > MOST_NEEDED else max(needed, n + 1, FEWEST_FOR_A_CLAIM)
 
 
 def _nothing(n: int, *, is_paired: bool, effect: float | None, superiority: float | None) -> Comparison:
