@@ -26,6 +26,8 @@ MOST_GRID_POINTS = 100_000  # an integer with more values is treated as continuo
 RESTING_NUMBER = 0.5  # an inactive number rests at the middle of its range
 RESTING_CHOICE = -1.0  # an inactive choice is a choice of its own
 
+_ABSENT = object()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
@@ -61,7 +63,7 @@ class Encoding:
     def raw(self, configurations: Sequence[Configuration]) -> Array:
         """Configurations as points in absolute place, shape (n, d): not clipped, NaN where a parameter is absent."""
         columns = [
-            [encode_value(distribution, params[name]) if name in params else np.nan for params in configurations]
+            _encoded(distribution, [params.get(name, _ABSENT) for params in configurations])
             for name, distribution in self.space.distributions.items()
         ]
         return np.array(columns, dtype=np.float64).reshape(len(columns), len(configurations)).T
@@ -130,14 +132,25 @@ class Encoding:
 
 def encode_value(distribution: BaseDistribution, value: Any) -> float:
     """The coordinate of a value: its place in the range, or the index of its choice (NaN where that is not there)."""
+    return float(_encoded(distribution, [value])[0])
+
+
+def _encoded(distribution: BaseDistribution, values: Sequence[Any]) -> Array:
+    """The coordinates of values (n), NaN where one is absent: shape (n,)."""
     if isinstance(distribution, CategoricalDistribution):
-        try:
-            return float(distribution.to_internal_repr(value))
-        except ValueError:
-            return float("nan")
+        return np.array([_place(distribution, value) for value in values], dtype=np.float64)
     numeric = _numeric(distribution)
     low, high = _edges(numeric)
-    return float((_scaled(numeric, float(value)) - low) / (high - low))
+    numbers = np.array([np.nan if value is _ABSENT else float(value) for value in values], dtype=np.float64)
+    coordinates: Array = (_scaled(numeric, numbers) - low) / (high - low)
+    return coordinates
+
+
+def _place(distribution: CategoricalDistribution, choice: Any) -> float:
+    try:
+        return float(distribution.to_internal_repr(choice))
+    except ValueError:
+        return float("nan")
 
 
 def decode_value(distribution: BaseDistribution, coordinate: float) -> Any:

@@ -22,7 +22,7 @@ from hpo.gaussian_process import Kernel
 from hpo.past import Past, learn, often
 from hpo.priors.beliefs import Shares
 from hpo.priors.history import History
-from hpo.priors.portfolio import Pick
+from hpo.priors.portfolio import PastTask, Pick
 from storage.learned import Learned, Losses
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def learned_past(
     since: what had gone away from the history when the studies were read.
     """
     subject = _digest([repr((VERSION, encoding.space)).encode(), _bytes_of(candidates)])
-    prints = [_fingerprint(study) for study in studies]
-    watermark = _digest(prints)
+    prints = [_fingerprint(study.task.X, study.task.y) for study in studies]
+    watermark = _digest([*prints, *(_fingerprint(study.landmarks, _beside(study.task)) for study in studies)])
     kept = storage.recall(subject)
     if kept is not None and kept.watermark == watermark:
         return _unpacked(kept.payload, studies, prints, encoding, candidates)
@@ -56,11 +56,13 @@ def learned_past(
     return past
 
 
-def _fingerprint(study: PastStudy) -> bytes:
-    task, scale = study.task, study.task.scale
-    numbers = np.array([task.weight, scale.centre, scale.spread, scale.mean, scale.deviation])
-    parts = [_bytes_of(array) for array in (task.X, task.y, study.landmarks, numbers)]
-    return sha256(b"".join(parts)).digest()
+def _fingerprint(*arrays: Array) -> bytes:
+    return sha256(b"".join(map(_bytes_of, arrays))).digest()
+
+
+def _beside(task: PastTask) -> Array:
+    """What a task is beside its runs."""
+    return np.array([task.weight, task.scale.centre, task.scale.spread, task.scale.mean, task.scale.deviation])
 
 
 def _bytes_of(array: Array | None) -> bytes:
