@@ -107,7 +107,7 @@ def look_back(
     mapping: from the study's space to the current one. The study weighs by the square of the share of current
     parameters that it knows.
     """
-    sign = _sign(StudyDirection[study.directions[0].upper()])
+    sign = _sign(StudyDirection[study.direction.upper()])
     translated = [mapping.translate(study.params(row)) for row in range(min(most_trials, len(study.values)))]
     said = [row for row, params in enumerate(translated) if params]
     if not said:

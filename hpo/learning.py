@@ -38,13 +38,15 @@ def learned_past(
     encoding: Encoding,
     candidates: Array | None,
     *,
+    aim: str,
     since: Losses,
 ) -> Past:
     """As `hpo.past.learn`, from what is kept where that is possible; keeps what it had to learn.
 
+    aim: what is to be improved; of each aim in each space the latest is kept.
     since: what had gone away from the history when the studies were read.
     """
-    subject = _digest([repr((VERSION, encoding.space)).encode(), _bytes_of(candidates)])
+    subject = _digest([repr((VERSION, aim, encoding.space)).encode(), _bytes_of(candidates)])
     prints = [_fingerprint(study.task.X, study.task.y) for study in studies]
     watermark = _digest([*prints, *(_fingerprint(study.landmarks, _beside(study.task)) for study in studies)])
     kept = storage.recall(subject)

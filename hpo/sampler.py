@@ -60,7 +60,6 @@ class Related:
 
     study: StudySample
     mapping: SpaceMapping  # from its space to the present one
-    metric: str | None
     known: int  # how many of the parameters that are asked for
 
 
@@ -72,8 +71,9 @@ class HistorySampler(BaseSampler):
     constraints_func: numbers of a finished trial that must be at most 0, as for Optuna's other samplers.
 
     Hopes of a declared space (`likely`) count as a prior that fades with the trials. With several objectives it is the
-    expected gain of hypervolume that counts; the past of each is that of its metric: name them with
-    `Study.set_metric_names` as past tasks and imported runs have them.
+    expected gain of hypervolume that counts; the past of each is that of its metric, in studies of one objective or of
+    several: name them with `Study.set_metric_names` as past tasks and imported runs have them. Where no study names
+    them, those with the same directions are the same.
     """
 
     def __init__(
@@ -218,18 +218,17 @@ class HistorySampler(BaseSampler):
         *,
         objective: int = 0,
     ) -> Past | None:
-        """The past of the parameters `names`, the same for everyone who asks; None without history.
-
-        Of several objectives only those whose metric has a name have a past: studies of that metric alone.
-        """
+        """The past of the parameters `names` for one objective, the same for everyone who asks; None without one."""
         since = self._history.losses()
-        related = self._related(study, encoding.space, names)
-        metric = _metric(study, objective)
-        if len(study.directions) > 1:
-            related = [each for each in related if metric is not None and each.metric == metric]
-        usable, ignored = _usable(related, study.directions[objective].name.lower(), metric)
+        directions, metric = [direction.name.lower() for direction in study.directions], _metric(study, objective)
+        related = [
+            each
+            for each in self._related(study, encoding.space, names)
+            if _speaks_of(each.study, metric, objective, directions)
+        ]
+        usable, ignored = _usable(related, directions[objective], metric)
         listed = None if candidates is None else candidates.points
-        known = [(each.study.study_id, each.study.finished) for each in usable]
+        known = [(each.study.study_id, each.study.objective, each.study.finished) for each in usable]
         key = repr((encoding.space, known, ignored, None if listed is None else listed.tobytes()))
         if key in self._pasts:
             return self._pasts[key]
@@ -240,7 +239,7 @@ class HistorySampler(BaseSampler):
         studies = _past_studies(usable, encoding)
         if not studies:
             return None
-        past = learned_past(self._history, studies, encoding, listed, since=since)
+        past = learned_past(self._history, studies, encoding, listed, aim=repr((metric, objective)), since=since)
         past = replace(past, ignored=tuple(ignored))
         while len(self._pasts) >= PASTS_KEPT:
             self._pasts.pop(next(iter(self._pasts)), None)
@@ -251,7 +250,7 @@ class HistorySampler(BaseSampler):
         """The past studies that know one of the parameters, and how their space relates to this one; by id."""
         own = self._own_id(study)
         related = [
-            Related(study=sample, mapping=mapping, metric=family.metric, known=known)
+            Related(study=sample, mapping=mapping, known=known)
             for family in self._history.past_families()
             for mapping in [self._mapping(family, space)]
             if (known := len(_known(mapping).intersection(names)))
@@ -303,13 +302,27 @@ class HistorySampler(BaseSampler):
         return np.random.default_rng(None if self._seed is None else [self._seed, *stream])
 
 
+def _speaks_of(past: StudySample, metric: str | None, objective: int, directions: Sequence[str]) -> bool:
+    """Whether a past study, seen by one objective, may say something of an objective of this study.
+
+    Among several it is the name that says which is which; studies that name none have them in the same order. A study
+    of one objective learns from all others of one objective, for what is good for one metric is often good for another.
+    """
+    if metric is not None and past.metric == metric:
+        return True
+    if len(directions) == 1:
+        return len(past.directions) == 1
+    unnamed = metric is None and past.metric is None
+    return unnamed and past.directions == tuple(directions) and past.objective == objective
+
+
 def _usable(related: Sequence[Related], direction: str, metric: str | None) -> tuple[list[Related], list[str]]:
     """The past studies that can teach something, and sentences on those that cannot."""
     usable: list[Related] = []
     flat: list[str] = []
     against: list[str] = []
     for each in related:
-        if each.metric is not None and each.metric == metric and each.study.directions != (direction,):
+        if each.study.metric is not None and each.study.metric == metric and each.study.direction != direction:
             against.append(each.study.name)
         elif len(each.study.values) > 1 and np.ptp(each.study.values) == 0.0:
             flat.append(each.study.name)

@@ -107,12 +107,15 @@ class HistoryStorage(BaseStorage):
 
     @retried
     def past_families(self) -> list[Family]:
-        """The families that have finished trials of one objective."""
+        """The families that have finished trials."""
         return self._summaries.families(self.store)
 
     @retried
     def past_studies(self, family: Family) -> tuple[StudySample, ...]:
-        """The latest studies of a family, each with its best trials and some others; none that is in quarantine."""
+        """The latest studies of a family, each once for each objective, with its best trials and some others.
+
+        None that is in quarantine.
+        """
         return self._summaries.of(self.store, family).studies
 
     @retried

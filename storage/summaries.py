@@ -6,6 +6,7 @@ and brought up to date by reading the studies that have changed since, and no ot
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from sqlalchemy import Connection, bindparam, select
 
-from storage.arrays import TrialArrays, counted_values, read_arrays
+from storage.arrays import FINISHED, TrialArrays, counted_values, read_arrays
 from storage.database import Store, upsert
 from storage.distributions import DOUBLE, ParameterSets, distribution_of
 from storage.errors import StorageError
 from storage.families import Family, family_from
 from storage.locks import ForkSafeLock
-from storage.models import families, family_summaries, studies, study_changes
+from storage.models import families, family_summaries, studies, study_attributes, study_changes, trials
 
 LATEST_STUDIES = 128
 TRIALS_OF_A_STUDY = (96, 384)  # at least and at most, whatever the number of studies
@@ -28,21 +29,32 @@ TRIALS = 12288  # of all studies together, within those bounds
 CHANGES_WORTH_KEEPING = 8  # fewer changed studies are quickly read again (heuristic)
 QUANTILES = 128
 HEADER = struct.Struct("<I")
+VERSION = 2  # of how a summary is packed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudySample:
-    """Finished trials of a past study: k of them, the best and some others by turns; d parameters of the family."""
+    """Finished trials of a past study, seen by one of its objectives: k of them, the best and some others by turns.
+
+    d parameters of the family.
+    """
 
     study_id: int
     name: str
-    directions: tuple[str, ...]
+    directions: tuple[str, ...]  # of all its objectives
+    objective: int = 0  # the one it is seen by
+    metric: str | None = None  # what is measured by it, where that has a name
     names: tuple[str, ...]  # d
     distributions: tuple[BaseDistribution, ...]  # d
     finished: int  # trials in all
     values: NDArray[np.float64]  # (k,) that they count with: see `storage.arrays.counted_values`
     internal: NDArray[np.float64]  # (k, d) NaN where inactive
     quantiles: NDArray[np.float64]  # (q,) of the values of all trials, ascending: on what scale they are
+
+    @property
+    def direction(self) -> str:
+        """Of the objective: minimize or maximize."""
+        return self.directions[self.objective]
 
     def params(self, row: int) -> dict[str, Any]:
         """The active parameters of a trial, as the training code got them."""
@@ -58,7 +70,7 @@ class FamilySummary:
     """The latest studies of a family at one of its revisions."""
 
     family: Family
-    studies: tuple[StudySample, ...]  # by id
+    studies: tuple[StudySample, ...]  # by id, each as often as it has objectives
 
 
 class Summaries:
@@ -71,7 +83,7 @@ class Summaries:
         self._lock = ForkSafeLock()
 
     def families(self, store: Store) -> list[Family]:
-        """The families that have finished trials of one objective, as of now."""
+        """The families that have finished trials, as of now."""
         with store.read() as connection:
             rows = connection.execute(_REVISIONS).all()
             unknown = {row.id for row in rows} - self._families.keys()
@@ -116,9 +128,22 @@ class Summaries:
         most = int(np.clip(TRIALS // max(len(latest), 1), *TRIALS_OF_A_STUDY))
         wanted = [study_id for study_id in latest if study_id in names]
         arrays = read_arrays(connection, family, self._sets, wanted)
-        looks = [sample_study(family, names[study_id], arrays, rows) for study_id, rows in arrays.by_study.items()]
+        values = _values_by_objective(connection, family, arrays, wanted)
+        metrics = _metrics(connection, family, wanted)
+        looks = [
+            sample_study(
+                family,
+                names[study_id],
+                replace(arrays, values=values[:, objective]),
+                rows,
+                objective=objective,
+                metric=metrics[study_id][objective],
+            )
+            for study_id, rows in arrays.by_study.items()
+            for objective in range(len(family.directions))
+        ]
         fresh = [look for look in looks if look is not None]
-        everything = sorted([*fresh, *kept], key=lambda study: study.study_id)
+        everything = sorted([*fresh, *kept], key=lambda study: (study.study_id, study.objective))
         chosen = tuple(_first(study, most) for study in everything if study.study_id in set(latest))
         return FamilySummary(family=family, studies=chosen), len(wanted)
 
@@ -133,9 +158,46 @@ def _not_older_than_a_loss(known: FamilySummary | None, family: Family) -> Famil
     return known if known is not None and known.family.revision >= family.lost_at else None
 
 
-def sample_study(family: Family, name: str, arrays: TrialArrays, rows: NDArray[np.intp]) -> StudySample | None:
-    """The trials in an order of which every beginning is a fair sample: the best and a random other by turns."""
-    maximize = family.directions[0] == "maximize"
+def _values_by_objective(
+    connection: Connection, family: Family, arrays: TrialArrays, study_ids: Sequence[int]
+) -> NDArray[np.float64]:
+    """The values of all objectives of the trials, (n, o); NaN where there is none."""
+    values = np.full((len(arrays), len(family.directions)), np.nan)
+    values[:, 0] = arrays.values
+    if len(family.directions) > 1:
+        found = connection.execute(_MORE_VALUES, {"study_ids": list(study_ids)})
+        more = {(row.study_id, row.number): json.loads(row.more_values) for row in found}
+        for row, key in enumerate(zip(arrays.study_ids.tolist(), arrays.numbers.tolist(), strict=True)):
+            if len(more.get(key, ())) == len(family.directions) - 1:
+                values[row, 1:] = more[key]
+    return values
+
+
+def _metrics(connection: Connection, family: Family, study_ids: Sequence[int]) -> dict[int, list[str | None]]:
+    """What each study measures by each objective: as it says itself, or else its family."""
+    said = {row.study_id: json.loads(row.value) for row in connection.execute(_METRIC_NAMES, {"study_ids": study_ids})}
+    several = len(family.directions)
+    unsaid: list[str | None] = [family.metric] if several == 1 else [None] * several
+    return {
+        study_id: names if isinstance(names := said.get(study_id), list) and len(names) == several else unsaid
+        for study_id in study_ids
+    }
+
+
+def sample_study(
+    family: Family,
+    name: str,
+    arrays: TrialArrays,
+    rows: NDArray[np.intp],
+    *,
+    objective: int = 0,
+    metric: str | None = None,
+) -> StudySample | None:
+    """The trials in an order of which every beginning is a fair sample: the best and a random other by turns.
+
+    arrays: with the values of the objective.
+    """
+    maximize = family.directions[objective] == "maximize"
     values = counted_values(arrays.states[rows], arrays.values[rows], maximize=maximize)
     if np.isnan(values).all():
         return None
@@ -149,6 +211,8 @@ def sample_study(family: Family, name: str, arrays: TrialArrays, rows: NDArray[n
         study_id=int(arrays.study_ids[rows[0]]),
         name=name,
         directions=family.directions,
+        objective=objective,
+        metric=metric,
         names=arrays.names,
         distributions=arrays.distributions,
         finished=len(rows),
@@ -181,18 +245,25 @@ def _keep(store: Store, summary: FamilySummary) -> None:
 
 
 def _packed(summary: FamilySummary) -> bytes:
-    header = [[study.study_id, study.name, study.finished, len(study.values)] for study in summary.studies]
-    text = json.dumps(header).encode()
+    header = [
+        [study.study_id, study.name, study.objective, study.metric, study.finished, len(study.values)]
+        for study in summary.studies
+    ]
+    text = json.dumps({"version": VERSION, "studies": header}).encode()
     scales = [study.quantiles.astype(DOUBLE).tobytes() for study in summary.studies]
     trials = [np.column_stack([study.values, study.internal]).astype(DOUBLE).tobytes() for study in summary.studies]
     return b"".join([HEADER.pack(len(text)), text, *scales, *trials])
 
 
-def _unpacked(family: Family, revision: int, payload: bytes) -> FamilySummary:
+def _unpacked(family: Family, revision: int, payload: bytes) -> FamilySummary | None:
+    """None where another version of this program has packed it."""
     names = tuple(family.space)
     distributions = tuple(distribution_of(name, fields) for name, fields in family.space.items())
     (length,) = HEADER.unpack_from(payload)
-    header = json.loads(payload[HEADER.size : HEADER.size + length])
+    content = json.loads(payload[HEADER.size : HEADER.size + length])
+    if not isinstance(content, dict) or content["version"] != VERSION:
+        return None
+    header = content["studies"]
     doubles = np.frombuffer(payload, DOUBLE, offset=HEADER.size + length)
     scales = doubles[: len(header) * QUANTILES].reshape(-1, QUANTILES)
     block = doubles[len(header) * QUANTILES :].reshape(-1, 1 + len(names))
@@ -202,6 +273,8 @@ def _unpacked(family: Family, revision: int, payload: bytes) -> FamilySummary:
             study_id=study_id,
             name=name,
             directions=family.directions,
+            objective=objective,
+            metric=metric,
             names=names,
             distributions=distributions,
             finished=finished,
@@ -209,18 +282,28 @@ def _unpacked(family: Family, revision: int, payload: bytes) -> FamilySummary:
             internal=block[end - size : end, 1:],
             quantiles=scale,
         )
-        for (study_id, name, finished, size), end, scale in zip(header, ends, scales, strict=True)
+        for (study_id, name, objective, metric, finished, size), end, scale in zip(header, ends, scales, strict=True)
     ]
     return FamilySummary(family=replace(family, revision=revision), studies=tuple(samples))
 
 
 _REVISIONS = (
     select(families.c.id, families.c.revision, families.c.lost_at)
-    .where(families.c.revision > 0, families.c.directions.in_([json.dumps(["minimize"]), json.dumps(["maximize"])]))
+    .where(families.c.revision > 0)
     .order_by(families.c.id)
 )
 _STORED = select(family_summaries.c.revision, family_summaries.c.payload).where(
     family_summaries.c.family_id == bindparam("family_id")
+)
+_MORE_VALUES = select(trials.c.study_id, trials.c.number, trials.c.more_values).where(
+    trials.c.study_id.in_(bindparam("study_ids", expanding=True)),
+    trials.c.state.in_(FINISHED),
+    trials.c.more_values.is_not(None),
+)
+_METRIC_NAMES = select(study_attributes.c.study_id, study_attributes.c.value).where(
+    study_attributes.c.study_id.in_(bindparam("study_ids", expanding=True)),
+    study_attributes.c.kind == "system",
+    study_attributes.c.key == "study:metric_names",  # of Optuna
 )
 _CHANGED = (
     select(studies.c.id, studies.c.name)

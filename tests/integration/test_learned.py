@@ -54,7 +54,7 @@ def learn_from(storage):
         for family in storage.past_families()
         for sample in storage.past_studies(family)
     ]  # fmt: skip
-    return learned_past(storage, looks, ENCODING, None, since=since)
+    return learned_past(storage, looks, ENCODING, None, aim="loss", since=since)
 
 
 def assert_same(one, other):
