@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpo.comparisons import compare as compare
     from hpo.errors import HpoError as HpoError
-    from hpo.replicating import replicate as replicate
     from hpo.pruner import HistoryPruner as HistoryPruner
+    from hpo.replicating import replicate as replicate
     from hpo.runner import tune as tune
     from hpo.sampler import HistorySampler as HistorySampler
     from hpo.stopping import StopWhenDone as StopWhenDone

@@ -49,3 +49,18 @@ def one_thread() -> Iterator[None]:
 def _controller() -> Any:
     """Found once, for that takes long."""
     return ThreadpoolController()
+
+
+@contextmanager
+def one_openmp_thread() -> Iterator[None]:
+    """The same for the trees of scikit-learn, whose threads spin while they wait; of this thread alone.
+
+    Enter it after scikit-learn was imported.
+    """
+    with _openmp().limit(limits=1):
+        yield
+
+
+@cache
+def _openmp() -> Any:
+    return ThreadpoolController().select(user_api="openmp")

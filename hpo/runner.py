@@ -22,6 +22,7 @@ from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
+from hpo.pruner import HistoryPruner
 from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
@@ -216,7 +217,7 @@ class StudyRunner:
             study_name=self._spec.study,
             storage=self._storage,
             sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner),
-            pruner=_make_pruner(self._spec.pruner),
+            pruner=_make_pruner(self._spec.pruner, self._storage),
         )
 
     def _trainer_config(self) -> TrainerConfig:
@@ -500,7 +501,14 @@ def _best_trial(trials: list[optuna.trial.FrozenTrial], *, maximize: bool) -> op
     return (max if maximize else min)(complete, key=lambda trial: trial.value or 0.0)
 
 
-def _make_pruner(pruner: Pruner) -> optuna.pruners.BasePruner:
+def _make_pruner(pruner: Pruner, storage: HistoryStorage) -> optuna.pruners.BasePruner:
     if pruner.name == "none":
         return optuna.pruners.NopPruner()
+    if pruner.name == "history":
+        return HistoryPruner(
+            storage,
+            startup_trials=pruner.startup_trials,
+            warmup_steps=pruner.warmup_epochs,
+            **({} if pruner.false_prunes is None else {"false_prunes": pruner.false_prunes}),
+        )
     return optuna.pruners.MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)

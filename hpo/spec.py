@@ -204,9 +204,16 @@ class Budget(_Section):
 class Pruner(_Section):
     """Which trials are stopped early."""
 
-    name: Literal["median", "none"] = "median"
+    name: Literal["history", "median", "none"] = "median"
     startup_trials: int = Field(default=5, ge=0)  # trials before the first may be pruned
     warmup_epochs: int = Field(default=0, ge=0)  # epochs before a trial may be pruned
+    false_prunes: float | None = Field(default=None, gt=0, lt=1)  # of `history`: studies that may lose their best trial
+
+    @model_validator(mode="after")
+    def _promises_what_it_can(self) -> Self:
+        if self.false_prunes is not None and self.name != "history":
+            raise ValueError(f"false_prunes is for `name: history`; the {self.name} pruner promises no rate")
+        return self
 
 
 class Stop(_Section):

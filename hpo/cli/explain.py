@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
+from hpo.prune_reasons import reason_of
 from hpo.receipts import Receipt, fell_inside, receipt_of
 from hpo.statistics.rates import rate_interval
 from storage.errors import TrialNotFoundError
@@ -48,6 +49,7 @@ def _one(console: Console, study: StudySummary, trial: TrialRecord, receipt: Rec
         console.print(f"  {escape(receipt.why)}", soft_wrap=True)
     _print_facts(console, _facts(study, trial, receipt))
     _print_params(console, trial.params, receipt.without_history)
+    _print_prune_reason(console, trial)
     if receipt.leans_on:
         console.print("\nleans on")
         width = max(len(visible(name)) for name, _ in receipt.leans_on)
@@ -104,6 +106,31 @@ def _facts(study: StudySummary, trial: TrialRecord, receipt: Receipt) -> list[tu
             ("proposed in", f"{1000 * receipt.seconds:.0f} ms" if receipt.seconds < 1 else duration(receipt.seconds))
         )
     return facts
+
+
+def _print_prune_reason(console: Console, trial: TrialRecord) -> None:
+    reason = reason_of(trial.system_attrs)
+    if reason is None:
+        return
+    stopped = trial.state == TrialState.PRUNED
+    console.print(f"\n[bold]{'stopped early' if stopped else 'would have been stopped early'}[/]", soft_wrap=True)
+    console.print(f"  {escape(reason.sentence)}", soft_wrap=True)
+    chance = f"{_small(reason.chance)} that its end beats the best value till then, {number(reason.incumbent)}"
+    facts = [
+        ("at step", f"{reason.step:g}, with {number(reason.value)}"),
+        ("end predicted", number(reason.predicted) + _interval(reason.interval90, ", 90% between {} and {}")),
+        ("probability", f"{chance}; trials are stopped below {_small(reason.least_chance)}"),
+    ]
+    if reason.named:
+        more = reason.past_studies - len(reason.named)
+        others = f" and {more} more" if more > 0 else ""
+        facts.append(("learned from", ", ".join(map(escape, reason.named)) + others))
+    _print_facts(console, facts)
+
+
+def _small(share: float) -> str:
+    """A share that is mostly far below 1%."""
+    return f"{100 * share:.2g}%"
 
 
 def _verdict(receipt: Receipt, trial: TrialRecord) -> str:
@@ -221,6 +248,7 @@ def _mark(trial: TrialRecord, verdict: bool | None, receipt: Receipt) -> str:
 
 
 def _fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
+    reason = reason_of(trial.system_attrs)
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
@@ -240,4 +268,5 @@ def _fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
         "pending": receipt.pending,
         "seconds": receipt.seconds,
         "ignored": receipt.ignored,
+        "pruned_because": None if reason is None else reason.to_json(),
     }

@@ -1,0 +1,293 @@
+r"""How probable is it that a running curve ends better than the incumbent, and from where on is it too improbable?
+
+*Chances.* A classifier (gradient boosted trees, monotone in what can only speak for or against a curve) learns from
+past tasks, and from generated ones, which curves ended better than the incumbent of their time. The trials of a task
+are replayed in random orders; what a curve looks like is in `hpo.priors.curves`. Curves that were stopped early have no
+end, so they teach nothing here.
+
+*The promise.* A study's pruning is false if it stops a trial that would have ended better than everything the study is
+left with: if, in short, the study loses its best trial. A curve is stopped where its chance is below a threshold
+$\lambda$, so the best trial of a study is lost iff the least chance on its way was below. With $L_t(\lambda)$ the share
+of the orders in which past task $t$, looked at by a classifier that has not learned from it, loses its best trial,
+
+$$\lambda = \sup\{\lambda: \tfrac{1}{T + 1} (\sum_t L_t(\lambda) + 1) \le \alpha\}$$
+
+keeps the probability of a false pruning below $\alpha$ for a new task that is like the past ones (exchangeable with
+them): Angelopoulos et al., Conformal Risk Control, ICLR 2024, theorem 1. It takes $1 / \alpha - 1$ past tasks (19 for
+5%). With fewer, the threshold is that of the generated tasks for half the budget, or less if the past tasks need less.
+
+A past trial that was itself stopped early might have been its study's best: it counts as lost with its chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from hpo.arrays import Array, Mask
+from hpo.one_thread import one_openmp_thread
+from hpo.priors.curves import FEATURES, START_UPS, Curve, End, Standing, standing
+from hpo.priors.generated_curves import generated_losses
+
+LEAST_ENDED = 2 * START_UPS  # curves of a past task that can teach (heuristic)
+GENERATED_TASKS = 100  # each replayed once
+GENERATED_BESIDE_PAST = 60  # of them, where there are past tasks
+GENERATED_TRIALS = 50
+REPLAYS = 144  # of all past tasks together ...
+REPLAYS_OF_A_TASK = (2, 12)  # ... within these bounds for each
+REPORTS = 7  # of a curve that are learned from
+FOLDS = 2
+CAUTION = 0.5  # share of the budget that may be spent where too few past tasks prove the promise (heuristic)
+THRESHOLDS = np.geomspace(1e-5, 0.2, 120)
+NEIGHBOURS = 100
+NEIGHBOURHOOD = ("time", "gap", "gap at this time", "gap of the best", "gain, last half")
+MOST_NEIGHBOURS = 30_000  # rows to look for them among
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PastCurves:
+    """The curves of one past task, in the order of its trials."""
+
+    name: str
+    curves: Sequence[Curve]
+
+    @property
+    def ended(self) -> int:
+        """How many went to their end."""
+        return sum(curve.is_ended for curve in self.curves)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outlook:
+    """What is expected of a running curve."""
+
+    chance: float  # that it ends better than the incumbent
+    predicted: float  # loss at its end
+    interval90: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Foresight:
+    """What is known of curves before a study begins."""
+
+    classifier: Any  # of scikit-learn
+    threshold: float  # a chance below is too small
+    is_proven: bool  # whether enough past tasks stand behind the threshold
+    past: Sequence[str]  # the names of the past tasks that taught
+    looks: Array = field(repr=False)  # (n, d) rows like those that were learned from
+    gains: Array = field(repr=False)  # (n,) what the loss fell by from there to the end, in scales
+
+    def chances(self, features: Array) -> Array:
+        """The chance to end better than the incumbent, shape (r,) for features (r, d)."""
+        with one_openmp_thread():
+            chances: Array = self.classifier.predict_proba(features)[:, 1]
+        return chances
+
+    def outlook(self, now: Standing, curve: Curve, finished: int) -> Outlook:
+        """What is expected at the end, from how the past curves went on that looked alike."""
+        last = np.array([len(curve.losses) - 1])
+        features = now.features(curve, last, finished)
+        _, places = self._tree.query(self._near(features)[0], k=min(NEIGHBOURS, len(self.looks)))
+        low, middle, high = np.quantile(self.gains[places], [0.05, 0.5, 0.95])
+        loss = float(now.capped(curve.losses)[-1])
+        return Outlook(
+            chance=float(self.chances(features)[0]),
+            predicted=loss - now.scale * float(middle),
+            interval90=(loss - now.scale * float(high), loss - now.scale * float(low)),
+        )
+
+    def _near(self, features: Array) -> Array:
+        columns = [list(FEATURES).index(name) for name in NEIGHBOURHOOD]
+        scaled: Array = features[:, columns] / self._spreads[columns]
+        return scaled
+
+    @cached_property
+    def _spreads(self) -> Array:
+        spreads: Array = np.maximum(self.looks.std(axis=0), 1e-9)
+        return spreads
+
+    @cached_property
+    def _tree(self) -> KDTree:
+        return KDTree(self._near(self.looks))
+
+
+def learn(past: Sequence[PastCurves], end: End, *, false_prunes: float) -> Foresight:
+    """What past tasks, if any, and generated ones teach; the same for everyone who asks.
+
+    end: which report the values of trials are. false_prunes: the promised rate, between 0 and 1.
+    """
+    rng = np.random.default_rng(0)
+    usable = [task for task in past if task.ended >= LEAST_ENDED]
+    generated = _replay(_generated(GENERATED_BESIDE_PAST if usable else GENERATED_TASKS, rng), 1, end, rng)
+    replays = int(np.clip(REPLAYS // max(len(usable), 1), *REPLAYS_OF_A_TASK))
+    real = _replay(usable, replays, end, rng)
+    everything = [*generated, *real]
+    lost = _lost(everything)
+    threshold, is_proven = _threshold(lost[len(generated) :], lost[: len(generated)], false_prunes)
+    looks = np.concatenate([task.looks for task in everything])
+    gains = np.concatenate([task.gains for task in everything])
+    thinned = rng.permutation(len(looks))[:MOST_NEIGHBOURS]
+    return Foresight(
+        classifier=_classifier(everything),
+        threshold=threshold,
+        is_proven=is_proven,
+        past=[task.name for task in real],
+        looks=looks[thinned],
+        gains=gains[thinned],
+    )
+
+
+# Replaying tasks ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Way:
+    """What one trial looked like at each report where it might have been stopped."""
+
+    replay: int
+    features: Array  # (r, d)
+    is_best: bool  # of its replay; else it was stopped early, and what it would have become is not known
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Replayed:
+    """One task, its trials in several random orders."""
+
+    name: str
+    replays: int
+    looks: Array  # (n, d) of curves that went to their end, at some of their reports
+    gains: Array  # (n,) from there to the end, in scales
+    beats: Mask  # (n,) whether they ended better than the incumbent
+    ways: Sequence[_Way]
+
+
+def _replay(tasks: Sequence[PastCurves], replays: int, end: End, rng: np.random.Generator) -> list[_Replayed]:
+    found = [_replayed(task, replays, end, rng) for task in tasks]
+    return [each for each in found if each is not None]
+
+
+def _replayed(task: PastCurves, replays: int, end: End, rng: np.random.Generator) -> _Replayed | None:
+    looks, gains, beats, ways = [], [], [], []
+    for replay in range(replays):
+        order = [task.curves[place] for place in rng.permutation(len(task.curves))]
+        ends = np.array([curve.end(end) if curve.is_ended else np.inf for curve in order])
+        best = int(np.argmin(ends))
+        for place, now in _standings(order, ends, end):
+            curve = order[place]
+            open_reports = np.arange(len(curve.steps) - curve.is_ended)  # at its end nothing is left to be saved
+            if not len(open_reports):
+                continue
+            if curve.is_ended:
+                at = np.unique(np.round(np.geomspace(1, len(open_reports), REPORTS)).astype(np.intp)) - 1
+                looks.append(now.features(curve, at, place))
+                gains.append(now.gains(curve, at, ends[place]))
+                beats.append(np.full(len(at), ends[place] < now.incumbent))
+            if place == best or not curve.is_ended:
+                stoppable = open_reports[~now.may_still_win(curve, open_reports)]
+                ways.append(_Way(replay=replay, features=now.features(curve, stoppable, place), is_best=place == best))
+    if not looks:
+        return None
+    return _Replayed(
+        name=task.name,
+        replays=replays,
+        looks=np.concatenate(looks),
+        gains=np.concatenate(gains),
+        beats=np.concatenate(beats),
+        ways=ways,
+    )
+
+
+def _standings(order: Sequence[Curve], ends: Array, end: End) -> Iterator[tuple[int, Standing]]:
+    """Each place in the order with what was known when that trial began, once that says enough."""
+    ended: list[Curve] = []
+    best, now = np.inf, None
+    for place, curve in enumerate(order):
+        if now is not None:
+            yield place, now
+        if not curve.is_ended:
+            continue
+        ended.append(curve)
+        if now is None or ends[place] < best:  # others change nothing
+            now = standing(ended, end)
+        best = min(best, float(ends[place]))
+
+
+def _generated(tasks: int, rng: np.random.Generator) -> list[PastCurves]:
+    return [
+        PastCurves(
+            name="generated",
+            curves=[
+                Curve(steps=np.arange(1.0, len(losses) + 1.0), losses=losses, is_ended=True)
+                for losses in generated_losses(GENERATED_TRIALS, rng)
+            ],
+        )
+        for _ in range(tasks)
+    ]
+
+
+# Learning from them ---------------------------------------------------------------------------------------------------
+
+
+def _classifier(tasks: Sequence[_Replayed]) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - it takes a second
+
+    classifier = HistGradientBoostingClassifier(
+        max_iter=100,
+        learning_rate=0.09,
+        max_leaf_nodes=12,
+        min_samples_leaf=50,
+        l2_regularization=1.0,
+        monotonic_cst=list(FEATURES.values()),
+        early_stopping=False,
+        random_state=0,
+    )
+    looks, beats = np.concatenate([task.looks for task in tasks]), np.concatenate([task.beats for task in tasks])
+    with one_openmp_thread():
+        return classifier.fit(looks, beats)
+
+
+def _lost(tasks: Sequence[_Replayed]) -> Array:
+    """The share of a task's replays that lose their best trial under each of `THRESHOLDS`: shape (t, q).
+
+    Each task is looked at by a classifier that has not learned from it.
+    """
+    lost = np.zeros((len(tasks), len(THRESHOLDS)))
+    for fold in range(FOLDS):
+        classifier = _classifier([task for t, task in enumerate(tasks) if t % FOLDS != fold])
+        for t in range(fold, len(tasks), FOLDS):
+            lost[t] = _lost_of(tasks[t], classifier)
+    return lost
+
+
+def _lost_of(task: _Replayed, classifier: Any) -> Array:
+    lost = np.zeros((task.replays, len(THRESHOLDS)))
+    ways = [way for way in task.ways if len(way.features)]
+    if not ways:
+        return np.asarray(lost.mean(axis=0))
+    with one_openmp_thread():
+        chances = classifier.predict_proba(np.concatenate([way.features for way in ways]))[:, 1]
+    ends = np.cumsum([len(way.features) for way in ways])[:-1]
+    for way, along in zip(ways, np.split(chances, ends), strict=True):
+        lost[way.replay] += (1.0 if way.is_best else along[-1]) * (along.min() < THRESHOLDS)
+    return np.asarray(np.minimum(lost, 1.0).mean(axis=0))
+
+
+def _threshold(past: Array, generated: Array, rate: float) -> tuple[float, bool]:
+    """The largest threshold that keeps the rate, 0 where none does; and whether the past tasks prove it.
+
+    past: (t, q) and generated: (g, q) the shares that lose their best trial under each of `THRESHOLDS`.
+    """
+    tasks = len(past)
+    is_proven = rate * (tasks + 1.0) >= 1.0
+    if is_proven:
+        kept = (past.sum(axis=0) + 1.0) / (tasks + 1.0) <= rate
+    else:
+        kept = generated.mean(axis=0) <= CAUTION * rate
+        if tasks:
+            kept &= past.mean(axis=0) <= rate
+    return (float(THRESHOLDS[kept][-1]) if kept.any() else 0.0), is_proven
