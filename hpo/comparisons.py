@@ -9,7 +9,7 @@ chosen by is not among them.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
@@ -60,7 +60,7 @@ class Row:
     effect: str  # which estimate the gain is
     test: str
     p: float | None
-    p_holm: float | None  # corrected for all rows
+    p_holm: float | None  # corrected for all sides that the first is compared with
     superiority: float | None  # probability that the first side is better in a pair
     is_decided: bool  # whether that is enough to say which is better
     verdict: str  # in words
@@ -361,12 +361,16 @@ def _column(pairs: Sequence[tuple[str, float, float]], place: int) -> Array:
 def _rows(
     first: str, compared: Sequence[tuple[str, str, str, Sequence[tuple[str, float, float]], Comparison]]
 ) -> list[Row]:
-    """What is told of each comparison, p values corrected for all of them together."""
-    tested = [result.p for *_, result in compared if result.p is not None]
-    corrected = iter(holm(tested))
+    """What is told of each comparison, p values corrected for the sides that the first is compared with.
+
+    Places are not corrected for: after 10 and after 20 trials is nearly the same question.
+    """
+    corrected: dict[str, Iterator[float]] = {}
+    for place in dict.fromkeys(at for _, at, *_ in compared):
+        corrected[place] = iter(holm([each[-1].p for each in compared if each[1] == place and each[-1].p is not None]))
     rows = []
     for other, at, unit, pairs, result in compared:
-        p_holm = None if result.p is None else next(corrected)
+        p_holm = None if result.p is None else next(corrected[at])
         is_decided = result.is_enough and p_holm is not None and p_holm < 0.05
         interval = None if result.interval is None else (-result.interval[1], -result.interval[0])
         gain = None if result.effect is None else -result.effect
