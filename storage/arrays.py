@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Connection, CursorResult, Select, bindparam, select
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets, distribution_of, unpack
@@ -107,7 +107,7 @@ def read_arrays(
     parts = [_no_trials(names, distributions)]
     result = connection.execute(_FAMILY if study_ids is None else _STUDIES, wanted)
     with _without_collecting():
-        for rows in result.partitions(TRIALS_AT_A_TIME):
+        for rows in _driver_rows(result):
             owners, numbers, states, values, costs, set_ids, configurations = zip(*rows, strict=True)
             sets = known.load(connection, set(set_ids))
             parts.append(
@@ -132,6 +132,13 @@ def read_arrays(
         internal=np.concatenate([part.internal for part in parts]),
         costs=np.concatenate([part.costs for part in parts]),
     )
+
+
+def _driver_rows(result: CursorResult[Any]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Some rows at a time as the driver has them: nothing in them needs converting, and it takes half the time."""
+    with result:
+        while result.cursor is not None and (rows := result.cursor.fetchmany(TRIALS_AT_A_TIME)):
+            yield rows
 
 
 def _no_trials(names: tuple[str, ...], distributions: tuple[BaseDistribution, ...]) -> TrialArrays:
@@ -176,7 +183,8 @@ def configuration_matrix(
         rows = np.flatnonzero(ids == number)
         if not len(parameter_set):
             continue
-        joined = unpack(b"".join(configurations[row] or b"" for row in rows.tolist()))
+        mine = configurations if len(rows) == len(ids) else [configurations[row] for row in rows.tolist()]
+        joined = unpack(b"".join(filter(None, mine)))
         block = joined.reshape(len(rows), len(parameter_set))
         for column, (name, distribution) in enumerate(parameter_set.by_name.items()):
             if name in place:

@@ -140,22 +140,58 @@ def show_study(
     show.study(summary, trials, stopped=stopped_reason(store, summary.study_id), as_json=json)
 
 
-@app.command(epilog="Examples: hpo stats digits_mlp/all | hpo stats val_loss-1a2b3c4d --json")
+@app.command(
+    epilog="Examples: hpo stats digits_mlp/all | hpo stats val_loss-1a2b3c4d --parameter lr --figure lr.png | "
+    'hpo stats val_loss-1a2b3c4d --where "params.optimizer = adam and source != mlflow:old" --importance | '
+    "hpo stats digits_mlp/all --raw-units --pairs --json"
+)
 def stats(
     target: Annotated[
         str, typer.Argument(help="A task or a family (`hpo studies` lists both).", metavar="FAMILY|TASK")
     ],
+    where: Annotated[
+        str, typer.Option(help="Only trials that meet a condition, as in `hpo history query`.", metavar="CONDITION")
+    ] = "",
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="Only this parameter; may be given again.", metavar="NAME")
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also the ranges of pairs of parameters.")] = False,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Also which parameters, and pairs of them, the outcome depends on.")
+    ] = False,
+    raw_units: Annotated[bool, typer.Option("--raw-units", help="Outcomes of one task as they were recorded.")] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the curves of the effects; of one parameter, also what each task says (PNG, SVG, PDF).",
+            metavar="FILE",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     storage: Storage = None,
     json: Json = False,
 ) -> None:
-    """What each range of each hyperparameter was worth in past runs.
+    """What each range of each hyperparameter was worth in past runs, and will be in a new task.
 
-    Outcomes are put on one scale per task: standard deviations above the task's median, higher is better.
+    Outcomes are put on one scale per task: standard deviations above the task's median, higher is better. Two
+    estimates stand side by side: what went along with a range, and what is left of it when the other parameters are
+    spread evenly. Intervals are 95%: for the mean over tasks, and for a new task. Tasks are left out in turn to see how
+    often the latter hold.
     """
-    from hpo.cli import show
-    from hpo.past_effects import past_effects
+    from hpo.cli.stats import show_effects
 
-    show.effects(target, past_effects(existing_store(storage), target), as_json=json)
+    show_effects(
+        existing_store(storage),
+        target,
+        where=where,
+        parameters=parameter or [],
+        pairs=pairs,
+        importance=importance,
+        raw_units=raw_units,
+        figure=figure,
+        force=force,
+        as_json=json,
+    )
 
 
 @app.command(epilog="Examples: hpo explain digits_mlp/all 7 | hpo explain digits_mlp/all | hpo explain mine 3 --json")

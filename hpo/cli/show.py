@@ -19,7 +19,6 @@ from hpo.cli.chart import step_chart
 from hpo.cli.text import escape
 
 if TYPE_CHECKING:
-    from hpo.statistics.effects import RangeEffect
     from hpo.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
     from storage.schema import SchemaState
@@ -264,35 +263,6 @@ def _incumbents(trials: Sequence[TrialRecord], directions: Sequence[str]) -> lis
         if trial.state.is_finished():
             incumbents.append(best)
     return incumbents
-
-
-def effects(target: str, rows: Sequence[RangeEffect], *, as_json: bool) -> None:
-    """`hpo stats`."""
-    if as_json:
-        print_json({"target": target, "effects": [vars_of(row) for row in rows]})
-        return
-    table = simple_table(
-        "parameter", "range", "trials", "tasks", "failed", "mean", "sd", "95% interval", "",
-        numbers=("trials", "tasks", "failed", "mean", "sd", "95% interval"),
-    )  # fmt: skip
-    last = None
-    for row in rows:
-        interval = "-" if row.interval is None else f"{row.interval[0]:+.2f} … {row.interval[1]:+.2f}"
-        table.add_row(
-            escape(row.parameter) if row.parameter != last else "",
-            escape(row.label),
-            str(row.n_trials),
-            str(row.n_tasks),
-            str(row.n_failed),
-            "-" if row.mean is None else f"{row.mean:+.2f}",
-            "-" if row.sd is None else f"{row.sd:.2f}",
-            interval,
-            f"over {row.interval_over}" if row.interval is not None else "",
-        )
-        last = row.parameter
-    console = open_console()
-    console.print(f"[bold]{escape(target)}[/]: standard deviations above the task's median, higher is better")
-    console.print(table)
 
 
 def vars_of(record: Any) -> dict[str, Any]:

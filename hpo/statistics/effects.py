@@ -1,82 +1,113 @@
-"""What was each range of each hyperparameter worth in past runs?
+"""What is each range of each hyperparameter worth: in the mean task, and in the next one?
 
 Outcomes of different tasks are never mixed raw: each is put on its task's scale, standard deviations above the median
-of the task, where higher is better. History is not a random sample of configurations (a tuner chose them), so an effect
-is what went along with a range, not what the range caused.
+of the task, where higher is better. Two answers stand side by side:
+
+- *went along with*: the mean outcome of the runs in a range. A tuner, not chance, chose the configurations, so where it
+  came late, having found good values of everything else, looks good.
+- *adjusted*: how much better a range is than the whole of the space, were the other parameters spread evenly over it.
+  It comes from a fitted surface (`hpo.statistics.additive_surface`) and adjusts for where the other parameters were.
+
+Each is estimated per task, then over tasks by random effects (`hpo.statistics.random_effects`). Of fewer tasks than
+`FEWEST_TASKS` it can only be said what was true in them.
+
+Notation: n runs, t tasks, d parameters, c cells (ranges of parameters, or pairs of ranges), p columns of the surface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from scipy.special import stdtrit
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from hpo.arrays import Array, Mask
+from hpo.statistics.additive_surface import AdditiveSurface, Basis, Measurements, Moments
+from hpo.statistics.calibration import Calibration, calibrate
+from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL, RandomEffects, random_effects
 
-BINS = 4  # ranges of a number, at most
-TASKS_FOR_AN_INTERVAL = 3  # from so many tasks on, the interval is over tasks
 CLIPPED = 5.0  # standard deviations: a diverged run counts as very bad, not as infinitely bad
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+ADJUSTED_TASKS = 512  # that a surface is fitted to, at most: the latest
+ADJUSTED_RUNS = 2000  # of each of them, at most, spread over its time
+WORK = 2e9  # multiplications that one pass over the tasks may cost
+DRAWS = 2000  # for the probability of being best
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskOutcomes:
-    """The finished trials of one task."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """Finished runs of tasks with common parameters; those of a task stand together."""
 
-    task: str
-    params: Sequence[Mapping[str, Any]]  # active parameters only
-    outcomes: Array  # (n,) raw values, NaN for a failed trial
-    higher_is_better: bool
-    distributions: Mapping[str, BaseDistribution]
+    tasks: NDArray[np.intp]  # (n,) ascending, each of 0 ... t - 1
+    outcomes: Array  # (n,) on one scale, higher is better; NaN for a failed run
+    ranges: NDArray[np.int16]  # (n, d) which range each value is in, -1 for none: then it is inactive
+    points: Array  # (n, d) coordinates, a choice as its index, NaN where inactive
+    sizes: tuple[int, ...]  # d, how many ranges each parameter has
+    choices: tuple[int, ...]  # d, how many choices, 0 for a number
 
-
-@dataclass(frozen=True, kw_only=True)
-class RangeEffect:
-    """One range of one parameter: how trials there came out, in standard deviations above the median of their task."""
-
-    parameter: str
-    label: str  # the range as a person writes it
-    n_trials: int  # that gave a value
-    n_tasks: int  # that those trials belong to
-    n_failed: int  # counted apart
-    mean: float | None  # of task means with an interval over tasks, else of trials
-    sd: float | None  # of trials
-    interval: tuple[float, float] | None  # 95% for the mean
-    interval_over: str  # "tasks" or "trials": what was taken as the independent unit
+    @property
+    def count(self) -> int:
+        """How many tasks there are."""
+        return int(self.tasks[-1]) + 1 if len(self.tasks) else 0
 
 
-def range_effects(tasks: Sequence[TaskOutcomes]) -> list[RangeEffect]:
-    """Every range of every parameter, in the order in which the tasks name them; ranges nobody visited are left out."""
-    scaled = [standardised_outcomes(task.outcomes, higher_is_better=task.higher_is_better) for task in tasks]
-    names = dict.fromkeys(name for task in tasks for name in task.distributions)
-    effects = [
-        _effect(name, label, [_members(task, name, contains) for task in tasks], scaled)
-        for name in names
-        for label, contains in _ranges([task.distributions[name] for task in tasks if name in task.distributions])
-    ]
-    return [effect for effect in effects if effect.n_trials + effect.n_failed > 0]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Estimates:
+    """What c cells are worth; NaN where that cannot be said."""
+
+    tasks: Array  # (c,) with an estimate
+    mean: Array  # (c,) over those tasks
+    interval: Array  # (c, 2) 95% for the mean: of all tasks like these, or, with fewer than three, of just these
+    tau: Array  # (c,) how much the tasks' true effects differ, a standard deviation
+    prediction: Array  # (c, 2) 95% for the effect in a new task
+    deviation: Array  # (c,) of the effect in a new task; with fewer than three tasks, of the mean
+    of_tasks: Array  # (t, c) what each task says
+    errors: Array  # (t, c) standard errors of that
+    calibration: Calibration
 
 
-def standardised_outcomes(outcomes: Array, *, higher_is_better: bool) -> Array:
-    """Outcomes (n,) as robust standard deviations above the median, higher is better, clipped; NaN stays NaN.
+def on_task_scales(tasks: NDArray[np.intp], outcomes: Array, *, higher_is_better: Mask | bool) -> Array:
+    """Outcomes (n,) as robust standard deviations above the median of their task, higher is better, clipped.
 
-    The spread is the median absolute deviation, or the standard deviation where over half of the outcomes are equal.
+    tasks: (n,) ascending from 0. NaN stays NaN, and so becomes each outcome of a task without two different ones: it
+    says nothing. The spread is the median absolute deviation, or the standard deviation where over half are equal.
     """
-    finite = outcomes[np.isfinite(outcomes)]
-    if not len(finite):
-        return np.full(len(outcomes), np.nan)
-    centre = np.median(finite)
-    spreads = (MAD_TO_DEVIATION * np.median(np.abs(finite - centre)), np.std(finite), 1.0)
-    spread = next(spread for spread in spreads if spread > 0.0)
-    sign = 1.0 if higher_is_better else -1.0
-    measured = np.where(np.isfinite(outcomes), outcomes, np.nan)
-    standardised: Array = np.clip(sign * (measured - centre) / spread, -CLIPPED, CLIPPED)
-    return standardised
+    known = np.isfinite(outcomes)
+    t = int(tasks[-1]) + 1 if len(tasks) else 0
+    values, of = outcomes[known], tasks[known]
+    centre = _medians(of, values, t)
+    apart = values - centre[of]
+    spread = MAD_TO_DEVIATION * _medians(of, np.abs(apart), t)
+    counts = np.maximum(np.bincount(of, minlength=t), 1)
+    level = np.bincount(of, apart, minlength=t) / counts
+    deviation = np.sqrt(np.bincount(of, (apart - level[of]) ** 2, minlength=t) / counts)
+    spread = np.where(spread > 0, spread, np.where(deviation > 0, deviation, np.nan))
+    sign = np.where(np.broadcast_to(higher_is_better, outcomes.shape), 1.0, -1.0)
+    scaled = np.full(len(outcomes), np.nan)
+    scaled[known] = np.clip(sign[known] * apart / spread[of], -CLIPPED, CLIPPED)
+    return scaled
+
+
+def _medians(tasks: NDArray[np.intp], values: Array, t: int) -> Array:
+    """The median of each task's values, NaN for none; tasks (n,) ascending."""
+    counts = np.bincount(tasks, minlength=t)
+    starts = np.cumsum(counts) - counts
+    widest = int(counts.max(initial=0))
+    if t * widest <= 4 * len(values):  # tasks of similar sizes: sorting rows is many times faster
+        rows = np.full((t, widest), np.inf)
+        rows[tasks, np.arange(len(values)) - starts[tasks]] = values
+        rows.sort(axis=1)
+        ordered, starts = np.append(rows.ravel(), np.nan), np.arange(t) * widest
+    else:
+        ordered = np.append(values[np.lexsort((values, tasks))], np.nan)
+    low = np.where(counts > 0, starts + (counts - 1) // 2, len(ordered) - 1)
+    high = np.where(counts > 0, starts + counts // 2, len(ordered) - 1)
+    medians: Array = (ordered[low] + ordered[high]) / 2.0
+    return medians
 
 
 def t_interval(values: Array) -> tuple[float, float] | None:
@@ -89,97 +120,265 @@ def t_interval(values: Array) -> tuple[float, float] | None:
     return mean - half_width, mean + half_width
 
 
-def _effect(name: str, label: str, members: Sequence[Mask], scaled: Sequence[Array]) -> RangeEffect:
-    groups = [outcomes[inside] for outcomes, inside in zip(scaled, members, strict=True)]
-    measured = [group[np.isfinite(group)] for group in groups]
-    visited = [group for group in measured if len(group)]
-    trials = np.concatenate(measured)
-    over_tasks = len(visited) >= TASKS_FOR_AN_INTERVAL
-    units = np.array([np.mean(group) for group in visited]) if over_tasks else trials
-    return RangeEffect(
-        parameter=name,
-        label=label,
-        n_trials=len(trials),
-        n_tasks=len(visited),
-        n_failed=sum(map(len, groups)) - len(trials),
-        mean=float(np.mean(units)) if len(units) else None,
-        sd=float(np.std(trials, ddof=1)) if len(trials) > 1 else None,
-        interval=t_interval(units),
-        interval_over="tasks" if over_tasks else "trials",
+# What went along with a range
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counts:
+    """How the runs are spread over c cells, and how they came out."""
+
+    runs: Array  # (c,) that gave a value
+    failed: Array  # (c,) that gave none
+    tasks: Array  # (c,) with a run that gave a value
+    deviation: Array  # (c,) standard deviation of the outcomes; NaN for fewer than two
+
+
+def range_counts(runs: Runs) -> tuple[Counts, Estimates]:
+    """The ranges of all parameters, one parameter after the other: what is in them, and what it was worth."""
+    return _joined([_looked(runs, runs.ranges[:, j], size) for j, size in enumerate(runs.sizes)], runs)
+
+
+def pair_counts(runs: Runs, pairs: Sequence[tuple[int, int]]) -> tuple[Counts, Estimates]:
+    """As `range_counts`, for the cells of pairs of parameters: row by row the ranges of the second one."""
+    return _joined([_looked(runs, _both(runs, i, j), runs.sizes[i] * runs.sizes[j]) for i, j in pairs], runs)
+
+
+def _both(runs: Runs, i: int, j: int) -> NDArray[np.intp]:
+    first, second = runs.ranges[:, i].astype(np.intp), runs.ranges[:, j].astype(np.intp)
+    return np.where((first < 0) | (second < 0), -1, first * runs.sizes[j] + second)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Look:
+    count: Array  # (t, r) runs with a value
+    failed: Array  # (r,)
+    total: Array  # (t, r)
+    square: Array  # (t, r)
+
+
+def _looked(runs: Runs, ranges: NDArray[Any], size: int) -> _Look:
+    inside = ranges >= 0
+    known = inside & np.isfinite(runs.outcomes)
+    place = runs.tasks[known] * size + ranges[known]
+    outcomes, length = runs.outcomes[known], runs.count * size
+    shape = runs.count, size
+    return _Look(
+        count=np.bincount(place, minlength=length).reshape(shape).astype(np.float64),
+        failed=np.bincount(ranges[inside & ~known], minlength=size).astype(np.float64),
+        total=np.bincount(place, outcomes, minlength=length).reshape(shape).astype(np.float64),
+        square=np.bincount(place, outcomes**2, minlength=length).reshape(shape).astype(np.float64),
     )
 
 
-# Ranges: a label, and what tells whether a value is inside ------------------------------------------------------------
+def _joined(looks: Sequence[_Look], runs: Runs) -> tuple[Counts, Estimates]:
+    count = np.concatenate([look.count for look in looks], axis=1)
+    total = np.concatenate([look.total for look in looks], axis=1)
+    square = np.concatenate([look.square for look in looks], axis=1)
+    n, sums, squares = count.sum(0), total.sum(0), square.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = total / np.where(count > 0, count, np.nan)
+        deviation = np.sqrt(np.maximum(squares - sums**2 / n, 0.0) / np.where(n > 1, n - 1, np.nan))
+    counts = Counts(
+        runs=n, failed=np.concatenate([look.failed for look in looks]), tasks=(count > 0).sum(0), deviation=deviation
+    )
+    variances = np.concatenate([_variances(look) for look in looks], axis=1)
+    measured = Measurements(estimates=means, variances=variances, shared=np.zeros(len(n)))
+    return counts, _estimates(measured, freedom=np.maximum(n - 1, 1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Interval:
-    low: float
-    high: float
-    is_last: bool  # the last one holds its upper end
-
-    def __call__(self, value: Any) -> bool:
-        return self.low <= value < self.high or (self.is_last and value == self.high)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Choice:
-    value: Any
-
-    def __call__(self, value: Any) -> bool:
-        return type(value) is type(self.value) and bool(value == self.value)
+def _variances(look: _Look) -> Array:
+    """Of the task's mean in each range (t, r): from the variance within ranges, and as one run more that of all."""
+    n = look.count.sum(1)
+    within = (look.square - look.total**2 / np.maximum(look.count, 1)).sum(1)
+    freedom = (look.count - (look.count > 0)).sum(1)
+    overall = (look.square.sum(1) - look.total.sum(1) ** 2 / np.maximum(n, 1)) / np.maximum(n - 1, 1)
+    pooled = np.where(n > 1, (np.maximum(within, 0.0) + overall) / (freedom + 1.0), np.nan)
+    variances: Array = pooled[:, None] / np.where(look.count > 0, look.count, np.nan)
+    return variances
 
 
-_Range = _Interval | _Choice
+# Adjusted for where the other parameters were
 
 
-def _members(task: TaskOutcomes, name: str, contains: _Range) -> Mask:
-    """Which trials of a task are in a range; a parameter that is inactive in a trial is in none."""
-    numeric = isinstance(contains, _Interval)
-    inside = [name in params and numeric == _is_number(task, name) and contains(params[name]) for params in task.params]
-    return np.array(inside, dtype=bool)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adjustment:
+    """A surface fitted to the latest tasks, and a design of the space over which it is averaged."""
+
+    surface: AdditiveSurface
+    moments: Moments  # of the tasks that were looked at
+    looked_at: NDArray[np.intp]  # those tasks
+    points: Array  # (m, d) of the design
+    ranges: NDArray[np.int16]  # (m, d)
+    rows: Array  # (m, p) of the basis
+    sizes: tuple[int, ...]
+    unit: float  # standard deviation of the outcomes: the surface is of outcomes in this unit
+    freedom: float
+
+    @classmethod
+    def of(cls, runs: Runs, points: Array, ranges: NDArray[np.int16]) -> Adjustment | None:
+        """Fitted to runs; the design has m points (m, d) and their ranges. None where no two outcomes differ."""
+        basis = Basis.of(runs.choices)
+        known = np.flatnonzero(np.isfinite(runs.outcomes))
+        looked_at = np.unique(runs.tasks[known])[-_affordable(basis.size) :]
+        if not len(looked_at):
+            return None
+        known = known[runs.tasks[known] >= looked_at[0]]
+        known = _thinned(known, runs.tasks[known])
+        place = np.searchsorted(looked_at, runs.tasks[known])
+        unit = float(runs.outcomes[known].std())
+        if not unit > 0:
+            return None
+        moments = Moments.of(
+            basis, place, runs.points[known], (runs.outcomes[known] - runs.outcomes[known].mean()) / unit
+        )
+        return cls(
+            surface=AdditiveSurface.fit(basis, moments),
+            moments=moments,
+            looked_at=looked_at,
+            points=points,
+            ranges=ranges,
+            rows=basis.rows(points),
+            sizes=runs.sizes,
+            unit=unit,
+            freedom=max(float(len(known)) - len(runs.sizes) - 1.0, 1.0),
+        )
+
+    def of_ranges(self) -> Estimates:
+        """The cells of all ranges of all parameters, each less the mean of where its parameter is active."""
+        contrasts = [
+            self._contrast(self.ranges[:, j] == place, self.ranges[:, j] >= 0)
+            for j, size in enumerate(self.sizes)
+            for place in range(size)
+        ]
+        return self._measured(np.array(contrasts))
+
+    def of_pairs(self, pairs: Sequence[tuple[int, int]]) -> Estimates:
+        """The cells of pairs of ranges, each less the mean of where both parameters are active."""
+        contrasts = []
+        for i, j in pairs:
+            a, b = self.ranges[:, i], self.ranges[:, j]
+            active = (a >= 0) & (b >= 0)
+            contrasts += [
+                self._contrast((a == first) & (b == second), active)
+                for first in range(self.sizes[i])
+                for second in range(self.sizes[j])
+            ]
+        return self._measured(np.array(contrasts).reshape(-1, self.surface.basis.size))
+
+    def along(self, j: int, coordinates: Array) -> Estimates:
+        """The curve of a parameter at coordinates (c,), less its mean over the space."""
+        active = self.ranges[:, j] >= 0
+        some = self.points[active][:CURVE_DESIGN]
+        level = self.rows[active].mean(0)
+        contrasts = []
+        for coordinate in coordinates:
+            moved = some.copy()
+            moved[:, j] = coordinate
+            contrasts.append(self.surface.basis.rows(moved).mean(0) - level)
+        return self._measured(np.array(contrasts))
+
+    def _contrast(self, inside: Mask, among: Mask) -> Array:
+        if not inside.any():
+            return np.zeros(self.rows.shape[1])
+        contrast: Array = self.rows[inside].mean(0) - self.rows[among].mean(0)
+        return contrast
+
+    def _measured(self, contrasts: Array) -> Estimates:
+        found = self.surface.measure(self.moments, contrasts)
+        measured = Measurements(
+            estimates=found.estimates * self.unit,
+            variances=found.variances * self.unit**2,
+            shared=found.shared * self.unit**2,
+        )
+        return _estimates(measured, freedom=np.full(len(contrasts), self.freedom))
 
 
-def _is_number(task: TaskOutcomes, name: str) -> bool:
-    return isinstance(task.distributions.get(name), FloatDistribution | IntDistribution)
+CURVE_DESIGN = 1024  # points of the design that are moved along a curve
 
 
-def _ranges(distributions: Sequence[BaseDistribution]) -> list[tuple[str, _Range]]:
-    """The ranges of a parameter that tasks may have searched differently: over the union of what they searched."""
-    choices = [of for of in distributions if isinstance(of, CategoricalDistribution)]
-    numbers = [of for of in distributions if isinstance(of, FloatDistribution | IntDistribution)]
-    values = {repr(value): value for of in choices for value in of.choices}
-    named: list[tuple[str, _Range]] = [(str(value), _Choice(value=value)) for value in values.values()]
-    return named + (_bins(numbers) if numbers else [])
+def _affordable(size: int) -> int:
+    """How many tasks can be looked at with p columns."""
+    return int(np.clip(WORK / size**3, 8, ADJUSTED_TASKS))
 
 
-def _bins(numbers: Sequence[FloatDistribution | IntDistribution]) -> list[tuple[str, _Range]]:
-    low, high = min(of.low for of in numbers), max(of.high for of in numbers)
-    if all(isinstance(of, IntDistribution) for of in numbers):
-        return _integer_bins(int(low), int(high), log=any(of.log for of in numbers))
-    edges = _edges(float(low), float(high), log=any(of.log for of in numbers))
-    pairs = list(pairwise(edges))
-    return [
-        (_label(a, b), _Interval(low=a, high=b, is_last=position == len(pairs) - 1))
-        for position, (a, b) in enumerate(pairs)
+def _thinned(rows: NDArray[np.intp], tasks: NDArray[np.intp]) -> NDArray[np.intp]:
+    """At most so many rows of each task, at equal distances."""
+    starts = np.flatnonzero(np.diff(tasks, prepend=-1))
+    counts = np.diff(np.append(starts, len(tasks)))
+    if counts.max() <= ADJUSTED_RUNS:
+        return rows
+    parts = [
+        rows[start + np.unique(np.linspace(0, count - 1, min(count, ADJUSTED_RUNS)).astype(np.intp))]
+        for start, count in zip(starts, counts, strict=True)
     ]
+    return np.concatenate(parts)
 
 
-def _integer_bins(low: int, high: int, *, log: bool) -> list[tuple[str, _Range]]:
-    edges = sorted({*(int(np.ceil(edge)) for edge in _edges(low, high + 1, log=log)[1:-1]), low, high + 1})
-    return [
-        (f"{a}" if b - a == 1 else f"{a} … {b - 1}", _Interval(low=a, high=b, is_last=False))
-        for a, b in pairwise(edges)
-    ]
+# Over tasks
 
 
-def _edges(low: float, high: float, *, log: bool) -> list[float]:
-    """The ends of at most `BINS` equally wide bins, on a log scale where all of it is positive."""
-    if low == high:
-        return [low, high]
-    edges = np.geomspace(low, high, BINS + 1) if log and low > 0 else np.linspace(low, high, BINS + 1)
-    return [low, *edges[1:-1].tolist(), high]
+def _estimates(measured: Measurements, freedom: Array) -> Estimates:
+    """Random effects where enough tasks say something; else the weighted mean of those that do. freedom: (c,)."""
+    fitted = random_effects(measured.estimates, measured.variances, measured.shared)
+    calibration = calibrate(measured)
+    few = ~(fitted.tasks >= FEWEST_TASKS)
+    there = np.isfinite(measured.variances) & np.isfinite(measured.estimates)
+    w = np.where(there, 1.0 / np.maximum(np.where(there, measured.variances, 1.0), 1e-300), 0.0)
+    total = w.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(there, w * measured.estimates, 0.0).sum(0) / total
+        error = np.sqrt(1.0 / total + measured.shared)
+    simple = np.where(there, measured.estimates, np.nan)
+    only_mean = _mean_of(simple)  # where there is an estimate without a variance
+    mean = np.where(total > 0, mean, only_mean)
+    half = np.where(total > 0, stdtrit(freedom, (1 + LEVEL) / 2) * error, np.nan)
+    own = np.stack([mean - half, mean + half], axis=-1)
+    return Estimates(
+        tasks=np.isfinite(measured.estimates).sum(0).astype(np.float64),
+        mean=np.where(few, mean, fitted.mean),
+        interval=np.where(few[:, None], own, fitted.interval),
+        tau=fitted.tau,
+        prediction=_widened(fitted, calibration.factor),
+        deviation=np.where(few, half / ndtri((1 + LEVEL) / 2), fitted.spread * calibration.factor),
+        of_tasks=measured.estimates,
+        errors=np.sqrt(measured.variances),
+        calibration=calibration,
+    )
 
 
-def _label(low: float, high: float) -> str:
-    return f"{low:.3g}" if low == high else f"{low:.3g} … {high:.3g}"
+def _mean_of(estimates: Array) -> Array:
+    count = np.isfinite(estimates).sum(0)
+    total = np.where(np.isfinite(estimates), estimates, 0.0).sum(0)
+    mean: Array = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def _widened(fitted: RandomEffects, factor: float) -> Array:
+    middle = fitted.prediction.mean(-1, keepdims=True)
+    widened: Array = middle + factor * (fitted.prediction - middle)
+    return widened
+
+
+def best_of(estimates: Estimates, sizes: Sequence[int], rng: np.random.Generator, *, sign: float = 1.0) -> Array:
+    """How probable it is, for each range (c,) of parameters with so many ranges, that it is its parameter's best.
+
+    In a new task, if there are three tasks or more; else on average in these. Ranges nobody has tried are left out:
+    NaN. The ranges' effects are drawn independently of each other. sign: -1 where lower is better.
+    """
+    draws = sign * estimates.mean + estimates.deviation * rng.standard_normal((DRAWS, len(estimates.mean)))
+    draws = np.where(np.isfinite(draws), draws, -np.inf)
+    shares = np.full(len(estimates.mean), np.nan)
+    start = 0
+    for size in sizes:
+        cells = slice(start, start + size)
+        known = np.isfinite(draws[0, cells])
+        if known.sum() > 1:
+            won = np.bincount(draws[:, cells].argmax(1), minlength=size) / DRAWS
+            shares[cells] = np.where(known, won, np.nan)
+        start += size
+    return shares
+
+
+def all_pairs(count: int) -> list[tuple[int, int]]:
+    """The pairs of so many parameters."""
+    return list(combinations(range(count), 2))
