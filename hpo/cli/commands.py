@@ -116,6 +116,41 @@ def tune(
     )
 
 
+@app.command(
+    epilog="Examples: hpo plan study.yaml | hpo plan study.yaml --trials 100 --jobs 4 --price 2.5 --figure plan.png"
+)
+def plan(
+    study_file: Annotated[Path, typer.Argument(help="The study file (YAML).", metavar="STUDY.yaml")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; overrides the file's budget.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials side by side.")] = 1,
+    price: Annotated[
+        float | None, typer.Option(help="Of an hour that one trial trains.", metavar="PER_HOUR", show_default=False)
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the curve with its band (PNG, SVG, PDF).", metavar="FILE")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """What a study will reach, how long it will take and what it will cost, by past tasks like it.
+
+    Nothing is trained. Bands are for a new task: how much tasks differ is in them.
+    """
+    from hpo.cli.plan import plan_study
+
+    plan_study(
+        study_file,
+        trials=trials,
+        jobs=jobs,
+        price=price,
+        storage=storage,
+        figure=figure,
+        force=force,
+        as_json=json,
+    )
+
+
 @app.command(epilog="Example: hpo studies --json | jq '.[].best_value'")
 def studies(storage: Storage = None, json: Json = False) -> None:
     """List the studies of the history."""

@@ -1,0 +1,213 @@
+"""What `hpo plan` prints and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo.cli.show import duration, number, open_console, print_json, simple_table
+from hpo.cli.text import escape
+from hpo.errors import SettingsError
+
+if TYPE_CHECKING:
+    from hpo.forecast import Estimate, Forecast, Stage
+
+
+def plan_study(
+    study_file: Path,
+    *,
+    trials: int | None,
+    jobs: int,
+    price: float | None,
+    storage: str | None,
+    figure: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """`hpo plan`."""
+    if figure is not None and figure.exists() and not force:
+        raise SettingsError(f"{figure} is there already; --force overwrites it")
+    if price is not None and not 0.0 < price < float("inf"):
+        raise SettingsError(f"--price {price:g}: the price of an hour of training is above 0")
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from hpo.forecast import forecast
+    from hpo.spec import load_spec
+
+    spec = load_spec(study_file, trials=trials)
+    with threadpool_limits(limits=1, user_api="blas"), _counting() as tell:
+        found = forecast(_store(storage), spec, jobs=jobs, price_per_hour=price, tell=tell)
+    if figure is not None:
+        from hpo.forecast_figure import save_figure
+
+        save_figure(found, figure)
+    if as_json:
+        print_json(_fields(found))
+        return
+    _print(found)
+    if figure is not None:
+        print(f"drawn: {figure}")
+
+
+def _store(storage: str | None) -> Any:
+    """The history; None where there is none yet, which is no error before a first study."""
+    from hpo.cli.options import existing_url
+    from storage.schema import open_store
+
+    try:
+        url = existing_url(storage)
+    except SettingsError as error:
+        if "there is no history" in str(error):
+            return None
+        raise
+    return open_store(url, upgrade=False)
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal while recorded tasks are tuned again."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("tuning recorded tasks again"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda done, of_all: bar.update(task, completed=done, total=of_all, visible=True)
+
+
+def _print(found: Forecast) -> None:
+    console = open_console()
+    tasks = f"{len(found.tasks)} past task{'' if len(found.tasks) == 1 else 's'}"
+    console.print(f"[bold]{escape(found.study)}[/]  {escape(found.metric)} ({found.direction}), {tasks}")
+    if found.missing is not None:
+        console.print(escape(found.missing), soft_wrap=True)
+    if any(stage.value is not None or stage.hours is not None for stage in found.stages):
+        console.print(_table(found))
+    for sentence in _sentences(found):
+        console.print(escape(sentence), soft_wrap=True)
+
+
+def _table(found: Forecast) -> Any:
+    columns = ["trials"]
+    columns += [escape(found.metric), "95% of new tasks"] if found.scale == "metric" else []
+    columns += ["of the way", "95% of tasks", "tasks", "held", "time", "95% of times"]
+    columns += ["money", "95% of prices"] if found.price_per_hour is not None else []
+    table = simple_table(*columns, numbers=columns)
+    for stage in _shown(found):
+        table.add_row(
+            str(stage.trials),
+            *(_cells(stage.value, number) if found.scale == "metric" else ()),
+            *_cells(stage.way, _percent),
+            str(stage.tasks) if stage.tasks else "-",
+            "-" if stage.held is None else f"{stage.held} of {stage.tasks}",
+            *_cells(stage.hours, _time),
+            *(_cells(stage.money, _money) if found.price_per_hour is not None else ()),
+        )
+    return table
+
+
+def _cells(estimate: Estimate | None, text: Callable[[float | None], str]) -> tuple[str, str]:
+    if estimate is None:
+        return "-", "-"
+    if estimate.low is None:
+        return text(estimate.expected), "-"
+    return text(estimate.expected), f"{text(estimate.low)} … {text(estimate.high)}"
+
+
+def _shown(found: Forecast) -> list[Stage]:
+    from hpo.statistics.progress_bands import milestones
+
+    return [found.stages[trials - 1] for trials in milestones(len(found.stages))]
+
+
+def _sentences(found: Forecast) -> list[str]:
+    said = []
+    if any(stage.way is not None for stage in found.stages):
+        said.append("of the way: from a task's median trial to the best that is known of it")
+    if found.held is not None:
+        hits, cases = found.held
+        what = found.metric if found.scale == "metric" else "share of the way"
+        last = next(stage for stage in reversed(found.stages) if stage.held is not None)
+        said.append(
+            f"held: for how many tasks the others' band of {what} was right; at {last.trials} trials for {last.held} "
+            f"of {last.tasks}, over all numbers of trials {hits / cases:.1%}"
+        )
+    if found.replayed:
+        said.append(
+            f"{found.replayed} of the tasks were recorded elsewhere: the tuner was replayed among their "
+            "configurations; what it would find itself may be better"
+        )
+    if any(stage.hours is not None for stage in found.stages):
+        side = "one trial at a time" if found.jobs == 1 else f"{found.jobs} trials side by side"
+        rates = [
+            f"{rate:.0%} {what}" for rate, what in ((found.failed, "failed"), (found.pruned, "were pruned")) if rate
+        ]
+        past = f"; of the past trials {' and '.join(rates)}, which is in the times" if rates else ""
+        said.append(f"time: {side}, on hardware like that of the past{past}")
+    elif found.tasks:
+        said.append("time: not known, for no past trial says how long it trained")
+    if found.price_per_hour is not None and any(stage.money is not None for stage in found.stages):
+        said.append(f"money: {found.price_per_hour:g} for an hour that one trial trains")
+    return [*said, *found.notes]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _time(hours: float | None) -> str:
+    return duration(None if hours is None else 3600.0 * hours)
+
+
+def _money(amount: float | None) -> str:
+    return "-" if amount is None else f"{amount:,.2f}"
+
+
+def _fields(found: Forecast) -> dict[str, Any]:
+    return {
+        "study": found.study,
+        "task": found.task,
+        "family": found.family,
+        "metric": found.metric,
+        "direction": found.direction,
+        "enough": found.missing is None,
+        "statement": found.missing,
+        "scale": found.scale,
+        "past_tasks": list(found.tasks),
+        "replayed": found.replayed,
+        "held": None if found.held is None else {"hits": found.held[0], "cases": found.held[1]},
+        "jobs": found.jobs,
+        "price_per_hour": found.price_per_hour,
+        "failed": found.failed,
+        "pruned": found.pruned,
+        "stages": [
+            {
+                "trials": stage.trials,
+                "tasks": stage.tasks,
+                "value": _estimate_fields(stage.value),
+                "share_of_the_way": _estimate_fields(stage.way),
+                "held": stage.held,
+                "hours": _estimate_fields(stage.hours),
+                "money": _estimate_fields(stage.money),
+            }
+            for stage in _shown(found)
+        ],
+        "notes": list(found.notes),
+    }
+
+
+def _estimate_fields(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    band = None if estimate.low is None else [estimate.low, estimate.high]
+    return {"expected": estimate.expected, "interval95": band}
