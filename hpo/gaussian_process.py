@@ -142,7 +142,7 @@ def fit_kernel(
 
     L-BFGS on the logarithms, from the prior's mode and `restarts` draws around it; the mode where no start ends well.
     """
-    observed = [(_parts(X, categorical), y) for X, y in tasks if len(y)]
+    observed = [(_Pairs.of(X, categorical), y) for X, y in tasks if len(y)]
     mode = _prior_mode(len(categorical))
     starts = [mode, *(mode + rng.normal(0.0, 1.0, (restarts, len(mode))))]
     bounds = [LOG_LENGTHSCALE_BOUNDS] * len(categorical) + [LOG_NOISE_BOUNDS]
@@ -178,12 +178,12 @@ def sample_kernels(
     start: the likeliest kernel. like: one that is usual for such tasks, the centre of a narrower prior.
     """
     categorical = start.categorical
-    parts, prior = _parts(X, categorical), _sampling_prior(len(categorical), like)
+    pairs, prior = _Pairs.of(X, categorical), _sampling_prior(len(categorical), like)
     theta = np.append(np.log(start.lengthscales), np.log(start.noise))
-    log_evidence = _log_evidence(theta, parts, y)[0]
+    log_evidence = _log_evidence(theta, pairs, y)[0]
     kernels: list[Kernel] = []
     for step in range(1, count * steps + 1):
-        theta, log_evidence, scale = _slice_step(theta, log_evidence, prior, parts, y, rng)
+        theta, log_evidence, scale = _slice_step(theta, log_evidence, prior, pairs, y, rng)
         if step % steps == 0:
             lengthscales, noise = np.exp(theta[:-1]), float(scale * np.exp(theta[-1]))
             kernels.append(
@@ -195,7 +195,7 @@ def sample_kernels(
 
 
 def _slice_step(  # noqa: PLR0917
-    theta: Array, log_evidence: float, prior: tuple[Array, Array], parts: Array, y: Array, rng: np.random.Generator
+    theta: Array, log_evidence: float, prior: tuple[Array, Array], pairs: _Pairs, y: Array, rng: np.random.Generator
 ) -> tuple[Array, float, float]:
     """One step along an ellipse through `theta` and a draw from the prior; with its log evidence and output scale."""
     location, deviation = prior
@@ -205,20 +205,24 @@ def _slice_step(  # noqa: PLR0917
     low, high = angle - 2.0 * np.pi, angle
     while True:
         moved = location + (theta - location) * np.cos(angle) + direction * np.sin(angle)
-        log_evidence, scale = _log_evidence(moved, parts, y)
+        log_evidence, scale = _log_evidence(moved, pairs, y)
         if log_evidence > threshold:
             return moved, log_evidence, scale
         if high - low < SMALLEST_ARC:  # numerically at `theta`
-            return theta, *_log_evidence(theta, parts, y)
+            return theta, *_log_evidence(theta, pairs, y)
         low, high = (angle, high) if angle < 0.0 else (low, angle)
         angle = rng.uniform(low, high)
 
 
 def cholesky(covariance: Array) -> Array:
-    """The lower Cholesky factor of a covariance (n, n), with the least jitter that makes it exist."""
+    """The lower Cholesky factor of a covariance (n, n), with the least jitter that makes it exist.
+
+    Only the lower triangle is read.
+    """
     for jitter in JITTERS:
         try:
-            return np.asarray(np.linalg.cholesky(covariance + jitter * np.eye(len(covariance))), dtype=np.float64)
+            tried = covariance + jitter * np.eye(len(covariance)) if jitter else covariance
+            return np.asarray(np.linalg.cholesky(tried), dtype=np.float64)
         except np.linalg.LinAlgError:
             continue
     eigenvalues, vectors = np.linalg.eigh(covariance)
@@ -240,14 +244,30 @@ def matern(squared: Floats) -> Floats:
     return correlation
 
 
-def _parts(X: Array, categorical: Mask) -> Array:
-    """The squared difference of every pair of observations in every parameter: shape (n, n, d)."""
-    difference = X[:, None, :] - X[None, :, :]
-    squared: Array = np.where(categorical, difference != 0.0, difference**2)
-    return squared
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pairs:
+    """The pairs of n observations, each once."""
+
+    squared: Array  # (p, d) their squared difference in every parameter
+    one: NDArray[np.intp]  # (p,) the later
+    other: NDArray[np.intp]  # (p,)
+    count: int  # n
+
+    @classmethod
+    def of(cls, X: Array, categorical: Mask) -> _Pairs:
+        one, other = np.tril_indices(len(X), -1)
+        difference = X[one] - X[other]
+        return cls(squared=np.where(categorical, difference != 0.0, difference**2), one=one, other=other, count=len(X))
+
+    def lower(self, values: Array, diagonal: float) -> Array:
+        """The lower triangle (n, n) of a matrix with these values (p,) and one value on its diagonal."""
+        matrix = np.zeros((self.count, self.count))
+        matrix[self.one, self.other] = values
+        np.fill_diagonal(matrix, diagonal)
+        return matrix
 
 
-def _negative_log_posterior(theta: Array, observed: Sequence[Observations]) -> tuple[float, Array]:
+def _negative_log_posterior(theta: Array, observed: Sequence[tuple[_Pairs, Array]]) -> tuple[float, Array]:
     r"""$-\log p(\theta) - \sum_{tasks} \log p(y | X, \theta)$ and its gradient.
 
     $\theta = (\log l_1, \dots, \log l_d, \log noise)$. Per task $\log p = -y^T \alpha / 2 - \sum_i \log L_{ii}$,
@@ -256,20 +276,18 @@ def _negative_log_posterior(theta: Array, observed: Sequence[Observations]) -> t
     """
     value, gradient = _negative_log_prior(theta)
     precisions, noise = np.exp(-2.0 * theta[:-1]), np.exp(theta[-1])
-    for parts, y in observed:
-        root = np.sqrt(5.0 * (parts @ precisions))
+    for pairs, y in observed:
+        root = np.sqrt(5.0 * (pairs.squared @ precisions))
         decay = np.exp(-root)
-        K = (1.0 + root + root**2 / 3.0) * decay
-        K[np.diag_indices_from(K)] += noise
-        L = cholesky(K)
+        L = cholesky(pairs.lower((1.0 + root + root**2 / 3.0) * decay, 1.0 + noise))
         inverse_factor = _solve_lower(L, np.eye(len(y)))
         inverse = inverse_factor.T @ inverse_factor
         alpha = inverse @ y
-        slack = inverse - np.outer(alpha, alpha)
+        slack = inverse[pairs.one, pairs.other] - alpha[pairs.one] * alpha[pairs.other]
         value += 0.5 * float(y @ alpha) + float(np.log(np.diag(L)).sum())
         weighted = slack * (5.0 / 3.0) * (1.0 + root) * decay
-        gradient[:-1] += 0.5 * (weighted.ravel() @ parts.reshape(-1, parts.shape[-1])) * precisions
-        gradient[-1] += 0.5 * np.trace(slack) * noise
+        gradient[:-1] += (weighted @ pairs.squared) * precisions
+        gradient[-1] += 0.5 * (np.trace(inverse) - alpha @ alpha) * noise
     return value, gradient
 
 
@@ -293,15 +311,14 @@ def _sampling_prior(d: int, like: Kernel | None) -> tuple[Array, Array]:
     return location, np.r_[np.full(d, SAMPLED_DEVIATION), NOISE_DEVIATION]
 
 
-def _log_evidence(theta: Array, parts: Array, y: Array) -> tuple[float, float]:
+def _log_evidence(theta: Array, pairs: _Pairs, y: Array) -> tuple[float, float]:
     r"""Log p(y) with the output scale integrated out, and its typical value.
 
     $s^2 \sim InvGamma(a, a)$: $p(y) \propto |K|^{-1/2} (a + y^T K^{-1} y / 2)^{-(a + n / 2)}$.
     """
     n = len(y)
-    K = matern(parts @ np.exp(-2.0 * theta[:-1])) + LEVEL
-    K[np.diag_indices_from(K)] += np.exp(theta[-1])
-    L = cholesky(K)
+    covariances = matern(pairs.squared @ np.exp(-2.0 * theta[:-1])) + LEVEL
+    L = cholesky(pairs.lower(covariances, 1.0 + LEVEL + float(np.exp(theta[-1]))))
     half = _solve_lower(L, y)
     shape, rate = SCALE_SHAPE + n / 2.0, SCALE_SHAPE + float(half @ half) / 2.0
     constant = gammaln(shape) - gammaln(SCALE_SHAPE) + SCALE_SHAPE * np.log(SCALE_SHAPE) - n / 2.0 * np.log(2.0 * np.pi)

@@ -9,7 +9,7 @@ from hpo.gaussian_process import (
     Kernel,
     _log_evidence,
     _negative_log_posterior,
-    _parts,
+    _Pairs,
     cholesky,
     fit_kernel,
     sample_kernels,
@@ -25,7 +25,7 @@ def _observations(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_gradient_is_the_derivative_of_the_value():
-    observed = [(_parts(X, CATEGORICAL), y) for X, y in (_observations(9, 0), _observations(6, 1))]
+    observed = [(_Pairs.of(X, CATEGORICAL), y) for X, y in (_observations(9, 0), _observations(6, 1))]
     theta = np.array([-0.7, 0.3, 0.1, -2.0])
     _, gradient = _negative_log_posterior(theta, observed)
     for j in range(len(theta)):
@@ -93,7 +93,7 @@ def test_the_evidence_with_an_unknown_scale_is_a_multivariate_t_density():
     theta = np.log([0.4, 1.0, 0.8, 0.05])
     K = Kernel(lengthscales=np.exp(theta[:-1]), noise=0.05, categorical=CATEGORICAL, level=1.0).covariance(X, X)
     shape = multivariate_t(shape=K + 0.05 * np.eye(6), df=2 * 3.0)  # a = b = 3
-    assert _log_evidence(theta, _parts(X, CATEGORICAL), y)[0] == pytest.approx(shape.logpdf(y), abs=1e-6)
+    assert _log_evidence(theta, _Pairs.of(X, CATEGORICAL), y)[0] == pytest.approx(shape.logpdf(y), abs=1e-6)
 
 
 def test_sampled_kernels_differ_and_agree_on_what_matters():
