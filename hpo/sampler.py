@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.arrays import Array, Mask
 from hpo.candidates import Candidates, Configuration, agreeing, plain_value
-from hpo.encoding import Encoding, union
+from hpo.encoding import Encoding, decode_value, union
 from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
 from hpo.inferred_conditions import inferred_conditions
 from hpo.learning import learned_past
@@ -46,6 +46,7 @@ LEADING_SOURCES = 8  # past studies that a receipt names at most
 PASTS_KEPT = 8  # as many as a study has objectives, mostly
 NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
+GUIDES_KEPT = 256  # trials begun side by side, at most
 METRIC_NAMES = "study:metric_names"  # the study system attribute of Optuna
 SECONDS = "seconds"  # the cost that every trial has
 
@@ -61,6 +62,21 @@ class Related:
     study: StudySample
     mapping: SpaceMapping  # from its space to the present one
     known: int  # how many of the parameters that are asked for
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guide:
+    """The entry of a portfolio that a trial follows, which is asked for parameter by parameter."""
+
+    point: Array  # (d,)
+    names: Mapping[str, int]  # the column of each parameter
+    distributions: Mapping[str, BaseDistribution]
+    common: frozenset[str]  # the parameters that all past studies of the same kind have
+    given: frozenset[str]  # those that the trial has, all of them agreeing with the point as far as they can
+
+    def leads_on(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
+        """Whether to look for an entry again would find this one: nothing else is known of the trial by now."""
+        return name in self.common and self.distributions[name] == distribution and self.given == set(trial.params)
 
 
 class HistorySampler(BaseSampler):
@@ -94,6 +110,7 @@ class HistorySampler(BaseSampler):
         self._constraints_func = constraints_func
         self._pasts: dict[str, Past] = {}  # a pure cache of the latest ones
         self._mappings: dict[tuple[int, str], SpaceMapping] = {}  # the same, by family and space
+        self._guides: dict[tuple[str, int], Guide] = {}  # the same, by study and number of the trial
         self._said: set[str] = set()  # what of the past was ignored, once in the log
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -185,16 +202,28 @@ class HistorySampler(BaseSampler):
 
     def _remember(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """One parameter of the portfolio entry closest to those already given in this trial; None without history."""
+        key = (study.study_name, trial.number)
+        guide = self._guides.get(key)
+        if guide is None or not guide.leads_on(trial, name, distribution):
+            guide = self._guide(study, trial, name, distribution)
+            if guide is None:
+                return None
+        while len(self._guides) >= GUIDES_KEPT:
+            self._guides.pop(next(iter(self._guides)), None)
+        self._guides[key] = replace(guide, given=guide.given | {name})
+        return decode_value(distribution, float(guide.point[guide.names[name]]))
+
+    def _guide(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Guide | None:
         given = {**trial.distributions, name: distribution}
         asked = SearchSpace(distributions=given, conditions={})
         known = [
             dict(zip(each.study.names, each.study.distributions, strict=True))
             for each in self._related(study, asked, [name])
         ]
-        seen = union(past for past in known if set(given) <= set(past)).distributions
-        if not seen:
+        alike = [past for past in known if set(given) <= set(past)]
+        if not alike:
             return None
-        encoding = Encoding(space=SearchSpace(distributions={**seen, **given}, conditions={}))
+        encoding = Encoding(space=SearchSpace(distributions={**union(alike).distributions, **given}, conditions={}))
         past = self._past(study, encoding, list(given))
         if past is None:
             return None
@@ -205,7 +234,13 @@ class HistorySampler(BaseSampler):
         if RECEIPT not in trial.system_attrs:  # of the other parameters
             proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, why=why)
             self._keep_receipt(study, trial, proposal, [past], None)
-        return encoding.decode(pick.point)[name]
+        return Guide(
+            point=pick.point,
+            names={each: column for column, each in enumerate(encoding.names)},
+            distributions=encoding.space.distributions,
+            common=frozenset.intersection(*map(frozenset, alike)),
+            given=frozenset(trial.params),
+        )
 
     # What history says
 

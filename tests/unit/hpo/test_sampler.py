@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
+from hpo import learning
 from hpo.errors import SpaceError
 from hpo.past import FIRST_POINTS, LISTED_POINTS
 from hpo.receipts import RECEIPT
@@ -490,3 +491,44 @@ def test_intervals_are_of_the_size_of_the_losses(diverged):
     low, high = receipts(study)[-1]["interval90"]
     assert -20 * factor < low < high < 100 * factor
     assert study.best_value < factor
+
+
+def test_a_first_trial_that_is_asked_for_by_parameter_learns_once(monkeypatch):
+    learned = []
+    learn = learning.learn
+    monkeypatch.setattr(learning, "learn", lambda *given, **how: learned.append(1) or learn(*given, **how))
+    space = SearchSpace.from_json({f"x{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(60)})
+    storage = MemoryHistory()
+    for seed in range(2):
+        past = optuna.create_study(
+            storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed), study_name=f"past {seed}"
+        )
+        past.optimize(lambda trial: sum(space.suggest(trial).values()), n_trials=10)
+    study = study_on(storage, space=None)
+    trial = study.ask()
+    given = space.suggest(trial)
+    assert learned == [1]
+    seen = [
+        sum(trial.params.values())
+        for past in storage.get_all_studies()
+        for trial in storage.get_all_trials(past._study_id)
+    ]
+    assert sum(given.values()) < np.median(seen)
+
+
+def test_an_enqueued_value_in_between_changes_what_is_followed():
+    """What is known of the trial in the meantime counts, as if every parameter were looked up anew."""
+    storage = history_of(0.0, 0.3)
+    answers = []
+    for fresh in (False, True):
+        study = study_on(storage, space=None, name=f"new {fresh}")
+        study.enqueue_trial({"lr": 0.5})
+        trial, answer = study.ask(), {}
+        for name in ("optimizer", "lr", "depth"):
+            if fresh:
+                study.sampler._guides.clear()
+            distribution = SPACE.distributions[name]
+            answer[name] = trial._suggest(name, distribution)
+        answers.append(answer)
+    assert answers[0] == answers[1]
+    assert answers[0]["lr"] == 0.5
