@@ -41,6 +41,7 @@ THRIFT = (
     0.05  # of what a trial has gained so far: a trial that gains less is not worth its time, where nobody says more
 )
 FITTED_TRIALS = 100  # to tell the noise
+PERFECT_SCORES = (1.0, 100.0)  # of what is maximised
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class Stopped:
 
     rule: str  # auto, gain or cost
     finished: int  # trials
-    left: int  # trials that the budget would have allowed
+    started: int  # trials, those that still ran included
+    left: int  # trials that the budget would have allowed after the finished ones
     expected_gain: float  # of them, in the metric's units
     gain95: float  # more is left with a probability of 5% only
     gain_of_next: float  # expected of one more trial
@@ -66,16 +68,36 @@ class _Case:
     metric: str  # its name in sentences
 
 
-def stop_reason(
-    study: Study, stop: Stop, trials_left: int, *, metric: str = "the best value", since: int = 0
-) -> Stopped | None:
+def stop_reason(study: Study, stop: Stop, trials_left: int, *, metric: str = "value", since: int = 0) -> Stopped | None:
     """Why the study need not go on; None while it must.
 
     trials_left: that the budget allows. since: finished trials when it was last stopped: only later ones are asked.
     """
-    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    trials, direction = study.get_trials(deepcopy=False), study.direction
+    finished = [trial for trial in trials if trial.state.is_finished()]
     if stop.rule == "none" or trials_left < 1 or len(finished) < max(FIRST_CHECK, since + 1) + CHECKS - 1:
         return None
+    found = _perfect(finished, direction, metric) or _enough(study, finished, stop, trials_left, metric)
+    if found is None:
+        return None
+    gain, verdict = found
+    return Stopped(
+        rule=stop.rule,
+        finished=len(finished),
+        started=sum(trial.state != TrialState.WAITING for trial in trials),
+        left=trials_left,
+        expected_gain=gain.expected,
+        gain95=gain.quantile,
+        gain_of_next=gain.next_trial,
+        threshold=verdict.threshold,
+        reason=f"stopped after {len(finished)} of {len(finished) + trials_left} trials: {verdict.because}",
+    )
+
+
+def _enough(
+    study: Study, finished: Sequence[FrozenTrial], stop: Stop, trials_left: int, metric: str
+) -> tuple[RemainingGain, _Verdict] | None:
+    """What is left and why it is not worth it, if the last checks all agree."""
     record, direction = record_of(finished, study.direction), study.direction
     gains = []
     for back in range(CHECKS):
@@ -87,19 +109,22 @@ def stop_reason(
     tolerance = stop.gain if stop.rule != "auto" else noise_of(finished, direction, declared_space(study))
     case = _Case(stop=stop, tolerance=tolerance or 0.0, metric=metric)
     verdicts = [_verdict(gain, trials_left + back, seen, direction, case) for back, (gain, seen) in enumerate(gains)]
-    if not all(verdict.is_enough for verdict in verdicts):
+    return (gains[0][0], verdicts[0]) if all(verdict.is_enough for verdict in verdicts) else None
+
+
+def _perfect(
+    finished: Sequence[FrozenTrial], direction: StudyDirection, metric: str
+) -> tuple[RemainingGain, _Verdict] | None:
+    """That nothing is left, where the best value is the end of its scale: a loss of 0, an accuracy of 1 or 100%."""
+    values = np.array([trial.value for trial in finished if trial.state == TrialState.COMPLETE])
+    if not len(values) or not values.min() >= 0.0:
         return None
-    gain, verdict = gains[0][0], verdicts[0]
-    return Stopped(
-        rule=stop.rule,
-        finished=len(finished),
-        left=trials_left,
-        expected_gain=gain.expected,
-        gain95=gain.quantile,
-        gain_of_next=gain.next_trial,
-        threshold=verdict.threshold,
-        reason=f"stopped after {len(finished)} of {len(finished) + trials_left} trials: {verdict.because}",
-    )
+    best = float(values.max() if direction == StudyDirection.MAXIMIZE else values.min())
+    if best not in (PERFECT_SCORES if direction == StudyDirection.MAXIMIZE else (0.0,)):
+        return None
+    because = f"the best {metric}, {best:g}, is the end of its scale"
+    nothing = RemainingGain(expected=0.0, quantile=0.0, next_trial=0.0)
+    return nothing, _Verdict(is_enough=True, threshold=0.0, because=because)
 
 
 def kept_reason(attributes: Mapping[str, Any]) -> Stopped | None:

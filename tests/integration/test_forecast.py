@@ -106,7 +106,15 @@ def test_a_space_that_nearly_matches_is_taken_and_named(sqlite_store):
 def test_a_stopped_study_counts_to_the_end(sqlite_store):
     study_id = add_study(sqlite_store, "stopped", [0.3, 0.25])
     stopped = Stopped(
-        rule="gain", finished=2, left=6, expected_gain=0.0, gain95=0.0, gain_of_next=0.0, threshold=0.1, reason="enough"
+        rule="gain",
+        finished=2,
+        started=2,
+        left=6,
+        expected_gain=0.0,
+        gain95=0.0,
+        gain_of_next=0.0,
+        threshold=0.1,
+        reason="enough",
     )
     HistoryStorage(sqlite_store).set_study_user_attr(study_id, STOPPED, stopped.__dict__)
     add_study(sqlite_store, "cut", [0.3, 0.25])

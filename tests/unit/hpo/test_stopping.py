@@ -53,6 +53,17 @@ def test_a_study_with_much_left_goes_on():
     assert stop_reason(study_of([MUCH_LEFT] * 12), GAIN, 8) is None
 
 
+@pytest.mark.parametrize(
+    ("direction", "best", "other"), [("minimize", 0.0, 0.5), ("maximize", 1.0, 0.5), ("maximize", 100.0, 50.0)]
+)
+def test_what_cannot_be_better_is_enough(direction, best, other):
+    values = [best] + [other] * 11
+    stopped = stop_reason(study_of([MUCH_LEFT] * 12, values=values, direction=direction), GAIN, 8, metric="score")
+    assert stopped.reason == f"stopped after 12 of 20 trials: the best score, {best:g}, is the end of its scale"
+    beyond = [best + (1.0 if direction == "maximize" else -1.0), *values[1:]]
+    assert stop_reason(study_of([MUCH_LEFT] * 12, values=beyond, direction=direction), GAIN, 8) is None
+
+
 def test_one_lucky_check_is_not_enough():
     """The last checks must all agree: what was promising two trials ago keeps a study alive."""
     lucky = [MUCH_LEFT] * 10 + [NOTHING_LEFT] * 2
