@@ -23,7 +23,7 @@ class PruneReason:
     chance: float  # that it would have ended better than the incumbent
     least_chance: float  # below which a trial is stopped
     false_prunes: float  # the promised rate of studies that lose their best trial
-    is_proven: bool  # whether past studies are enough to keep the promise; else generated curves helped
+    proven: float  # a rate that is not exceeded if this study is like the past ones; 1 where there are none
     past_studies: int  # that it was learned from
     named: tuple[str, ...]  # some of them
 
@@ -40,7 +40,7 @@ class PruneReason:
             else "what learning curves are like in general (no past study has curves of this metric)"
         )
         promise = f"at most {self.false_prunes:.0%} of studies are to lose their best trial"
-        proof = "" if self.is_proven else ", which so few past studies cannot prove"
+        proof = f" (proven: {self.proven:.0%}, if it is like the past ones)" if self.proven < 1.0 else ""
         return f"From {past}, and from this study's own complete trials; {promise}{proof}."
 
 
@@ -49,7 +49,9 @@ def reason_of(system_attrs: Mapping[str, Any]) -> PruneReason | None:
     content = system_attrs.get(PRUNED_BECAUSE)
     if not isinstance(content, Mapping) or any(field.name not in content for field in fields(PruneReason)):
         return None
-    numbers = [content[name] for name in ("step", "predicted", "incumbent", "chance", "least_chance", "false_prunes")]
+    numbers = [
+        content[name] for name in ("step", "predicted", "incumbent", "chance", "least_chance", "false_prunes", "proven")
+    ]
     interval, named = content["interval90"], content["named"]
     if not (all(map(_is_number, numbers)) and _are(interval, _is_number, 2) and _are(named, _is_text)):
         return None
@@ -62,7 +64,7 @@ def reason_of(system_attrs: Mapping[str, Any]) -> PruneReason | None:
         chance=float(content["chance"]),
         least_chance=float(content["least_chance"]),
         false_prunes=float(content["false_prunes"]),
-        is_proven=content["is_proven"] is True,
+        proven=float(content["proven"]),
         past_studies=int(content["past_studies"]) if _is_number(content["past_studies"]) else 0,
         named=tuple(named),
     )

@@ -46,8 +46,8 @@ class HistoryPruner(BasePruner):
     """Stops trials whose chance to end better than the best one so far is small, by what the history teaches of curves.
 
     false_prunes: the promised rate: at most this share of studies lose their best trial, because it was stopped though
-    it would have ended better than everything the study is left with. It is proven from 1 / false_prunes - 1 related
-    past studies on (19 for 5%); with fewer, generated curves stand in and half of the rate is spent.
+    it would have ended better than everything the study is left with. It is estimated by tuning each related past study
+    again without having learned from it; where they are few, generated curves stand in.
     startup_trials: complete trials before the first may be stopped, at least 4. warmup_steps: steps below which none
     is stopped.
 
@@ -116,7 +116,7 @@ class HistoryPruner(BasePruner):
             chance=outlook.chance,
             least_chance=foresight.threshold,
             false_prunes=self._false_prunes,
-            is_proven=foresight.is_proven,
+            proven=foresight.proven_rate,
             past_studies=len(foresight.past),
             named=tuple(foresight.past[-NAMED:]),
         )

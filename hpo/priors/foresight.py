@@ -7,14 +7,15 @@ end, so they teach nothing here.
 
 *The promise.* A study's pruning is false if it stops a trial that would have ended better than everything the study is
 left with: if, in short, the study loses its best trial. A curve is stopped where its chance is below a threshold
-$\lambda$, so the best trial of a study is lost iff the least chance on its way was below. With $L_t(\lambda)$ the share
-of the orders in which past task $t$, looked at by a classifier that has not learned from it, loses its best trial,
+$\lambda$, so the best trial of a study is lost iff the least chance on its way was below. Let $L_t(\lambda)$ be the
+share of the orders in which past task $t$, looked at by a classifier that has not learned from it, loses its best
+trial, and $L_g(\lambda)$ the same for generated tasks. The threshold is the largest whose estimated rate is kept:
 
-$$\lambda = \sup\{\lambda: \tfrac{1}{T + 1} (\sum_t L_t(\lambda) + 1) \le \alpha\}$$
+$$\hat r(\lambda) = \tfrac{1}{T + w} (\sum_t L_t(\lambda) + w L_g(\lambda) / c) \le \alpha.$$
 
-keeps the probability of a false pruning below $\alpha$ for a new task that is like the past ones (exchangeable with
-them): Angelopoulos et al., Conformal Risk Control, ICLR 2024, theorem 1. It takes $1 / \alpha - 1$ past tasks (19 for
-5%). With fewer, the threshold is that of the generated tasks for half the budget, or less if the past tasks need less.
+Generated tasks stand in like $w$ past ones, and as they are not the user's own, their loss counts $1 / c$ times. What
+holds for any new task that is exchangeable with the past ones is $r \le \tfrac{1}{T + 1} (\sum_t L_t(\lambda) + 1)$:
+Angelopoulos et al., Conformal Risk Control, ICLR 2024, theorem 1; it is told beside the estimate.
 
 A past trial that was itself stopped early might have been its study's best: it counts as lost with its chance.
 """
@@ -36,13 +37,18 @@ from hpo.priors.generated_curves import generated_losses
 
 LEAST_ENDED = 2 * START_UPS  # curves of a past task that can teach (heuristic)
 GENERATED_TASKS = 100  # each replayed once
-GENERATED_BESIDE_PAST = 60  # of them, where there are past tasks
 GENERATED_TRIALS = 50
+GENERATED_LOSSES = (  # share of 1,000 further ones that lose their best trial, by threshold (measured)
+    *((0.00039, 0.0001), (0.00054, 0.001), (0.00076, 0.004), (0.00106, 0.006), (0.00147, 0.013), (0.00206, 0.019)),
+    *((0.00287, 0.035), (0.004, 0.052), (0.00558, 0.078), (0.00779, 0.103), (0.01086, 0.139), (0.01516, 0.177)),
+    *((0.02114, 0.224), (0.02949, 0.257), (0.04114, 0.283), (0.0574, 0.316), (0.08007, 0.346), (0.15581, 0.381)),
+)
+STAND_IN = 5.0  # past tasks that generated ones count like (heuristic)
+CAUTION = 0.4  # of generated tasks: share of the rate that would be spent on them alone (heuristic)
 REPLAYS = 144  # of all past tasks together ...
 REPLAYS_OF_A_TASK = (2, 12)  # ... within these bounds for each
 REPORTS = 7  # of a curve that are learned from
 FOLDS = 2
-CAUTION = 0.5  # share of the budget that may be spent where too few past tasks prove the promise (heuristic)
 THRESHOLDS = np.geomspace(1e-5, 0.2, 120)
 NEIGHBOURS = 100
 NEIGHBOURHOOD = ("time", "gap", "gap at this time", "gap of the best", "gain, last half")
@@ -77,7 +83,8 @@ class Foresight:
 
     classifier: Any  # of scikit-learn
     threshold: float  # a chance below is too small
-    is_proven: bool  # whether enough past tasks stand behind the threshold
+    estimated_rate: float  # of studies that lose their best trial
+    proven_rate: float  # the same for any task exchangeable with the past ones; 1 without any
     past: Sequence[str]  # the names of the past tasks that taught
     looks: Array = field(repr=False)  # (n, d) rows like those that were learned from
     gains: Array = field(repr=False)  # (n,) what the loss fell by from there to the end, in scales
@@ -123,19 +130,20 @@ def learn(past: Sequence[PastCurves], end: End, *, false_prunes: float) -> Fores
     """
     rng = np.random.default_rng(0)
     usable = [task for task in past if task.ended >= LEAST_ENDED]
-    generated = _replay(_generated(GENERATED_BESIDE_PAST if usable else GENERATED_TASKS, rng), 1, end, rng)
+    generated = _replay(_generated(GENERATED_TASKS, rng), 1, end, rng)
     replays = int(np.clip(REPLAYS // max(len(usable), 1), *REPLAYS_OF_A_TASK))
     real = _replay(usable, replays, end, rng)
     everything = [*generated, *real]
-    lost = _lost(everything)
-    threshold, is_proven = _threshold(lost[len(generated) :], lost[: len(generated)], false_prunes)
+    lost = _lost(real, generated)
+    place, estimated_rate = _largest_that_keeps(lost, false_prunes)
     looks = np.concatenate([task.looks for task in everything])
     gains = np.concatenate([task.gains for task in everything])
     thinned = rng.permutation(len(looks))[:MOST_NEIGHBOURS]
     return Foresight(
         classifier=_classifier(everything),
-        threshold=threshold,
-        is_proven=is_proven,
+        threshold=0.0 if place is None else float(THRESHOLDS[place]),
+        estimated_rate=estimated_rate,
+        proven_rate=(1.0 + (0.0 if place is None else float(lost[:, place].sum()))) / (len(real) + 1.0),
         past=[task.name for task in real],
         looks=looks[thinned],
         gains=gains[thinned],
@@ -251,14 +259,14 @@ def _classifier(tasks: Sequence[_Replayed]) -> Any:
         return classifier.fit(looks, beats)
 
 
-def _lost(tasks: Sequence[_Replayed]) -> Array:
+def _lost(tasks: Sequence[_Replayed], generated: Sequence[_Replayed]) -> Array:
     """The share of a task's replays that lose their best trial under each of `THRESHOLDS`: shape (t, q).
 
     Each task is looked at by a classifier that has not learned from it.
     """
     lost = np.zeros((len(tasks), len(THRESHOLDS)))
-    for fold in range(FOLDS):
-        classifier = _classifier([task for t, task in enumerate(tasks) if t % FOLDS != fold])
+    for fold in range(min(FOLDS, len(tasks))):
+        classifier = _classifier([*generated, *(task for t, task in enumerate(tasks) if t % FOLDS != fold)])
         for t in range(fold, len(tasks), FOLDS):
             lost[t] = _lost_of(tasks[t], classifier)
     return lost
@@ -277,17 +285,13 @@ def _lost_of(task: _Replayed, classifier: Any) -> Array:
     return np.asarray(np.minimum(lost, 1.0).mean(axis=0))
 
 
-def _threshold(past: Array, generated: Array, rate: float) -> tuple[float, bool]:
-    """The largest threshold that keeps the rate, 0 where none does; and whether the past tasks prove it.
+def _largest_that_keeps(lost: Array, rate: float) -> tuple[int | None, float]:
+    """The place among `THRESHOLDS` of the largest that keeps the rate, None where none does; and its estimated rate.
 
-    past: (t, q) and generated: (g, q) the shares that lose their best trial under each of `THRESHOLDS`.
+    lost: (t, q) shares of past tasks' replays that lose their best trial under each of them.
     """
-    tasks = len(past)
-    is_proven = rate * (tasks + 1.0) >= 1.0
-    if is_proven:
-        kept = (past.sum(axis=0) + 1.0) / (tasks + 1.0) <= rate
-    else:
-        kept = generated.mean(axis=0) <= CAUTION * rate
-        if tasks:
-            kept &= past.mean(axis=0) <= rate
-    return (float(THRESHOLDS[kept][-1]) if kept.any() else 0.0), is_proven
+    thresholds, generated = np.array(GENERATED_LOSSES).T
+    stand_in = np.interp(np.log(THRESHOLDS), np.log(thresholds), generated) / CAUTION
+    rates = (lost.sum(axis=0) + STAND_IN * stand_in) / (len(lost) + STAND_IN)
+    kept = np.flatnonzero(rates <= rate)
+    return (int(kept[-1]), float(rates[kept[-1]])) if len(kept) else (None, 0.0)
