@@ -72,10 +72,18 @@ def calibrate(measured: Measurements) -> Calibration:
 
 
 def _factor(scores: Array) -> float:
-    """The score (t, c) that the wanted share of tasks keeps to, one more task counted as the worst."""
-    tasks = int(np.isfinite(scores).any(axis=1).sum())
-    known = scores[np.isfinite(scores)]
-    share = LEVEL * (1.0 + 1.0 / max(tasks, 1))
-    if tasks < ENOUGH_TASKS - 1 or share > 1.0:
+    """The score (t, c) that the wanted share of left-out tasks keeps to, in all cells together; 1 for too few tasks.
+
+    As one of t + 1 is the worst, t tasks promise a share of 1 / (t + 1) less than they show. Cells whose misses come in
+    different tasks know more than that: they count as so many independent tasks as their misses vary like.
+    """
+    known = np.isfinite(scores)
+    tasks = int(known.any(axis=1).sum())
+    if tasks < ENOUGH_TASKS - 1:
         return 1.0
-    return float(np.clip(np.quantile(known, share), 1.0 / LARGEST_FACTOR, LARGEST_FACTOR))
+    everything = scores[known]
+    missed = known & (scores > np.quantile(everything, LEVEL))
+    per_task = missed.sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
+    independent = LEVEL * (1.0 - LEVEL) / max(float(per_task.var(ddof=1)), 1e-12)  # cells in a task that count
+    share = LEVEL * (1.0 + 1.0 / (tasks * float(np.clip(independent, 1.0, scores.shape[1]))))
+    return float(np.clip(np.quantile(everything, min(share, 1.0)), 1.0 / LARGEST_FACTOR, LARGEST_FACTOR))

@@ -38,7 +38,7 @@ FEWEST_RUNS = 10  # in all, to say anything
 RUNS_FOR_A_SURFACE = 30  # of a task, for one of its own (heuristic)
 MOST_TASKS = 32  # that have one, evenly chosen
 BAGS = 20  # of halves
-TREES_OF_A_BAG, TREES_OF_A_TASK = 4, 10
+TREES_OF_ALL, TREES_OF_A_BAG, TREES_OF_A_TASK = 48, 4, 10
 RUNS_OF_A_TREE = 1200  # at most
 LEAST_LEAF = 2  # runs
 BOOTSTRAP = 2000  # samples of the tasks
@@ -89,12 +89,12 @@ def importance(runs: Runs, design: Array, rng: np.random.Generator) -> Importanc
     elif over == "tasks":
         shares, pairs = _of_halves_of_tasks(data, every, rng)
         taken = len(every) // 2
-        mean, intervals = _of_bags(shares, taken / (len(every) - taken))
+        mean, intervals = _around(shares[0], shares[1:], taken / (len(every) - taken))
     else:
         shares, pairs = _of_halves_of_runs(data, every, rng)
         most = int(counts.max())
         taken = min(most // 2, RUNS_OF_A_TREE)
-        mean, intervals = _of_bags(shares, taken / max(most - taken, 1))
+        mean, intervals = _around(shares[0], shares[1:], taken / max(most - taken, 1))
     if not np.isfinite(mean).all() or not mean.any():
         return None
     d = len(runs.sizes)
@@ -159,7 +159,8 @@ def _surface(data: _Data, rows: NDArray[np.intp], trees: int, rng: np.random.Gen
 def _of_halves_of_tasks(
     data: _Data, tasks: NDArray[np.intp], rng: np.random.Generator
 ) -> tuple[Array, list[tuple[int, int]]]:
-    surfaces = []
+    """Shares by all tasks, then in each bag."""
+    surfaces = [_surface(data, np.arange(len(data.y)), TREES_OF_ALL, rng)]
     for _ in range(BAGS):
         half = rng.permutation(tasks)[: len(tasks) // 2]
         surfaces.append(_surface(data, np.flatnonzero(np.isin(data.tasks, half)), TREES_OF_A_BAG, rng))
@@ -169,14 +170,15 @@ def _of_halves_of_tasks(
 def _of_halves_of_runs(
     data: _Data, tasks: NDArray[np.intp], rng: np.random.Generator
 ) -> tuple[Array, list[tuple[int, int]]]:
-    """Shares in each bag, averaged over the tasks."""
+    """Shares by all runs, then in each bag, averaged over the tasks."""
     surfaces = []
     for task in tasks:
         rows = data.rows(task)
+        surfaces.append(_surface(data, rows, TREES_OF_ALL, rng))
         taken = max(min(len(rows) // 2, RUNS_OF_A_TREE), 1)
         surfaces += [_surface(data, rng.permutation(rows)[:taken], TREES_OF_A_BAG, rng) for _ in range(BAGS)]
     shares, pairs = _shares(np.array(surfaces), data.design, data.choices)
-    return _mean_over(shares.reshape(len(tasks), BAGS, -1)), pairs
+    return _mean_over(shares.reshape(len(tasks), BAGS + 1, -1)), pairs
 
 
 def _mean_over(shares: Array) -> Array:
@@ -256,14 +258,13 @@ def _interaction(surfaces: Array, first: NDArray[np.intp], second: NDArray[np.in
 # How sure
 
 
-def _of_bags(shares: Array, ratio: float) -> tuple[Array, Array]:
-    """Means over bags (g, c), and 95% intervals; ratio: variance of the whole over that of a bag."""
-    known = shares[np.isfinite(shares).all(axis=1)]
+def _around(whole: Array, bags: Array, ratio: float) -> tuple[Array, Array]:
+    """The shares (c,) with 95% intervals, from those in bags (g, c); ratio: variance of the whole over that of a bag."""
+    known = bags[np.isfinite(bags).all(axis=1)]
     if len(known) < 2:
-        return np.full(shares.shape[1], np.nan), np.full((shares.shape[1], 2), np.nan)
-    mean = known.mean(0)
+        return whole, np.full((len(whole), 2), np.nan)
     half = stdtrit(len(known) - 1, (1 + LEVEL) / 2) * known.std(0, ddof=1) * np.sqrt(ratio)
-    return mean, np.clip(np.stack([mean - half, mean + half], axis=-1), 0.0, 1.0)
+    return whole, np.clip(np.stack([whole - half, whole + half], axis=-1), 0.0, 1.0)
 
 
 def _bootstrapped(shares: Array, rng: np.random.Generator) -> tuple[Array, Array]:
