@@ -354,7 +354,9 @@ class StudyRunner:
     def _report(self, running: _Running, event: Reported) -> None:
         report = Report(step=event.epoch, value=event.value, metrics=dict(event.metrics))
         self._results.report(running.claim, report)
-        prune = self._outage.attempt(lambda: self._is_to_be_pruned(running.claim), otherwise=False)
+        prune = False
+        if event.value is not None:
+            prune = self._outage.attempt(lambda: self._is_to_be_pruned(running.claim), otherwise=False)
         self._executor.answer(event.key, prune=prune)
 
     def _is_to_be_pruned(self, claim: studies.Claim) -> bool:

@@ -37,7 +37,7 @@ class Report:
     """What a trial reported at a step."""
 
     step: int
-    value: float
+    value: float | None  # None: only the metrics were logged
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -278,13 +278,23 @@ def start_trial(
 
 @retried_call
 def report(
-    store: Store, call: Call, claim: Claim, *, step: int, value: float, metrics: Mapping[str, float] | None = None
+    store: Store,
+    call: Call,
+    claim: Claim,
+    *,
+    step: int,
+    value: float | None,
+    metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Note the metric, and what else was logged, at a step. Raises StaleAttemptError."""
+    """Note the metric, where it was logged, and what else was, at a step. Raises StaleAttemptError."""
     told = {"step": step, "metrics": dict(metrics or {})}
     with store.write(durable=store.may_crash_alone) as connection:
-        point = {"trial_id": claim.trial_id, "step": step, "value": reported(value)}
-        if not _REPORT.run(connection, attempt=claim.attempt, **point).changed:
+        attempt = {"trial_id": claim.trial_id, "attempt": claim.attempt}
+        if value is None:
+            is_current = connection.execute(_CURRENT, attempt).first() is not None
+        else:
+            is_current = bool(_REPORT.run(connection, step=step, value=reported(value), **attempt).changed)
+        if not is_current:
             raise _refusal(connection, claim)
         _tell_of_trial(connection, call, claim, "metrics", told)
 
@@ -397,6 +407,7 @@ _START = Statement(
     .where(_is_the_attempt)
     .values({name: bindparam(name) for name in ("seed", "code_version", "data_fingerprint", "hardware")})
 )
+_CURRENT = select(trials.c.id).where(_is_the_attempt).with_for_update(key_share=True)
 _REPORT = beside_trial(intermediate_values, _is_running, trials.c.attempt == bindparam("attempt"))
 _FINISH = Statement(
     update(trials)

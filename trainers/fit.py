@@ -45,8 +45,8 @@ class FitError(Exception):
 class Report(Protocol):
     """Tells what an epoch came to. The answer: is the trial to be pruned?"""
 
-    def __call__(self, *, epoch: int, value: float, metrics: dict[str, float]) -> bool:
-        """Called once an epoch, on global rank 0."""
+    def __call__(self, *, epoch: int, value: float | None, metrics: dict[str, float]) -> bool:
+        """Called once an epoch that logged something, on global rank 0; value: None if the metric was not among it."""
         ...
 
 
@@ -125,7 +125,7 @@ class EpochJudge(Checkpoint):
         self._started = time.monotonic()
         self._waited_seconds = 0.0
         self._logged: dict[str, torch.Tensor] = {}  # what Lightning knows at the end of this epoch
-        self._last_judged: torch.Tensor | None = None  # the metric as it was then
+        self._told: dict[str, torch.Tensor] = {}  # what it knew when it was last told
         self._best: tuple[float, int] | None = None  # value and epoch
         self._epochs = 0
         self._has_validated = False
@@ -151,7 +151,10 @@ class EpochJudge(Checkpoint):
             raise FitError(*verdict.failure)
         if verdict.is_best:
             self._save(trainer)
-        if verdict.value is not None and trainer.strategy.broadcast(self._is_to_be_pruned(trainer, verdict.value)):
+        if verdict.value is None:
+            if trainer.is_global_zero and (news := self._news()):
+                self._tell(trainer, None, news)
+        elif trainer.strategy.broadcast(self._is_to_be_pruned(trainer, verdict.value)):
             self._pruned = True
             stop_now(trainer)
 
@@ -191,9 +194,8 @@ class EpochJudge(Checkpoint):
         logged = self._logged.get(self._job.metric)
         if logged is None:
             return self._judge_missing(trainer)
-        if logged is self._last_judged:  # still the tensor of an earlier epoch: Lightning keeps it until the next one
+        if logged is self._told.get(self._job.metric):  # that of an earlier epoch: Lightning keeps it until the next
             return Verdict()
-        self._last_judged = logged
         value = float(logged)
         if not math.isfinite(value):
             return self._fail("nan", f"{self._job.metric} is {value} in epoch {trainer.current_epoch}")
@@ -229,9 +231,19 @@ class EpochJudge(Checkpoint):
             _sync(partial.parent)
 
     def _is_to_be_pruned(self, trainer: lightning.Trainer, value: float) -> bool:
-        if not trainer.is_global_zero:
-            return False
-        metrics = {name: float(logged) for name, logged in self._logged.items() if logged.numel() == 1}
+        return trainer.is_global_zero and self._tell(trainer, value, self._news())
+
+    def _news(self) -> dict[str, float]:
+        """The numbers that were logged since they were last told."""
+        return {
+            name: float(logged)
+            for name, logged in self._logged.items()
+            if logged.numel() == 1 and logged is not self._told.get(name)
+        }
+
+    def _tell(self, trainer: lightning.Trainer, value: float | None, metrics: dict[str, float]) -> bool:
+        """Whether the trial is to be pruned."""
+        self._told = self._logged
         asked = time.monotonic()
         is_to_be_pruned = self._report(epoch=trainer.current_epoch, value=value, metrics=metrics)
         self._waited_seconds += time.monotonic() - asked

@@ -91,8 +91,8 @@ class Reported:
 
     key: int
     epoch: int
-    value: float
-    metrics: dict[str, float]  # every number logged so far, the metric among them
+    value: float | None  # None: the metric was not logged in this epoch, so that nothing is to be decided
+    metrics: dict[str, float]  # every number that was logged since the last report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def run_trial(channel: Channel, classes: UserClasses, config: TrainerConfig, job
 def _train(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> dict[str, Any]:
     """The trial's last message. Whatever the user's code raises becomes one, `sys.exit` too."""
 
-    def report(*, epoch: int, value: float, metrics: dict[str, float]) -> bool:
+    def report(*, epoch: int, value: float | None, metrics: dict[str, float]) -> bool:
         channel.send({"type": "reported", "epoch": epoch, "value": value, "metrics": metrics})
         answer = channel.receive()
         if answer is None:

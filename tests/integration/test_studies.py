@@ -275,6 +275,17 @@ def test_an_outcome_is_recorded_with_what_it_cost(store, study_id):
     assert [kind for kind, _, _ in messages(store)] == ["study_started", "run_started", "metrics", "run_finished"]
 
 
+def test_a_step_without_the_metric_is_told_to_mlflow_alone(store, study_id):
+    claimed = claim(store, study_id, lease=0.2)
+    report(store, claimed, step=0, value=None, metrics={"train_loss": 0.5})
+    assert record(store, study_id).intermediate_values == {}
+    assert messages(store)[-1][0] == "metrics"
+    time.sleep(0.3)
+    claim(store, study_id)
+    with pytest.raises(StaleAttemptError):
+        report(store, claimed, step=1, value=None, metrics={"train_loss": 0.4})
+
+
 @pytest.mark.parametrize("value", [float("nan"), None])
 def test_a_complete_trial_has_a_value(store, study_id, value):
     claimed = claim(store, study_id)

@@ -120,10 +120,17 @@ def test_a_pruned_trial_stops_at_once(executor: LocalExecutor, tmp_path: Path) -
     assert (end.outcome.value, end.outcome.epochs) == (1.0, 2)
 
 
-def test_only_epochs_that_log_the_metric_report(executor: LocalExecutor, tmp_path: Path) -> None:
+def test_epochs_without_the_metric_report_what_else_they_logged(executor: LocalExecutor, tmp_path: Path) -> None:
     job = make_job(tmp_path, **{"trainer.check_val_every_n_epoch": 2, "trainer.max_epochs": 5})
     *reports, end = run(executor, job)
-    assert [report.epoch for report in reports] == [1, 3]
+    assert [(report.epoch, report.value is None) for report in reports] == [
+        (epoch, epoch % 2 == 0) for epoch in range(5)
+    ]
+    assert [sorted(report.metrics) for report in reports[:3]] == [
+        ["train_loss"],
+        ["train_loss", "val_loss"],
+        ["train_loss"],
+    ]
     assert isinstance(end, Finished)
     assert end.outcome.epochs == 5
 
@@ -167,7 +174,8 @@ def test_the_same_seed_trains_the_same_model(executor: LocalExecutor, tmp_path: 
 def test_a_failure_says_what_it_was(
     executor: LocalExecutor, tmp_path: Path, habit: str, kind: str, reason: str, printed: str
 ) -> None:
-    (end,) = run(executor, make_job(tmp_path, habit=habit))
+    *reports, end = run(executor, make_job(tmp_path, habit=habit))
+    assert all(report.value is None for report in reports)
     assert isinstance(end, Failed)
     assert end.kind == kind
     assert end.reason.startswith(reason)
@@ -183,7 +191,8 @@ def test_a_metric_that_is_no_number_fails_the_trial(executor: LocalExecutor, tmp
 
 
 def test_a_wrong_metric_name_does_not_cost_a_whole_training(executor: LocalExecutor, tmp_path: Path) -> None:
-    (end,) = run(executor, make_job(tmp_path, habit="logs_nothing_of_use", **{"trainer.max_epochs": 10_000}))
+    *reports, end = run(executor, make_job(tmp_path, habit="logs_nothing_of_use", **{"trainer.max_epochs": 10_000}))
+    assert len(reports) < 20
     assert isinstance(end, Failed)
     assert end.kind == "missing_metric"
 
