@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.one_thread import one_thread
 from hpo.past_curves import curve_of, looked_at, own_curves, past_curves, related_studies, sign_of
-from hpo.priors.curves import START_UPS, Curve, End, Standing, standing
+from hpo.priors.curves import START_UPS, Curve, End, Standing, is_probe, standing
 from hpo.priors.foresight import Foresight, learn
 from hpo.prune_reasons import NAMED, PRUNED_BECAUSE, PruneReason
 
@@ -53,7 +53,8 @@ class HistoryPruner(BasePruner):
 
     A trial's value may be the last or the best that it reports. A study is left alone where it is neither, and where
     the metric changes its meaning on the way. A report that is no number counts as very bad. A trial that is not
-    farther behind than this study has seen made good goes on, whatever other studies were like.
+    farther behind than this study has seen made good goes on, whatever other studies were like, and so do trials 7, 15,
+    31, 63, ..., by which a study sees what it would otherwise always stop.
     """
 
     def __init__(
@@ -86,17 +87,14 @@ class HistoryPruner(BasePruner):
         if len(study.directions) > 1:
             raise ValueError(f"study {study.study_name} has {len(study.directions)} objectives; prune by one only")
         step = trial.last_step
-        if step is None or step < self._warmup_steps:
+        if step is None or step < self._warmup_steps or is_probe(trial.number):
             return False
         known = self._known(study, trial)
         if known is None:
             return False
         curve = curve_of(trial, sign_of(study))
         last = np.array([len(curve.steps) - 1])
-        if known.now.may_still_win(curve, last)[0]:
-            return False
-        chance = float(known.foresight.chances(known.now.features(curve, last, known.finished))[0])
-        if chance >= known.foresight.threshold:
+        if not known.foresight.stops(known.now, curve, last, known.finished)[0]:
             return False
         reason = self._reason(known, curve, sign_of(study))
         study._storage.set_trial_system_attr(trial._trial_id, PRUNED_BECAUSE, reason.to_json())

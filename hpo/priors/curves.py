@@ -19,6 +19,7 @@ from hpo.arrays import Array, Mask
 End: TypeAlias = Literal["last", "best"]  # which of its reports a trial's value is
 
 START_UPS = 4  # curves that went to their end before anything is said; they set the scale (heuristic)
+FIRST_PROBE = 8  # th trial; then the 16th, 32nd, ... (heuristic)
 LEADERS = 3  # of the reference curves: those that ended best
 FARTHEST = 1e3  # scales; losses farther off, and those that are no numbers, are as good as there
 STRETCH = 10.0  # of the signed logarithm, and for the roughness of curves 10 times as much (heuristic)
@@ -188,6 +189,14 @@ def standing(curves: Sequence[Curve], end: End) -> Standing | None:
         origin=min(starts) - float(np.median(spacings)),
         horizon=max(float(curves[place].steps[-1]) for place in order),
     )
+
+
+def is_probe(number: int) -> bool:
+    """Whether the trial of that number goes to its end whatever it looks like: trials 7, 15, 31, 63 and so on.
+
+    What is always stopped is never seen to make good; these let a study see for itself, at a cost that fades.
+    """
+    return number + 1 >= FIRST_PROBE and (number + 1) & number == 0
 
 
 def end_of(values: Array, curves: Sequence[Curve]) -> End | None:

@@ -24,15 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from hpo.arrays import Array, Mask
 from hpo.one_thread import one_openmp_thread
-from hpo.priors.curves import FEATURES, START_UPS, Curve, End, Standing, standing
+from hpo.priors.curves import FEATURES, START_UPS, Curve, End, Standing, is_probe, standing
 from hpo.priors.generated_curves import generated_losses
 
 LEAST_ENDED = 2 * START_UPS  # curves of a past task that can teach (heuristic)
@@ -95,6 +96,14 @@ class Foresight:
             chances: Array = self.classifier.predict_proba(features)[:, 1]
         return chances
 
+    def stops(self, now: Standing, curve: Curve, at: NDArray[np.intp], finished: int) -> Mask:
+        """Whether a running curve is to be stopped at some of its reports, seen with what went before: shape (r,)."""
+        is_hopeless = ~now.may_still_win(curve, at)
+        if is_hopeless.any():
+            chances = self.chances(now.features(curve, at[is_hopeless], finished))
+            is_hopeless[is_hopeless] = chances < self.threshold
+        return is_hopeless
+
     def outlook(self, now: Standing, curve: Curve, finished: int) -> Outlook:
         """What is expected at the end, from how the past curves went on that looked alike."""
         last = np.array([len(curve.losses) - 1])
@@ -130,7 +139,7 @@ def learn(past: Sequence[PastCurves], end: End, *, false_prunes: float) -> Fores
     """
     rng = np.random.default_rng(0)
     usable = [task for task in past if task.ended >= LEAST_ENDED]
-    generated = _replay(_generated(GENERATED_TASKS, rng), 1, end, rng)
+    generated = _generated(end)
     replays = int(np.clip(REPLAYS // max(len(usable), 1), *REPLAYS_OF_A_TASK))
     real = _replay(usable, replays, end, rng)
     everything = [*generated, *real]
@@ -195,7 +204,7 @@ def _replayed(task: PastCurves, replays: int, end: End, rng: np.random.Generator
                 looks.append(now.features(curve, at, place))
                 gains.append(now.gains(curve, at, ends[place]))
                 beats.append(np.full(len(at), ends[place] < now.incumbent))
-            if place == best or not curve.is_ended:
+            if not is_probe(place) and (place == best or not curve.is_ended):
                 stoppable = open_reports[~now.may_still_win(curve, open_reports)]
                 ways.append(_Way(replay=replay, features=now.features(curve, stoppable, place), is_best=place == best))
     if not looks:
@@ -225,17 +234,16 @@ def _standings(order: Sequence[Curve], ends: Array, end: End) -> Iterator[tuple[
         best = min(best, float(ends[place]))
 
 
-def _generated(tasks: int, rng: np.random.Generator) -> list[PastCurves]:
-    return [
-        PastCurves(
-            name="generated",
-            curves=[
-                Curve(steps=np.arange(1.0, len(losses) + 1.0), losses=losses, is_ended=True)
-                for losses in generated_losses(GENERATED_TRIALS, rng)
-            ],
-        )
-        for _ in range(tasks)
-    ]
+@cache
+def _generated(end: End) -> Sequence[_Replayed]:
+    """The same tasks for everyone who asks."""
+    rng = np.random.default_rng(0)
+    studies = [generated_losses(GENERATED_TRIALS, rng) for _ in range(GENERATED_TASKS)]
+    return _replay([PastCurves(name="generated", curves=list(map(_ended, study))) for study in studies], 1, end, rng)
+
+
+def _ended(losses: Array) -> Curve:
+    return Curve(steps=np.arange(1.0, len(losses) + 1.0), losses=losses, is_ended=True)
 
 
 # Learning from them ---------------------------------------------------------------------------------------------------

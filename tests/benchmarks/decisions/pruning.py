@@ -3,7 +3,7 @@
     python -m tests.benchmarks.decisions.pruning FOLDER --tables lcbench,taskset --seeds 5 --trials 50
 
 The tuner is fixed: each pruner sees the same recorded trials of a task in the same random order, one after the other,
-through Optuna's own interface. A pruner that learns has the curves of the other tasks of the table (some trials of
+Optuna's through Optuna's interface. A pruner that learns has the curves of the other tasks of the table (some trials of
 each, drawn at random), never those of the task itself. Losses are those of the curves; a trial's value is its last
 report. What was asked for is written to tests/benchmarks/results: pruning.md, and with all runs pruning.json.
 
@@ -20,11 +20,9 @@ import argparse
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -32,33 +30,17 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner, WilcoxonPruner
+from optuna.trial import TrialState
 
 from hpo.past_curves import CURVES_OF_A_STUDY
-from hpo.priors.curves import Curve, End
+from hpo.priors.curves import Curve, is_probe, standing
 from hpo.priors.foresight import Foresight, PastCurves, learn
-from hpo.pruner import HistoryPruner
 from hpo.replay.scores import bootstrap_means
 
 RESULTS = Path(__file__).parents[1] / "results"
 OURS = "history"
 PROMISED = 0.05
 ON_THE_WAY = 200  # points at which the area under the regret is read
-
-
-class Taught(HistoryPruner):
-    """Our pruner with a past that does not come from a store."""
-
-    def __init__(self, past: Sequence[PastCurves]) -> None:
-        super().__init__(None, false_prunes=PROMISED)  # type: ignore[arg-type]
-        self._taught = _learned(tuple(past))
-
-    def _foresight(self, study: optuna.Study, end: End) -> Foresight:
-        return self._taught
-
-
-@cache
-def _learned(past: tuple[PastCurves, ...]) -> Foresight:
-    return learn(past, "last", false_prunes=PROMISED)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,19 +72,14 @@ class Run:
     stopped: int
     early_ends: int
     area: float
-    milliseconds: float  # for an answer, median
 
 
-def pruners(past: Sequence[PastCurves], horizon: int, seed: int) -> dict[str, Callable[[], BasePruner]]:
-    return {
-        OURS: lambda: Taught(past),
-        "no history": lambda: Taught(()),
-        "median": MedianPruner,
-        "halving": SuccessiveHalvingPruner,
-        "hyperband": lambda: HyperbandPruner(min_resource=1, max_resource=horizon, reduction_factor=3),
-        "wilcoxon": _wilcoxon,
-        "none": optuna.pruners.NopPruner,
-    }
+RIVALS: dict[str, Callable[[int], BasePruner]] = {  # of the longest curve
+    "median": lambda horizon: MedianPruner(),
+    "halving": lambda horizon: SuccessiveHalvingPruner(),
+    "hyperband": lambda horizon: HyperbandPruner(min_resource=1, max_resource=horizon, reduction_factor=3),
+    "wilcoxon": lambda horizon: _wilcoxon(),
+}
 
 
 def _wilcoxon() -> BasePruner:
@@ -115,53 +92,89 @@ def _wilcoxon() -> BasePruner:
 # Running
 
 
-def run(table: str, task: Task, seed: int, trials: int, name: str, pruner: BasePruner) -> Run:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Order:
+    """Some trials of a task in the order in which they are tried."""
+
+    table: str
+    task: str
+    seed: int
+    curves: Sequence[Curve]
+    ends: np.ndarray  # finite
+
+
+def order_of(table: str, task: Task, seed: int, trials: int) -> Order:
     rows = np.random.default_rng([crc32(task.name.encode()), seed]).permutation(len(task.losses))[:trials]
-    ends, lengths = task.ends[rows], np.array([len(task.losses[row]) for row in rows])
+    curves = [Curve(steps=task.steps[row], losses=task.losses[row], is_ended=True) for row in rows]
+    return Order(table=table, task=task.name, seed=seed, curves=curves, ends=task.ends[rows])
+
+
+def ours(order: Order, foresight: Foresight) -> list[int | None]:
+    """After how many reports each trial is stopped: as `HistoryPruner` does, all reports of a trial at once."""
+    stopped: list[int | None] = []
+    ended: list[Curve] = []
+    for number, curve in enumerate(order.curves):
+        now = standing(ended, "last")
+        at = np.arange(len(curve.steps) - 1)
+        stop = None
+        if now is not None and len(at) and not is_probe(number):
+            places = np.flatnonzero(foresight.stops(now, curve, at, number))
+            stop = int(places[0]) + 1 if len(places) else None
+        stopped.append(stop)
+        if stop is None and not np.isnan(curve.losses[-1]):  # else it fails
+            ended.append(curve)
+    return stopped
+
+
+def rival(order: Order, pruner: BasePruner) -> list[int | None]:
+    """The same of one of Optuna's pruners."""
     study = optuna.create_study(
-        study_name=f"{table}/{task.name}/{seed}", sampler=optuna.samplers.RandomSampler(seed=0), pruner=pruner
+        study_name=f"{order.table}/{order.task}/{order.seed}",  # Hyperband draws by it
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=pruner,
     )
-    trained, best, stopped, early, seconds = 0, np.inf, 0, 0, []
-    incumbents = []  # epochs trained so far, best loss
-    for place, row in enumerate(rows):
-        trial = study.ask()
-        steps, losses = task.steps[row], task.losses[row]
-        is_stopped = False
-        for step, loss in zip(steps, losses, strict=True):
-            trained += 1
+    stopped: list[int | None] = []
+    for curve in order.curves:
+        trial, stop = study.ask(), None
+        for place, (step, loss) in enumerate(zip(curve.steps, curve.losses, strict=True)):
             trial.report(float(loss), int(step))
-            if step == steps[-1]:
+            if place + 1 < len(curve.steps) and trial.should_prune():
+                stop = place + 1
                 break
-            started = time.perf_counter()
-            is_stopped = trial.should_prune()
-            seconds.append(time.perf_counter() - started)
-            if is_stopped:
-                break
-        if is_stopped:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            stopped, early = stopped + 1, early + int(ends[place] < best)
+        stopped.append(stop)
+        if stop is not None:
+            study.tell(trial, state=TrialState.PRUNED)
+        elif np.isnan(curve.losses[-1]):
+            study.tell(trial, state=TrialState.FAIL)
         else:
-            end = float(losses[-1])
-            if np.isnan(end):
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(trial, end)
-            best = min(best, float(ends[place]))
+            study.tell(trial, float(curve.losses[-1]))
+    return stopped
+
+
+def judged(order: Order, name: str, stopped: Sequence[int | None]) -> Run:
+    lengths = np.array([len(curve.steps) for curve in order.curves])
+    trained, best, early = 0, np.inf, 0
+    incumbents = []  # reports trained so far, best loss
+    for length, end, stop in zip(lengths, order.ends, stopped, strict=True):
+        trained += int(length) if stop is None else stop
+        if stop is None:
+            best = min(best, float(end))
             incumbents.append((trained, best))
-    low, middle, high = ends.min(), np.median(ends), ends.max()
+        else:
+            early += int(end < best)
+    low, middle, high = order.ends.min(), float(np.median(order.ends)), order.ends.max()
     return Run(
-        table=table,
-        task=task.name,
-        seed=seed,
+        table=order.table,
+        task=order.task,
+        seed=order.seed,
         pruner=name,
-        saved=1.0 - trained / lengths.sum(),
+        saved=float(1.0 - trained / lengths.sum()),
         regret=float((min(best, high) - low) / (high - low)),
         median_regret=float(np.clip((min(best, high) - low) / max(middle - low, 1e-12), 0.0, 1.0)),
         is_best_lost=bool(best > low),
-        stopped=stopped,
+        stopped=sum(stop is not None for stop in stopped),
         early_ends=early,
-        area=_area(incumbents, lengths.sum(), low, middle),
-        milliseconds=1000.0 * float(np.median(seconds)) if seconds else 0.0,
+        area=_area(incumbents, int(lengths.sum()), low, middle),
     )
 
 
@@ -218,7 +231,6 @@ class Line:
     area: float
     area_less_ours: float
     area_less_ours_interval: tuple[float, float]  # above 0: ours is better
-    milliseconds: float
 
 
 def lines(runs: Sequence[Run]) -> list[Line]:
@@ -243,7 +255,6 @@ def lines(runs: Sequence[Run]) -> list[Line]:
                     area=float(area.mean()),
                     area_less_ours=float((area - ours).mean()),
                     area_less_ours_interval=_interval(area - ours),
-                    milliseconds=float(np.median([run.milliseconds for run in mine])),
                 )
             )
     return found
@@ -263,7 +274,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 def markdown(found: Sequence[Line], setting: Mapping[str, object]) -> str:
     header = ["table", "pruner", "tasks", "epochs saved", "more min-max regret", "more median regret", "best lost"]
-    header += ["early ends", "area", "area less ours, 95%", "ms"]
+    header += ["early ends", "area", "area less ours, 95%"]
     rows = [
         [
             *(line.table, line.pruner, str(line.tasks), f"{line.saved:.3f}", f"{line.regret:.5f}"),
@@ -273,7 +284,6 @@ def markdown(found: Sequence[Line], setting: Mapping[str, object]) -> str:
             f"{line.area:.4f}",
             f"{line.area_less_ours:+.4f} ({line.area_less_ours_interval[0]:+.4f} to "
             f"{line.area_less_ours_interval[1]:+.4f})",
-            f"{line.milliseconds:.1f}",
         ]
         for line in found
     ]
@@ -302,16 +312,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = [path.parent for path in sorted(asked.folder.glob("*/curves.parquet"))]
     folders = [folder for folder in folders if any(part in folder.name for part in wanted)]
     runs: list[Run] = []
+    cold = learn([], "last", false_prunes=PROMISED)
     for folder in folders:
         tasks = recorded(folder)
         seeds = max(asked.seeds, -(-asked.runs // len(tasks)))
         for task in tasks:
-            past = past_of(tasks, task)
-            horizon = max(len(curve) for curve in task.losses)
+            taught = learn(past_of(tasks, task), "last", false_prunes=PROMISED)
             for seed in range(seeds):
-                for name, make in pruners(past, horizon, seed).items():
+                order = order_of(folder.name, task, seed, asked.trials)
+                runs.append(judged(order, OURS, ours(order, taught)))
+                runs.append(judged(order, "no history", ours(order, cold)))
+                runs.append(judged(order, "none", [None] * len(order.curves)))
+                horizon = max(len(curve.steps) for curve in order.curves)
+                for name, make in RIVALS.items():
                     if name not in asked.without.split(","):
-                        runs.append(run(folder.name, task, seed, asked.trials, name, make()))
+                        runs.append(judged(order, name, rival(order, make(horizon))))
             print(f"{folder.name}: {task.name}", file=sys.stderr, flush=True)
         _write(asked, runs)
     return 0 if runs else 2

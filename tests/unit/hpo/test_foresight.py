@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from hpo.priors.curves import Curve, standing
+from hpo.priors.foresight import GENERATED_LOSSES, THRESHOLDS, PastCurves, _largest_that_keeps, learn
+from tests.learning_curves import ended, fast
+
+
+@pytest.fixture(scope="module")
+def cold():
+    return learn([], "last", false_prunes=0.05)
+
+
+def test_the_same_past_teaches_the_same(cold):
+    again = learn([], "last", false_prunes=0.05)
+    assert again.threshold == cold.threshold
+    assert np.array_equal(again.chances(cold.looks[:50]), cold.chances(cold.looks[:50]))
+
+
+def test_without_a_past_nothing_is_proven(cold):
+    assert cold.proven_rate == 1.0
+    assert cold.past == []
+    assert 0 < cold.threshold < 0.05
+    assert cold.estimated_rate <= 0.05
+
+
+def test_past_tasks_that_lose_nothing_allow_more_and_prove_more():
+    thresholds = []
+    for tasks in (0, 1, 5, 20, 100):
+        place, rate = _largest_that_keeps(np.zeros((tasks, len(THRESHOLDS))), 0.05)
+        thresholds.append(THRESHOLDS[place])
+        assert rate <= 0.05
+    assert thresholds == sorted(thresholds)
+    assert thresholds[-1] > 2 * thresholds[0]
+
+
+def test_past_tasks_that_lose_their_best_at_once_forbid_everything():
+    assert _largest_that_keeps(np.ones((10, len(THRESHOLDS))), 0.05) == (None, 0.0)
+
+
+def test_a_larger_rate_allows_more():
+    nothing = np.zeros((0, len(THRESHOLDS)))
+    places = [_largest_that_keeps(nothing, rate)[0] for rate in (0.01, 0.05, 0.2)]
+    assert places == sorted(set(places))
+
+
+def test_the_measured_losses_of_generated_tasks_rise():
+    thresholds, losses = np.array(GENERATED_LOSSES).T
+    assert (np.diff(thresholds) > 0).all() and (np.diff(losses) > 0).all()
+
+
+def test_too_few_complete_curves_teach_nothing(cold):
+    rng = np.random.default_rng(0)
+    short = PastCurves(name="short", curves=ended(fast(rng, trials=5)))
+    assert learn([short], "last", false_prunes=0.05).past == []
+
+
+def test_curves_that_were_stopped_have_no_end_to_teach():
+    """A past of which only the good half went on: whatever the others are said to have ended with, nothing changes."""
+    rng = np.random.default_rng(1)
+    tasks, changed = [], []
+    for number in range(3):
+        losses = fast(rng)
+        good = losses[:, -1] < np.median(losses[:, -1])
+        curves = [
+            Curve(
+                steps=np.arange(1.0, (20 if is_good else 4) + 1),
+                losses=row[: 20 if is_good else 4],
+                is_ended=bool(is_good),
+            )
+            for row, is_good in zip(losses, good, strict=True)
+        ]
+        tasks.append(PastCurves(name=str(number), curves=curves))
+        only = [curve for curve in curves if curve.is_ended]
+        changed.append(PastCurves(name=str(number), curves=only))
+    censored, complete = (learn(past, "last", false_prunes=0.05) for past in (tasks, changed))
+    assert censored.past == complete.past == ["0", "1", "2"]
+    assert censored.threshold <= complete.threshold  # what was stopped may have been the best: more care, not less
+
+
+def test_the_outlook_of_a_curve_is_around_where_it_leads(cold):
+    rng = np.random.default_rng(2)
+    curves = ended(fast(rng))
+    now = standing(curves[:8], "last")
+    inside = []
+    for curve in curves[8:]:
+        part = Curve(steps=curve.steps[:10], losses=curve.losses[:10], is_ended=False)
+        outlook = cold.outlook(now, part, 8)
+        assert outlook.interval90[0] <= outlook.predicted <= outlook.interval90[1]
+        inside.append(outlook.interval90[0] <= curve.losses[-1] <= outlook.interval90[1])
+    assert np.mean(inside) > 0.8
