@@ -187,8 +187,15 @@ def record_of(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Recor
     """What was predicted of finished trials, and how they came out: those whose receipts say it."""
     sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
     rows = [row for trial in trials if (row := _row(trial, sign)) is not None]
-    columns = np.array(rows, dtype=np.float64).reshape(len(rows), 5).T
-    return Record(numbers=columns[0], predicted=columns[1], low=columns[2], incumbents=columns[3], losses=columns[4])
+    columns = np.array(rows, dtype=np.float64).reshape(len(rows), 6).T
+    return Record(
+        numbers=columns[0],
+        predicted=columns[1],
+        low=columns[2],
+        incumbents=columns[3],
+        losses=columns[4],
+        history=columns[5],
+    )
 
 
 def noise_of(trials: Sequence[FrozenTrial], direction: StudyDirection, declared: SearchSpace | None) -> float:
@@ -214,7 +221,7 @@ def _distributions(trials: Sequence[FrozenTrial]) -> list[dict[str, BaseDistribu
 
 
 def _row(trial: FrozenTrial, sign: float) -> tuple[float, ...] | None:
-    """Number, predicted loss, lower end, incumbent and loss of a trial; None where one of them is not known."""
+    """What `Record` holds of a trial, in its order; None where something is not known."""
     kept = trial.system_attrs.get(RECEIPT)
     if not isinstance(kept, Mapping) or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return None
@@ -226,7 +233,8 @@ def _row(trial: FrozenTrial, sign: float) -> tuple[float, ...] | None:
     low = min(sign * float(end) for end in interval)
     if not (np.isfinite([predicted, low, float(kept["incumbent"])]).all() and low < predicted) or np.isnan(came_out):
         return None
-    return float(trial.number), predicted, low, sign * float(kept["incumbent"]), came_out
+    weight = float(kept.get("history_weight") or 0.0)
+    return float(trial.number), predicted, low, sign * float(kept["incumbent"]), came_out, weight
 
 
 # What is enough

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import gamma, poisson
 
-from hpo.statistics.remaining_gain import CLAIMED, LATEST, SUCCESSES, YOUNG, Record, probability_left, remaining_gain
+from hpo.statistics.remaining_gain import COLD, GUIDED, LATEST, YOUNG, Record, probability_left, remaining_gain
+
+SUCCESSES, CLAIMED = GUIDED
 
 
-def record(count, *, first=YOUNG, predicted=1.0, spread=0.5, incumbent=0.8, loss=1.0):
+def record(count, *, first=YOUNG, predicted=1.0, spread=0.5, incumbent=0.8, loss=1.0, history=0.7):
     fill = np.full(count, 1.0)
     return Record(
         numbers=np.arange(first, first + count, dtype=float),
@@ -17,6 +19,7 @@ def record(count, *, first=YOUNG, predicted=1.0, spread=0.5, incumbent=0.8, loss
         low=(predicted - spread) * fill,
         incumbents=incumbent * fill,
         losses=loss * fill,
+        history=history * fill,
     )
 
 
@@ -52,6 +55,12 @@ def test_claims_of_a_young_study_do_not_count():
     assert probability_left(young, 5, np.array([0.0])) == pytest.approx(
         1.0 - (CLAIMED / (CLAIMED + 5 * young.claims(np.array([0.0]))[0, 0])) ** SUCCESSES
     )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_without_a_history_that_counts_more_is_left_in_the_same_claims(weight):
+    assert COLD[0] / COLD[1] > GUIDED[0] / GUIDED[1]
+    assert remaining_gain(record(6, history=weight), 10).expected > remaining_gain(record(6), 10).expected
 
 
 def test_until_forgets_what_came_later():
