@@ -35,6 +35,8 @@ class Fresh:
     failed: int
     mean: float | None
     interval95: tuple[float, float] | None  # Student's; None for fewer than two
+    chosen_value: float | None  # expected, if it is published because it came out best of several
+    chosen_interval95: tuple[float, float] | None
     probability_best: float  # among those that were replicated
 
 
@@ -68,21 +70,8 @@ def replication(study: StudySummary, replicates: Sequence[TrialRecord], rng: np.
     groups: dict[int, list[TrialRecord]] = {}
     for trial in ended:
         groups.setdefault(int(trial.user_attrs[REPLICATE]["trial"]), []).append(trial)
-    kept = {number: [trial for trial in group if is_usable(trial)] for number, group in groups.items()}
-    chances = chances_of(groups, sign, rng)
-    fresh = [
-        Fresh(
-            number=number,
-            params=group[0].user_attrs[REPLICATE]["params"],
-            seeds=tuple(int(trial.user_attrs[REPLICATE]["seed"]) for trial in kept[number]),
-            values=tuple(value_of(trial) for trial in kept[number]),
-            failed=len(group) - len(kept[number]),
-            mean=float(np.mean([value_of(trial) for trial in kept[number]])) if kept[number] else None,
-            interval95=student_interval(np.array([value_of(trial) for trial in kept[number]])),
-            probability_best=chances[number],
-        )
-        for number, group in groups.items()
-    ]
+    found = standing_of(groups, sign, rng)
+    fresh = [_fresh(number, group, found.get(number), sign) for number, group in groups.items()]
     fresh.sort(key=lambda each: (-each.probability_best, np.inf if each.mean is None else sign * each.mean))
     winner = fresh[0] if fresh[0].mean is not None else None
     return Replication(
@@ -94,20 +83,51 @@ def replication(study: StudySummary, replicates: Sequence[TrialRecord], rng: np.
     )
 
 
-def chances_of(groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: np.random.Generator) -> dict[int, float]:
-    """By trial, the probability that its configuration is the best of the replicated ones.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """How one contender stands among those that were replicated."""
 
-    One of which a replicate failed does not count while there is one of which none did.
+    probability: float  # of being the best
+    loss: float  # expected, the choice among several allowed for
+    interval: tuple[float, float] | None  # 95%
+
+
+def standing_of(groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: np.random.Generator) -> dict[int, Place]:
+    """By trial, how its replicates stand.
+
+    One of which a replicate failed is not there while there is one of which none did.
     """
-    sound = {number for number, group in groups.items() if group and all(is_usable(trial) for trial in group)}
-    counted = [number for number in groups if number in sound] or [
-        number for number, group in groups.items() if any(is_usable(trial) for trial in group)
-    ]
+    sound = [number for number, group in groups.items() if group and all(is_usable(trial) for trial in group)]
+    counted = sound or [number for number, group in groups.items() if any(is_usable(trial) for trial in group)]
     if not counted:
-        return dict.fromkeys(groups, 0.0)
+        return {}
     losses = [np.array([sign * value_of(trial) for trial in groups[number] if is_usable(trial)]) for number in counted]
     found = standing(losses, rng)
-    return dict.fromkeys(groups, 0.0) | dict(zip(counted, found.probabilities.tolist(), strict=True))
+    return {
+        number: Place(
+            probability=float(found.probabilities[i]),
+            loss=float(found.losses[i]),
+            interval=None if np.isnan(found.intervals[i]).any() else tuple(found.intervals[i].tolist()),
+        )
+        for i, number in enumerate(counted)
+    }
+
+
+def _fresh(number: int, group: Sequence[TrialRecord], place: Place | None, sign: float) -> Fresh:
+    kept = [trial for trial in group if is_usable(trial)]
+    interval = None if place is None or place.interval is None else sorted(sign * end for end in place.interval)
+    return Fresh(
+        number=number,
+        params=group[0].user_attrs[REPLICATE]["params"],
+        seeds=tuple(int(trial.user_attrs[REPLICATE]["seed"]) for trial in kept),
+        values=tuple(value_of(trial) for trial in kept),
+        failed=len(group) - len(kept),
+        mean=float(np.mean([value_of(trial) for trial in kept])) if kept else None,
+        interval95=student_interval(np.array([value_of(trial) for trial in kept])),
+        chosen_value=None if place is None else sign * place.loss,
+        chosen_interval95=None if interval is None else (interval[0], interval[1]),
+        probability_best=0.0 if place is None else place.probability,
+    )
 
 
 def is_usable(trial: TrialRecord) -> bool:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpo.errors import SettingsError
 from hpo.plan import Plan
 from hpo.provenance import git_commit
-from hpo.replicates import REPLICATE, SUFFIX, SURE, chances_of, is_usable, replicates_of
+from hpo.replicates import REPLICATE, SUFFIX, SURE, is_usable, replicates_of, standing_of
 from hpo.runner import StudyRunner, Watcher
 from hpo.settings import storage_url
 from hpo.spec import StudySpec, parse_spec
@@ -102,10 +102,12 @@ class Replicates(Plan):
         groups = self._groups(trials)
         if any(len(group) < FIRST_ROUND for group in groups.values()):
             return False
-        chances = chances_of(groups, self._sign, np.random.default_rng(0))
-        winner = max(chances, key=lambda number: chances[number])
+        places = standing_of(groups, self._sign, np.random.default_rng(0))
+        if not places:
+            return False
+        winner = max(places, key=lambda number: places[number].probability)
         fresh = sum(is_usable(trial) for trial in groups[winner])
-        return chances[winner] >= SURE and fresh >= FEWEST_OF_THE_WINNER
+        return places[winner].probability >= SURE and fresh >= FEWEST_OF_THE_WINNER
 
     def _round(self, trials: list[TrialRecord]) -> dict[int, int]:
         """How many more each contender gets; one that has failed gets none while another has not."""

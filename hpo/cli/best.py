@@ -213,6 +213,13 @@ def _print_replication(console: Console, found: Best, replication: Replication) 
         f"(mean of {n} replicate{'s' if n != 1 else ''})",
         soft_wrap=True,
     )
+    others = len(replication.contenders) - 1
+    if others and winner.chosen_value is not None and winner.chosen_interval95 is not None:
+        console.print(
+            f"  {number(winner.chosen_value)}   95% {_between(winner.chosen_interval95)}   "
+            f"if you publish it because it came out best of {others + 1}",
+            soft_wrap=True,
+        )
     console.print(f"  {escape(_verdict(replication, winner))}", soft_wrap=True)
     table = simple_table(
         "trial", "replicates", "failed", "mean", "95% interval", "P(best)",

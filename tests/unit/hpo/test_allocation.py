@@ -35,6 +35,17 @@ def test_a_round_gives_what_there_is_and_the_first_ones_first(replicates, most):
     else:
         assert given_out.sum() == most
     assert now.probabilities.sum() == pytest.approx(1)
+    inside = (now.intervals[:, 0] <= now.losses + 1e-9) & (now.losses - 1e-9 <= now.intervals[:, 1])
+    assert (inside | np.isnan(now.intervals[:, 0])).all()
+
+
+def test_who_came_out_best_of_several_is_expected_to_be_worse_than_its_mean():
+    rng = np.random.default_rng(0)
+    now = standing([rng.normal(size=5) for _ in range(6)], rng)
+    assert now.losses[now.leader] > now.means[now.leader]
+    alone = standing([np.array([1.0, 2.0, 4.0])], rng)
+    assert alone.losses[0] == alone.means[0]
+    assert tuple(alone.intervals[0]) == pytest.approx(student_interval(np.array([1.0, 2.0, 4.0])))
 
 
 def test_the_contender_that_is_clearly_worse_gets_hardly_any():
