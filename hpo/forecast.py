@@ -182,9 +182,9 @@ def _on_their_own_scales(tasks: Sequence[PastTask], curves: Array) -> Array:
     """The curves (t, k) as shares of the way still to go, 0 to 1; NaN for a task whose trials are all the same."""
     shares = np.full(curves.shape, np.nan)
     for row, task, curve in zip(shares, tasks, curves, strict=True):
-        best, median = float(np.nanmin(task.losses)), float(np.nanmedian(task.losses))
-        if median > best:
-            row[:] = np.where(np.isinf(curve), np.inf, np.clip((curve - best) / (median - best), 0.0, 1.0))
+        best = float(np.nanmin(task.losses))
+        if task.median > best:
+            row[:] = np.where(np.isinf(curve), np.inf, np.clip((curve - best) / (task.median - best), 0.0, 1.0))
     return shares
 
 
@@ -270,7 +270,7 @@ def _estimate(amounts: Array) -> Estimate | None:
     """Of a new task, from the amounts of the past ones (t,)."""
     if not len(amounts):
         return None
-    band = prediction_band(amounts)
+    band = prediction_band(amounts, logarithmic=True)
     if band is None:
         return Estimate(expected=float(np.median(amounts)))
     return Estimate(expected=band.expected, low=max(band.low, 0.0), high=band.high)

@@ -23,7 +23,7 @@ from hpo.space import SearchSpace
 from hpo.space_mapping import relate
 from hpo.spec import StudySpec
 from hpo.stopping import stopped_reason
-from storage.arrays import TrialArrays, family_arrays
+from storage.arrays import TrialArrays, counted_values, family_arrays
 from storage.database import Store
 from storage.families import Family, family_of, list_families
 from storage.history import StudySummary, list_studies
@@ -44,6 +44,7 @@ class PastTask:
 
     name: str
     losses: Array  # (n,) of its finished trials in order; NaN where one failed or was pruned
+    median: float  # loss of all its finished trials, pruned and failed ones too; NaN where none has a value
     states: NDArray[np.int64]  # (n,)
     seconds: Array  # (n,) that each trained; NaN where unknown
     is_ours: bool  # the tuner proposed these trials
@@ -152,6 +153,7 @@ def _task(  # noqa: PLR0917
     return PastTask(
         name=name,
         losses=np.where(is_success, sign * values, np.nan),
+        median=float(np.median(sign * counted_values(states, values, maximize=sign < 0))),
         states=states,
         seconds=factor * arrays.costs[rows],
         is_ours=bool(ours),

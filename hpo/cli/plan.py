@@ -170,7 +170,7 @@ def _time(hours: float | None) -> str:
 
 
 def _money(amount: float | None) -> str:
-    return "-" if amount is None else f"{amount:,.2f}"
+    return "-" if amount is None else f"{amount:,.2f}" if amount >= 1.0 else number(amount)
 
 
 def _fields(found: Forecast) -> dict[str, Any]:

@@ -29,7 +29,7 @@ SHARE = 0.95  # of new tasks, inside the band
 LEAST_TASKS = 5  # for a band: with four, Student's interval is already half as wide again (heuristic)
 CONFORMAL_TASKS = 19  # of fewer no left-out error is the 95% quantile
 HALF_CONFORMAL = 20.0  # tasks from which the errors count as much as Student's quantile (measured on simulated tasks)
-LOG_MARGIN = 3.0  # log likelihood by which a logarithmic scale must be likelier
+LOG_MARGIN = 3.0  # log likelihood by which a logarithmic scale must be likelier, for what is maximised (measured)
 SAME = 1e-12  # relative to the losses: less is rounding
 WIDE_APART = 30.0  # times as large, or as far apart as one is wide: then tasks have no scale in common (heuristic)
 
@@ -71,13 +71,17 @@ def incumbents(losses: Array, trials: int, *, has_converged: bool = False) -> Ar
 def progress(curves: Array, *, least: float = -np.inf, greatest: float = np.inf) -> list[Milestone]:
     """The band after each number of trials, from curves (t, k) as `incumbents` makes them.
 
-    least, greatest: between which every loss is by its nature. Neither the band nor its middle rises with more trials.
+    least, greatest: between which every loss is by its nature. Neither the band nor its middle rises with more trials;
+    all have the scale of the last number of trials at which most tasks are known.
     """
     found: list[Milestone] = []
+    known = np.isfinite(curves).sum(axis=0)
+    most = curves[:, -1 - int(np.argmax(known[::-1]))] if curves.size else np.empty(0)
+    logarithmic = _is_logarithmic(most[np.isfinite(most)])
     for trials, column in enumerate(curves.T, start=1):
         losses = column[np.isfinite(column)]
-        band = _clipped(prediction_band(losses), least, greatest)
-        held = [_holds(losses, task) for task in range(len(losses))] if len(losses) > LEAST_TASKS else None
+        band = _clipped(prediction_band(losses, logarithmic=logarithmic), least, greatest)
+        held = [_holds(losses, task, logarithmic) for task in range(len(losses))] if len(losses) > LEAST_TASKS else None
         before = found[-1] if found else None
         typical = float(np.median(losses)) if len(losses) else None
         found.append(
@@ -93,11 +97,14 @@ def progress(curves: Array, *, least: float = -np.inf, greatest: float = np.inf)
     return found
 
 
-def prediction_band(losses: Array) -> Band | None:
-    """Where the loss of one more task will be, given those of t tasks (t,); None where these are few or all equal."""
+def prediction_band(losses: Array, *, logarithmic: bool | None = None) -> Band | None:
+    """Where the loss of one more task will be, given those of t tasks (t,); None where these are few or all equal.
+
+    logarithmic: the scale, where all losses have one sign; None: the likelier one.
+    """
     if len(losses) < LEAST_TASKS or np.ptp(losses) <= SAME * np.abs(losses).max():
         return None
-    bend, straighten = _scale_for(losses)
+    bend, straighten = _scale_for(losses, logarithmic)
     z, t = bend(losses), len(losses)
     half = _factor(z) * float(z.std(ddof=1)) * np.sqrt(1.0 + 1.0 / t)
     middle = float(z.mean())
@@ -162,21 +169,27 @@ def _left_out_errors(z: Array) -> Array | None:
     return errors
 
 
-def _holds(losses: Array, task: int) -> bool | None:
-    others = prediction_band(np.delete(losses, task))
+def _holds(losses: Array, task: int, logarithmic: bool) -> bool | None:
+    others = prediction_band(np.delete(losses, task), logarithmic=logarithmic)
     return None if others is None else bool(others.low <= losses[task] <= others.high)
 
 
-def _scale_for(losses: Array) -> Bend:
-    """The losses as they are, or their logarithms (of losses below zero: of their size) where that is likelier."""
+def _scale_for(losses: Array, logarithmic: bool | None) -> Bend:
+    """The losses as they are, or their logarithms; of losses below zero, which are to be maximised, of their size."""
     sign = float(np.sign(losses[0]))
-    if sign == 0.0 or not (sign * losses > 0).all():
-        return _plain, float
-    logs = np.log(sign * losses)
-    gain = len(losses) * (np.log(losses.std()) - np.log(max(float(logs.std()), SAME))) - float(logs.sum())
-    if gain < LOG_MARGIN:
+    wanted = _is_logarithmic(losses) if logarithmic is None else logarithmic
+    if not wanted or sign == 0.0 or not (sign * losses > 0).all():
         return _plain, float
     return (lambda y: np.log(sign * y)), (lambda z: float(sign * np.exp(z)))
+
+
+def _is_logarithmic(losses: Array) -> bool:
+    """Whether the losses are likelier normal on a logarithmic scale: the usual one of what is minimised above zero."""
+    if not len(losses) or not (losses[0] * losses > 0).all() or np.ptp(losses) <= SAME * np.abs(losses).max():
+        return False
+    logs = np.log(np.abs(losses))
+    gain = len(losses) * (np.log(losses.std()) - np.log(max(float(logs.std()), SAME))) - float(logs.sum())
+    return bool(gain > (0.0 if losses[0] > 0 else LOG_MARGIN))
 
 
 def _plain(losses: Array) -> Array:

@@ -34,6 +34,7 @@ def task(name, losses, *, seconds=60.0, states=None, **more):
     return PastTask(
         name=str(name),
         losses=losses,
+        median=float(np.nanmedian(losses)) if np.isfinite(losses).any() else np.nan,
         states=np.asarray(states),
         seconds=np.broadcast_to(np.asarray(seconds, dtype=float), losses.shape),
         is_ours=True,
@@ -90,7 +91,10 @@ def test_an_accuracy_does_not_pass_one_and_a_loss_not_zero():
 
 
 def test_tasks_of_other_sizes_are_spoken_of_in_shares_only():
-    found = foretold(spec(), [dataclasses.replace(t, losses=t.losses * 10.0**k) for k, t in enumerate(tasks(8))])
+    found = foretold(
+        spec(),
+        [dataclasses.replace(t, losses=t.losses * 10.0**k, median=t.median * 10.0**k) for k, t in enumerate(tasks(8))],
+    )
     assert found.scale == "share"
     assert any("no scale of val_loss in common" in note for note in found.notes)
     assert all(stage.value is None for stage in found.stages)
