@@ -144,6 +144,11 @@ def _studies(store: Store, sides: Mapping[str, Sequence[StudySummary]]) -> Compa
                 "there; compare studies of the same tasks"
             )
         tasks = {pair.task for pair in pairs}
+        if 1 < len(tasks) < len(pairs):
+            notes.append(
+                f"{first} against {other}: {len(pairs)} pairs of {len(tasks)} tasks; what is said holds for these "
+                "tasks, for another one less surely"
+            )
         for at, place in _places(pairs):
             values = [(pair.label, *pair.at(place)) for pair in pairs]
             scaled = [

@@ -26,7 +26,8 @@ LEVEL, POWER = 0.95, 0.8
 FEWEST = 3  # pairs, below which there is no interval
 FEWEST_FOR_A_CLAIM = 5  # pairs: Student's t of fewer rests on nothing but the normal distribution (heuristic)
 FEWEST_FOR_RANKS = 6  # pairs: the smallest number with which Wilcoxon's test reaches p < .05 on both sides
-EXACT_PAIRS = 13  # up to here all 2^n sign changes are looked at
+EXACT_PAIRS = 13  # up to here all 2^n sign changes are looked at, whatever is tied
+EXACT_WITHOUT_TIES = 50
 RANK_EFFICIENCY = 0.955  # of Wilcoxon's test against Student's where differences are normal (3 / pi)
 MOST_NEEDED = 10_000
 PERMUTATIONS = 9_999
@@ -133,7 +134,9 @@ def signed_rank_test(d: Array) -> tuple[str, float]:
     """Which test of no difference was made on differences (n,), some of them not zero, and its two-sided p."""
     d = d[d != 0.0]
     if len(d) > EXACT_PAIRS:
-        return "Wilcoxon", float(stats.wilcoxon(d, method="asymptotic", correction=True).pvalue)
+        is_exact = len(d) <= EXACT_WITHOUT_TIES and len(np.unique(np.abs(d))) == len(d)
+        method = "exact" if is_exact else "asymptotic"
+        return f"Wilcoxon{', exact' * is_exact}", float(stats.wilcoxon(d, method=method, correction=True).pvalue)
     ranks = stats.rankdata(np.abs(d)) * np.sign(d)
     signs = 1 - 2 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
     sums = np.abs(signs @ np.abs(ranks))
@@ -190,7 +193,7 @@ def _t_test(d: Array) -> float:
 
 def _critical_rank(n: int) -> int:
     """The largest c with P(W+ < c) <= 2.5% under no difference: the c-th Walsh average from either end is the limit."""
-    if n > 50:
+    if n > EXACT_WITHOUT_TIES:
         mean, sd = n * (n + 1) / 4.0, np.sqrt(n * (n + 1) * (2 * n + 1) / 24.0)
         return int(np.floor(mean + float(ndtri((1.0 - LEVEL) / 2.0)) * sd))
     ways = np.zeros(n * (n + 1) // 2 + 1)
