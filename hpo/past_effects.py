@@ -178,13 +178,24 @@ def _effects(target: str, found: Sequence[FamilyTrials], *, raw_units: bool) -> 
             tasks=tasks,
             outcomes=scaled,
             ranges=axes.ranges(values),
-            points=axes.coordinates(values),
+            points=_Coordinates(axes=axes, values=values),
             sizes=tuple(len(axis.labels) for axis in axes.axes),
             choices=tuple(axis.choices for axis in axes.axes),
         ),
         raw_units=raw_units,
         higher_is_better=bool(maximize[0]) if raw_units else True,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Coordinates:
+    """The coordinates of runs, worked out for those that are asked for: of a million, few are."""
+
+    axes: Axes
+    values: Array  # (n, d) internal
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> Array:
+        return self.axes.coordinates(self.values[rows])
 
 
 def _joined(parts: Sequence[Array]) -> Array:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,13 @@ WORK = 2e9  # multiplications that one pass over the tasks may cost
 DRAWS = 2000  # for the probability of being best
 
 
+class Points(Protocol):
+    """Coordinates of n runs: an array, or what works them out for those that are asked for."""
+
+    def __getitem__(self, rows: NDArray[np.intp], /) -> Array:
+        """Of some runs, (·, d)."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Runs:
     """Finished runs of tasks with common parameters; those of a task stand together."""
@@ -45,7 +52,7 @@ class Runs:
     tasks: NDArray[np.intp]  # (n,) ascending, each of 0 ... t - 1
     outcomes: Array  # (n,) on one scale, higher is better; NaN for a failed run
     ranges: NDArray[np.int16]  # (n, d) which range each value is in, -1 for none: then it is inactive
-    points: Array  # (n, d) coordinates, a choice as its index, NaN where inactive
+    points: Points  # (n, d) coordinates, a choice as its index, NaN where inactive
     sizes: tuple[int, ...]  # d, how many ranges each parameter has
     choices: tuple[int, ...]  # d, how many choices, 0 for a number
 

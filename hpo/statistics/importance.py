@@ -37,6 +37,7 @@ TASKS_FOR_A_BOOTSTRAP = 5
 FEWEST_RUNS = 10  # in all, to say anything
 RUNS_FOR_A_SURFACE = 30  # of a task, for one of its own (heuristic)
 MOST_TASKS = 32  # that have one, evenly chosen
+MOST_TASKS_TOGETHER = 1000  # that share one, evenly chosen
 BAGS = 20  # of halves
 TREES_OF_ALL, TREES_OF_A_BAG, TREES_OF_A_TASK = 48, 4, 10
 RUNS_OF_A_TREE = 1200  # at most
@@ -70,6 +71,12 @@ def importance(runs: Runs, design: Array, rng: np.random.Generator) -> Importanc
     known = np.flatnonzero(np.isfinite(runs.outcomes))
     if len(known) < FEWEST_RUNS or not runs.sizes:
         return None
+    every, counts = np.unique(runs.tasks[known], return_counts=True)
+    over = _over(len(every))
+    ample = every[counts >= RUNS_FOR_A_SURFACE]
+    have_their_own = len(ample) >= TASKS_FOR_A_BOOTSTRAP and 2 * len(ample) >= len(every)
+    looked_at = _some(ample, MOST_TASKS) if have_their_own else _some(every, MOST_TASKS_TOGETHER)
+    known = known[np.isin(runs.tasks[known], looked_at)]
     data = _Data(
         X=_features(runs.points[known], runs.choices),
         y=runs.outcomes[known],
@@ -78,20 +85,16 @@ def importance(runs: Runs, design: Array, rng: np.random.Generator) -> Importanc
         Z=_features(design, runs.choices),
         choices=runs.choices,
     )
-    every, counts = np.unique(data.tasks, return_counts=True)
-    ample = every[counts >= RUNS_FOR_A_SURFACE]
-    looked_at, over = every, _over(len(every))
-    if len(ample) >= TASKS_FOR_A_BOOTSTRAP and 2 * len(ample) >= len(every):
-        looked_at = ample[np.unique(np.linspace(0, len(ample) - 1, min(len(ample), MOST_TASKS)).astype(np.intp))]
+    if have_their_own:
         surfaces = [_surface(data, data.rows(task), TREES_OF_A_TASK, rng) for task in looked_at]
         shares, pairs = _shares(np.array(surfaces), design, runs.choices)
         mean, intervals = _bootstrapped(shares, rng)
     elif over == "tasks":
-        shares, pairs = _of_halves_of_tasks(data, every, rng)
-        taken = len(every) // 2
-        mean, intervals = _around(shares[0], shares[1:], taken / (len(every) - taken))
+        shares, pairs = _of_halves_of_tasks(data, looked_at, rng)
+        taken = len(looked_at) // 2
+        mean, intervals = _around(shares[0], shares[1:], taken / (len(looked_at) - taken))
     else:
-        shares, pairs = _of_halves_of_runs(data, every, rng)
+        shares, pairs = _of_halves_of_runs(data, looked_at, rng)
         most = int(counts.max())
         taken = min(most // 2, RUNS_OF_A_TREE)
         mean, intervals = _around(shares[0], shares[1:], taken / max(most - taken, 1))
@@ -107,12 +110,17 @@ def importance(runs: Runs, design: Array, rng: np.random.Generator) -> Importanc
         pair_intervals=intervals[d:][order],
         over=over,
         tasks=len(looked_at),
-        runs=int(np.isin(data.tasks, looked_at).sum()),
+        runs=len(data.y),
     )
 
 
 def _over(tasks: int) -> Literal["tasks", "trials"]:
     return "tasks" if tasks >= TASKS_FOR_A_BOOTSTRAP else "trials"
+
+
+def _some(tasks: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """At most so many tasks, at equal distances."""
+    return tasks[np.unique(np.linspace(0, len(tasks) - 1, min(len(tasks), most)).astype(np.intp))]
 
 
 # Surfaces
@@ -259,7 +267,7 @@ def _interaction(surfaces: Array, first: NDArray[np.intp], second: NDArray[np.in
 
 
 def _around(whole: Array, bags: Array, ratio: float) -> tuple[Array, Array]:
-    """The shares (c,) with 95% intervals, from those in bags (g, c); ratio: variance of the whole over that of a bag."""
+    """The shares (c,) with 95% intervals, from those in bags (g, c); ratio: variance of the whole over a bag's."""
     known = bags[np.isfinite(bags).all(axis=1)]
     if len(known) < 2:
         return whole, np.full((len(whole), 2), np.nan)

@@ -10,7 +10,8 @@ their mean $\mu$ with variance $\tau^2$. With $w_t = 1 / (v_t + \tau^2)$:
 - the prediction interval for the effect of a new task takes $\tau^2$ as uncertain as it is: at the true one, Q is
   chi-squared with t - 1 degrees of freedom, so $1 - F_{\chi^2}(Q(\tau^2))$ is a confidence distribution of $\tau^2$,
   and the new effect is a mixture of normal distributions over it (Viechtbauer, Statistics in Medicine 2007; Nagashima,
-  Noma and Furukawa, Statistical Methods in Medical Research 2019). With equally exact estimates it is Student's.
+  Noma and Furukawa, Statistical Methods in Medical Research 2019). With equally exact estimates it is Student's, and so
+  it is taken to be for `MANY_TASKS`.
   The interval $\hat\mu \pm t_{t-2} \sqrt{\hat\tau^2 + se^2}$ of Higgins, Thompson and Spiegelhalter needs a good
   $\hat\tau^2$, which few tasks do not give.
 
@@ -28,6 +29,8 @@ from hpo.arrays import Array, Mask
 
 LEVEL = 0.95  # of every interval
 FEWEST_TASKS = 3  # that say how much tasks differ
+MANY_TASKS = 200  # that leave no doubt of tau^2 worth the time
+STEPS = 16  # of Newton's method, which is exact after one where no estimate has an error
 GRID = 60  # values of tau^2, in equal steps of its logarithm
 REACH = (
     1e-5,
@@ -43,7 +46,6 @@ class RandomEffects:
 
     tasks: Array  # (c,) that have an estimate
     mean: Array  # (c,) of tasks; from one task on
-    error: Array  # (c,) standard error of the mean, for Student's t with tasks - 1 degrees of freedom
     interval: Array  # (c, 2) 95% for the mean; from `FEWEST_TASKS` on, as all below
     tau: Array  # (c,) standard deviation of the tasks' effects
     prediction: Array  # (c, 2) 95% for the effect of a new task
@@ -77,30 +79,20 @@ def predictive_interval(fitted: RandomEffects, variances: Array, factor: Array |
 
 def _some(estimates: Array, variances: Array, shared: Array) -> RandomEffects:
     there = np.isfinite(estimates) & np.isfinite(variances)
-    d, v = np.where(there, estimates, 0.0), np.where(there, variances, 1.0)
+    data = np.where(there, estimates, 0.0), np.where(there, variances, 1.0), there
     tasks = there.sum(axis=0)
     enough = tasks >= FEWEST_TASKS
     freedom = np.maximum(tasks - 1, 1)
-    centre = d.sum(axis=0) / np.maximum(tasks, 1)
-    unit = np.where(there, (d - centre) ** 2 + v, 0.0).sum(axis=0) / np.maximum(tasks, 1)
-    unit = np.where(unit > 0, unit, 1.0)  # estimates that agree without error
-    tau2 = np.concatenate([[0.0], np.geomspace(*REACH, GRID)])[:, None] * unit  # (g + 1, c)
-    at = np.array([_at(d, v, there, row) for row in tau2])  # (g + 1, 3, c)
-    precision, mean, Q = at[:, 0], at[:, 1], at[:, 2]
-    moment = _root(Q, tau2, freedom)
-    w, mu, q = _at(d, v, there, moment)
+    moment = _paule_mandel(*data, freedom)
+    w, mu, q, _ = _at(*data, moment)
     plain = np.sqrt(1.0 / w + shared)
-    error = np.sqrt(q / freedom / w + shared)
     quantile = stdtrit(freedom, (1 + LEVEL) / 2)
-    half = np.maximum(quantile * error, ndtri((1 + LEVEL) / 2) * plain)
-    weights = _confidence(Q, tau2, freedom)
-    middles = np.sqrt(tau2[:-1] * tau2[1:])
-    middles[0] = tau2[0]
-    nodes = np.concatenate([middles, tau2[-1:]])
-    m = np.concatenate([mean[:1], (mean[1:-1] + mean[2:]) / 2.0, mean[-1:]])
-    se2 = 1.0 / np.concatenate([precision[:1], np.sqrt(precision[1:-1] * precision[2:]), precision[-1:]])
-    deviations = np.sqrt(nodes + se2 + shared)
-    ends = [_quantile(weights, m, deviations, p) for p in ((1 - LEVEL) / 2, (1 + LEVEL) / 2, ndtr(-1.0), ndtr(1.0))]
+    half = np.maximum(quantile * np.sqrt(q / freedom / w + shared), ndtri((1 + LEVEL) / 2) * plain)
+    if (tasks[enough] >= MANY_TASKS).all():
+        deviation = np.sqrt(moment + 1.0 / w + shared)
+        low, high, spread = mu - quantile * deviation, mu + quantile * deviation, deviation
+    else:
+        low, high, spread = _mixed(*data, shared, freedom)
 
     def known(values: Array) -> Array:
         return np.where(enough, values, np.nan)
@@ -108,39 +100,54 @@ def _some(estimates: Array, variances: Array, shared: Array) -> RandomEffects:
     return RandomEffects(
         tasks=tasks.astype(np.float64),
         mean=np.where(tasks > 0, mu, np.nan),
-        error=known(half / quantile),
         interval=np.stack([known(mu - half), known(mu + half)], axis=-1),
         tau=known(np.sqrt(moment)),
-        prediction=np.stack([known(ends[0]), known(ends[1])], axis=-1),
-        spread=known((ends[3] - ends[2]) / 2.0),
+        prediction=np.stack([known(low), known(high)], axis=-1),
+        spread=known(spread),
     )
 
 
-def _at(d: Array, v: Array, there: Mask, tau2: Array) -> tuple[Array, Array, Array]:
-    """The sum of the weights, the weighted mean and Q at tau^2 (c,): each (c,)."""
+def _paule_mandel(d: Array, v: Array, there: Mask, freedom: Array) -> Array:
+    """Where Q is as large as expected, (c,), by Newton's method on 1 / Q: concave, it is reached from below."""
+    tau2 = np.zeros(d.shape[1])
+    for _ in range(STEPS):
+        _, _, Q, slope = _at(d, v, there, tau2)
+        tau2 = np.maximum(tau2 + np.where(slope > 0, Q / freedom * (Q - freedom) / np.maximum(slope, 1e-300), 0.0), 0.0)
+    return tau2
+
+
+def _mixed(d: Array, v: Array, there: Mask, shared: Array, freedom: Array) -> tuple[Array, Array, Array]:
+    """Both ends and the spread of the effect in a new task, (c,) each, over the confidence distribution of tau^2."""
+    tasks = np.maximum(there.sum(axis=0), 1)
+    centre = d.sum(axis=0) / tasks
+    unit = np.where(there, (d - centre) ** 2 + v, 0.0).sum(axis=0) / tasks
+    unit = np.where(unit > 0, unit, 1.0)  # estimates that agree without error
+    tau2 = np.concatenate([[0.0], np.geomspace(*REACH, GRID)])[:, None] * unit  # (g + 1, c)
+    at = np.array([_at(d, v, there, row) for row in tau2])  # (g + 1, 4, c)
+    precision, mean, Q = at[:, 0], at[:, 1], at[:, 2]
+    weights = _confidence(Q, freedom)
+    middles = np.sqrt(tau2[:-1] * tau2[1:])  # the first is 0
+    nodes = np.concatenate([middles, tau2[-1:]])
+    m = np.concatenate([mean[:1], (mean[1:-1] + mean[2:]) / 2.0, mean[-1:]])
+    se2 = 1.0 / np.concatenate([precision[:1], np.sqrt(precision[1:-1] * precision[2:]), precision[-1:]])
+    deviations = np.sqrt(nodes + se2 + shared)
+    low, high, below, above = (
+        _quantile(weights, m, deviations, p) for p in ((1 - LEVEL) / 2, (1 + LEVEL) / 2, ndtr(-1.0), ndtr(1.0))
+    )
+    return low, high, (above - below) / 2.0
+
+
+def _at(d: Array, v: Array, there: Mask, tau2: Array) -> tuple[Array, Array, Array, Array]:
+    """The sum of the weights, the weighted mean, Q, and how fast Q falls, at tau^2 (c,): each (c,)."""
     floor = 1e-12 * np.maximum(v.max(axis=0, initial=0.0), np.abs(d).max(axis=0, initial=0.0) ** 2) + 1e-300
     w = np.where(there, 1.0 / np.maximum(v + tau2, floor), 0.0)
     total = np.maximum(w.sum(axis=0), 1e-100)
     mean = (w * d).sum(axis=0) / total
-    return total, mean, (w * (d - mean) ** 2).sum(axis=0)
+    squares = w * (d - mean) ** 2
+    return total, mean, squares.sum(axis=0), (w * squares).sum(axis=0)
 
 
-def _root(Q: Array, tau2: Array, freedom: Array) -> Array:
-    """Where Q, which falls with tau^2 (g + 1, c), is as large as expected: shape (c,)."""
-    below = (freedom < Q).sum(axis=0)  # the first value with Q small enough
-    columns = np.arange(Q.shape[1])
-    high = np.minimum(below, len(Q) - 1)
-    low = np.maximum(high - 1, 0)
-    gap = Q[low, columns] - Q[high, columns]
-    share = np.clip((Q[low, columns] - freedom) / np.where(gap > 0, gap, 1.0), 0.0, 1.0)
-    start, end = tau2[low, columns], tau2[high, columns]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between: Array = np.where(low > 0, np.exp(np.log(start) + share * (np.log(end) - np.log(start))), share * end)
-    between[below == 0] = 0.0
-    return between
-
-
-def _confidence(Q: Array, tau2: Array, freedom: Array) -> Array:
+def _confidence(Q: Array, freedom: Array) -> Array:
     """The confidence distribution of tau^2: at 0, between the values of the grid, and beyond, (g + 1, c)."""
     below = chdtrc(freedom, Q)  # P(chi^2 > Q), which rises with tau^2
     weights: Array = np.diff(below, axis=0, prepend=0.0, append=1.0)
