@@ -24,8 +24,8 @@ LEADERS = 3  # of the reference curves: those that ended best
 FARTHEST = 1e3  # scales; losses farther off, and those that are no numbers, are as good as there
 STRETCH = 10.0  # of the signed logarithm, and for the roughness of curves 10 times as much (heuristic)
 LEAST_SCALE = 1e-3  # of what was gained since the first report (heuristic)
-HUNDRED = (50.0, 200.0)  # times: percentages against fractions, whose usual values differ (heuristic)
-FEWEST_ON_A_SIDE = 3  # trials before and after a change of the metric's meaning (heuristic)
+HUNDRED = (30.0, 300.0)  # times: percentages against fractions, whose usual values differ (heuristic)
+FEWEST_ON_A_SIDE = 2  # trials before and after a change of the metric's meaning (heuristic)
 VANISHING = 1e-12  # relative to the losses: less is rounding
 
 FEATURES = {  # by name: how the probability to end better may change with it: 1 up, -1 down, 0 either way

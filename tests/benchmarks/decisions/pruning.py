@@ -312,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = [path.parent for path in sorted(asked.folder.glob("*/curves.parquet"))]
     folders = [folder for folder in folders if any(part in folder.name for part in wanted)]
     runs: list[Run] = []
+    text = "no table with curves"
     cold = learn([], "last", false_prunes=PROMISED)
     for folder in folders:
         tasks = recorded(folder)
@@ -328,11 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if name not in asked.without.split(","):
                         runs.append(judged(order, name, rival(order, make(horizon))))
             print(f"{folder.name}: {task.name}", file=sys.stderr, flush=True)
-        _write(asked, runs)
+            text = _write(asked, runs)  # after each task: it takes long
+    print(text)
     return 0 if runs else 2
 
 
-def _write(asked: argparse.Namespace, runs: Sequence[Run]) -> None:
+def _write(asked: argparse.Namespace, runs: Sequence[Run]) -> str:
     found = lines(runs)
     setting = {"trials": asked.trials, "orders of a task": f"at least {asked.seeds}", "promised": PROMISED}
     asked.results.mkdir(parents=True, exist_ok=True)
@@ -340,7 +342,7 @@ def _write(asked: argparse.Namespace, runs: Sequence[Run]) -> None:
     (asked.results / "pruning.md").write_text(text, encoding="utf-8")
     content = {"setting": setting, "lines": [asdict(line) for line in found], "runs": [asdict(each) for each in runs]}
     (asked.results / "pruning.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    print(text, flush=True)
+    return text
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""Does the pruner keep its promise, also where the past misleads, and does it save anything?
+
+A study is lost if its best trial was stopped. 5% of studies may be, within three standard errors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hpo.priors.curves import is_probe, standing
+from hpo.priors.foresight import PastCurves, learn
+from tests.learning_curves import crossing, ended, fast, late, mixed
+
+PROMISED = 0.05
+STUDIES = 50
+
+
+def prune(foresight, losses):
+    """Share of reports that were saved, and whether the best trial was stopped."""
+    curves, complete, spent = ended(losses), [], 0
+    for number, curve in enumerate(curves):
+        now, at = standing(complete, "last"), np.arange(len(curve.steps) - 1)
+        stops = np.flatnonzero(foresight.stops(now, curve, at, number)) if now and not is_probe(number) else []
+        spent += int(stops[0]) + 1 if len(stops) else len(curve.steps)
+        if not len(stops):
+            complete.append(curve)
+    best = min(curve.losses[-1] for curve in complete)
+    return 1 - spent / losses.size, best > losses[:, -1].min()
+
+
+def measure(foresight, family, seed=0):
+    rng = np.random.default_rng(seed)
+    saved, lost = np.array([prune(foresight, family(rng)) for _ in range(STUDIES)]).T
+    return saved.mean(), lost.mean()
+
+
+@pytest.fixture(scope="module")
+def foresights():
+    rng = np.random.default_rng(1)
+    past = {
+        "nothing": [],
+        "fast": [PastCurves(name=str(number), curves=ended(fast(rng))) for number in range(20)],
+        "mixed": [PastCurves(name=str(number), curves=ended(mixed(rng))) for number in range(20)],
+    }
+    return {name: learn(tasks, "last", false_prunes=PROMISED) for name, tasks in past.items()}
+
+
+@pytest.mark.parametrize(
+    ("past", "family"),
+    [
+        ("nothing", fast),
+        ("nothing", mixed),
+        ("nothing", crossing),
+        ("fast", fast),
+        ("mixed", mixed),
+        ("fast", crossing),  # from here on the past misleads
+        ("fast", late),
+        ("mixed", crossing),
+        ("mixed", late),
+    ],
+)
+def test_at_most_5_percent_of_studies_lose_their_best_trial(foresights, past, family):
+    _, lost = measure(foresights[past], family)
+    assert lost <= PROMISED + 3 * np.sqrt(PROMISED * (1 - PROMISED) / STUDIES)
+
+
+def test_a_past_that_is_alike_saves_more_than_half_and_more_than_none(foresights):
+    with_past, without = measure(foresights["fast"], fast)[0], measure(foresights["nothing"], fast)[0]
+    assert with_past > 0.5
+    assert with_past > without + 0.05
