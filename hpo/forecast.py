@@ -118,6 +118,8 @@ def foretold(
             "task's median trial to the best that is known of it"
         )
     judged = ways if values is None else values
+    busy = pace.busy[:, :trials]
+    prices = busy[:0] if price_per_hour is None else price_per_hour * busy
     late = sum(each.without_success > 0 for each in judged)
     if late:
         notes.append(f"until trial {late} some tasks had no success yet: they are left out till then")
@@ -128,10 +130,10 @@ def foretold(
             value=None if values is None else _value(each, sign=-1.0 if spec.task.direction == "maximize" else 1.0),
             way=_value(way, sign=-1.0, offset=1.0),
             held=each.held,
-            hours=_estimate(pace.wall[:, each.trials - 1]),
-            money=None if price_per_hour is None else _estimate(price_per_hour * pace.busy[:, each.trials - 1]),
+            hours=hours,
+            money=money,
         )
-        for each, way in zip(judged, ways, strict=True)
+        for each, way, hours, money in zip(judged, ways, _growing(pace.wall[:, :trials]), _growing(prices), strict=True)
     )
     states = np.concatenate([task.states for task in tasks]) if tasks else np.empty(0)
     return Forecast(
@@ -266,11 +268,18 @@ def _about_hours(hours: float, trials: int, pace: _Pace, planned: int | None) ->
     return f"the budget's {hours:g} hours are likely to end the study after about {trials} trials"
 
 
-def _estimate(amounts: Array) -> Estimate | None:
-    """Of a new task, from the amounts of the past ones (t,)."""
+def _growing(amounts: Array) -> list[Estimate | None]:
+    """Of a new task after each number of trials, from those of the past ones (t, k): none falls with the trials."""
     if not len(amounts):
-        return None
-    band = prediction_band(amounts, logarithmic=True)
-    if band is None:
-        return Estimate(expected=float(np.median(amounts)))
-    return Estimate(expected=band.expected, low=max(band.low, 0.0), high=band.high)
+        return [None] * amounts.shape[1]
+    found: list[Estimate | None] = []
+    least = np.zeros(3)
+    for column in amounts.T:
+        band = prediction_band(column, logarithmic=True)
+        if band is None:
+            found.append(Estimate(expected=float(np.median(column))))
+        else:
+            least = np.maximum(least, [band.expected, band.low, band.high])
+            expected, low, high = least.tolist()
+            found.append(Estimate(expected=expected, low=low, high=high))
+    return found

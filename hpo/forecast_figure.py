@@ -40,8 +40,10 @@ def forecast_figure(forecast: Forecast) -> Figure:
         corner = "upper right" if is_metric and forecast.direction == "minimize" else "lower right"
         upper.legend(frameon=False, fontsize=9, loc=corner)
     if lower is not None:
-        _draw(lower, trials, [stage.hours for stage in forecast.stages])
-        lower.set_ylabel("hours")
+        hours = [stage.hours for stage in forecast.stages]
+        is_short = max(each.expected for each in hours if each is not None) < 1.0
+        _draw(lower, trials, hours, factor=60.0 if is_short else 1.0)
+        lower.set_ylabel("minutes" if is_short else "hours")
         lower.set_ylim(bottom=0.0)
     (lower or upper).set_xlabel("trials")
     (lower or upper).xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -51,10 +53,11 @@ def forecast_figure(forecast: Forecast) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, trials: np.ndarray, estimates: list[Estimate | None]) -> None:
-    expected = np.array([np.nan if each is None else each.expected for each in estimates])
-    low = np.array([np.nan if each is None or each.low is None else each.low for each in estimates])
-    high = np.array([np.nan if each is None or each.high is None else each.high for each in estimates])
+def _draw(axis: Axes, trials: np.ndarray, estimates: list[Estimate | None], factor: float = 1.0) -> None:
+    known = [Estimate(expected=np.nan) if each is None else each for each in estimates]
+    expected = factor * np.array([each.expected for each in known])
+    low = factor * np.array([np.nan if each.low is None else each.low for each in known])
+    high = factor * np.array([np.nan if each.high is None else each.high for each in known])
     marker = "o" if len(trials) == 1 else None
     axis.plot(trials, expected, color=CURVE, lw=1.8, marker=marker, label="expected")
     if np.isfinite(low).any():

@@ -164,7 +164,9 @@ class StopWhenDone:
         self._trials = trials
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        """Judge, after a trial has ended."""
+        """Judge, after a trial has ended. Raises ValueError for a study of several objectives."""
+        if len(study.directions) != 1:
+            raise ValueError(f"StopWhenDone judges one objective, and this study has {len(study.directions)}")
         finished = sum(other.state.is_finished() for other in study.get_trials(deepcopy=False))
         left = finished if self._trials is None else self._trials - finished
         before = kept_reason(study.user_attrs)

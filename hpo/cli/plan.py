@@ -170,7 +170,9 @@ def _time(hours: float | None) -> str:
 
 
 def _money(amount: float | None) -> str:
-    return "-" if amount is None else f"{amount:,.2f}" if amount >= 1.0 else number(amount)
+    if amount is None:
+        return "-"
+    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
 
 
 def _fields(found: Forecast) -> dict[str, Any]:

@@ -174,6 +174,12 @@ def test_the_callback_refuses_half_a_price():
         StopWhenDone(price_per_hour=2.0)
 
 
+def test_the_callback_is_for_one_objective():
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    with pytest.raises(ValueError, match="this study has 2"):
+        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=1, callbacks=[StopWhenDone()])
+
+
 def test_a_kept_reason_that_is_damaged_is_none():
     assert kept_reason({}) is None
     assert kept_reason({STOPPED: "because"}) is None
