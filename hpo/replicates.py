@@ -52,13 +52,21 @@ class Replication:
 
 
 def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:
-    """The replicates of a study's trials, running and waiting ones too; empty where there are none."""
+    """The replicates of a study's trials, running and waiting ones too; empty where there are none.
+
+    What two processes at once have trained on the same seed is there once.
+    """
     try:
         own = history.get_study(store, study.name + SUFFIX)
     except StudyNotFoundError:
         return []
     trials = history.list_trials(store, own.study_id)
-    return [trial for trial in trials if trial.user_attrs.get(REPLICATE, {}).get("study") == study.name]
+    known: dict[tuple[int, int], TrialRecord] = {}
+    for trial in trials:
+        told = trial.user_attrs.get(REPLICATE, {})
+        if told.get("study") == study.name:
+            known.setdefault((told["trial"], told["seed"]), trial)
+    return list(known.values())
 
 
 def replication(study: StudySummary, replicates: Sequence[TrialRecord], rng: np.random.Generator) -> Replication | None:

@@ -27,6 +27,7 @@ from hpo.statistics.allocation import FIRST_ROUND, Standing, next_round, standin
 from hpo.winner import Best, best
 from storage import history
 from storage.database import Store
+from storage.errors import StudyNotFoundError
 from storage.history import StudySummary, TrialRecord
 from storage.schema import open_store
 
@@ -56,6 +57,7 @@ def replicate(
     store = open_store(storage_url(storage), upgrade=False)
     summary = history.get_study(store, study)
     spec, folder = _spec_of(summary, most)
+    _check_name(store, spec.study)
     before = replicates_of(store, summary)
     always = [against] if isinstance(against, int) else []
     contenders = _contenders(judged, summary, history.list_trials(store, summary.study_id), before, most, always)
@@ -83,12 +85,12 @@ class Replicates(Plan):
         """A round at a time: the next one when the last has ended."""
         trials = replicates_of(self._store, self._summary)
         if self.is_done(trials) or not all(trial.state.is_finished() for trial in trials):
-            return len(trials)
+            return len(study.get_trials(deepcopy=False))
         for number, count in self._round(trials).items():
             for seed in self._free_seeds(number, trials, count):
                 told = {"study": self._summary.name, "trial": number, "seed": seed, "params": self._contenders[number]}
                 study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={REPLICATE: told}))
-        return len(replicates_of(self._store, self._summary))
+        return len(study.get_trials(deepcopy=False))
 
     def job(self, trial: FrozenTrial) -> tuple[dict[str, Any], int]:
         """As it was enqueued."""
@@ -204,6 +206,17 @@ def _spec_of(study: StudySummary, most: int) -> tuple[StudySpec, Path]:
     known = (study.provenance or {}).get("folder")
     folder = Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
     return parse_spec(content, source=f"the file of study {name!r}"), folder
+
+
+def _check_name(store: Store, name: str) -> None:
+    """Raises SettingsError where a study that holds something else has the name."""
+    try:
+        there = history.get_study(store, name)
+    except StudyNotFoundError:
+        return
+    trials = history.list_trials(store, there.study_id)
+    if there.spec is not None or not all(REPLICATE in trial.user_attrs for trial in trials):
+        raise SettingsError(f"replicates would be kept in {name!r}, and a study of that name is there already")
 
 
 def _tell_of_changed_code(study: StudySummary, folder: Path, watcher: Watcher) -> None:

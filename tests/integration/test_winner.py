@@ -216,6 +216,13 @@ def test_replicates_speak_for_themselves(storage):
     assert found.used == before.used  # they are no trials of the study
 
 
+def test_what_two_processes_trained_at_once_counts_once(storage):
+    study = _study(storage, "study")
+    _replicated(storage, study, 0, [0.1, 0.2])
+    _replicated(storage, study, 0, [0.3, 0.4])  # the same seeds
+    assert hpo.best(study).replication.winner.values == (0.1, 0.2)
+
+
 def test_who_fails_on_another_seed_is_not_the_best(storage):
     study = _study(storage, "study")
     _replicated(storage, study, 0, [0.1, 0.11, 0.12], failed=1)
@@ -233,6 +240,29 @@ def test_replicates_teach_no_tuner(storage, sqlite_store):
     assert storage.past_families() == families
     taught = [sample.name for family in families for sample in storage.past_studies(family)]
     assert taught == ["study"]
+
+
+def test_replicates_need_a_study_file_and_a_name_of_their_own(storage, sqlite_store):
+    from storage.studies import create_study
+
+    _study(storage, "script")
+    url = sqlite_store.url
+    with pytest.raises(SettingsError, match="was not run by `hpo tune`"):
+        hpo.replicate("script", 4, storage=url)
+    spec = {
+        "study": "ours",
+        "task": {"name": "t", "metric": "val_loss", "direction": "minimize"},
+        "trainer": {"recipe": "wine_mlp/all", "max_epochs": 1},
+        "space": {"lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True}},
+        "budget": {"trials": 12},
+    }
+    for name in ("ours", "ours/replicates"):
+        create_study(sqlite_store, name=name, task="t", metric="val_loss", spec=spec)
+        own = optuna.load_study(study_name=name, storage=storage)
+        for lr in np.geomspace(1e-4, 1, 12):
+            own.add_trial(_trial({"lr": float(lr)}, _loss({"lr": lr})))
+    with pytest.raises(SettingsError, match="'ours/replicates', and a study of that name"):
+        hpo.replicate("ours", 4, storage=url)
 
 
 def test_noise_is_known_from_repeated_runs_of_the_same_task(storage, sqlite_store):
