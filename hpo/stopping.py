@@ -37,9 +37,7 @@ from storage.optuna_storage import HistoryStorage
 STOPPED = "hindsight:stopped"  # the study attribute that says why
 FIRST_CHECK = 6  # finished trials before anything is judged
 CHECKS = 3  # in a row, after as many trials
-THRIFT = (
-    0.05  # of what a trial has gained so far: a trial that gains less is not worth its time, where nobody says more
-)
+THRIFT = 0.05  # of what a trial has gained so far: less is not worth its time, where nobody names a price (heuristic)
 FITTED_TRIALS = 100  # to tell the noise
 PERFECT_SCORES = (1.0, 100.0)  # of what is maximised
 

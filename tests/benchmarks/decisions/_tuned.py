@@ -13,7 +13,7 @@ from hpo.replay.runs import Run
 from hpo.replay.tables import chosen_tasks, read_source
 
 RESULTS = Path(__file__).parents[1] / "results"
-KEPT = RESULTS / "tuned.runs.jsonl"  # what has been run is not run again
+KEPT = RESULTS / "runs" / "tuned.jsonl"  # what has been run is not run again
 ROWS = 300  # of a task, to choose from
 QUICK_TABLES = ("hpobench_mlp8", "taskset_rnn_adam8p")
 
@@ -40,7 +40,7 @@ def tuned(options: argparse.Namespace, method: str = "history") -> dict[str, lis
     names = options.tables.split(",") if options.tables else QUICK_TABLES if options.quick else None
     folders = [each.parent for each in sorted(options.folder.glob("*/space.json"))]
     found: dict[str, list[Run]] = {}
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    options.kept.parent.mkdir(parents=True, exist_ok=True)
     for table in [each for each in folders if names is None or each.name in names]:
         families = read_source(str(table), family=None, rows=ROWS, say=lambda note: None)
         race = Race(

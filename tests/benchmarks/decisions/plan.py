@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *(outcome for table, runs in _tuned.tuned(options).items() for outcome in recorded(table, runs, draws)),
         *simulated(draws),
     ]
-    outcomes += [_together(kind, outcomes) for kind in ("recorded", "few", "simulated")]
+    kinds = list(dict.fromkeys(each.kind for each in outcomes))
+    outcomes += [_together(kind, outcomes) for kind in kinds]
     text = _tuned.markdown(
         ["kind", "what", "past tasks", "cases", "held", "width"],
         [
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content = {"bars": {"held": HELD, "width": WIDEST}, "outcomes": [asdict(each) for each in outcomes]}
     (_tuned.RESULTS / "plan.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(text)
-    for each in outcomes[-3:]:
+    for each in outcomes[-len(kinds) :]:
         verdict = "met" if HELD[0] <= each.held <= HELD[1] else "MISSED"
         print(f"{each.kind}: held {each.held:.3f} (bar .93 to .97: {verdict})")
     width = outcomes[-1].width
@@ -138,10 +139,10 @@ def _together(kind: str, outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(
         kind=kind,
         what="all",
-        tasks=int(np.median([each.tasks for each in of])) if of else 0,
+        tasks=int(np.median([each.tasks for each in of])),
         cases=int(cases.sum()),
-        held=float(cases @ [each.held for each in of] / max(cases.sum(), 1)),
-        width=float(np.median([each.width for each in of])) if of else float("nan"),
+        held=float(cases @ [each.held for each in of] / cases.sum()),
+        width=float(np.median([each.width for each in of])),
     )
 
 
