@@ -44,8 +44,8 @@ GENERATED_LOSSES = (  # share of 1,000 further ones that lose their best trial, 
     *((0.00287, 0.035), (0.004, 0.052), (0.00558, 0.078), (0.00779, 0.103), (0.01086, 0.139), (0.01516, 0.177)),
     *((0.02114, 0.224), (0.02949, 0.257), (0.04114, 0.283), (0.0574, 0.316), (0.08007, 0.346), (0.15581, 0.381)),
 )
-STAND_IN = 5.0  # past tasks that generated ones count like (heuristic)
-CAUTION = 0.4  # of generated tasks: share of the rate that would be spent on them alone (heuristic)
+STAND_IN = 4.0  # past tasks that generated ones count like (heuristic)
+CAUTION = 0.5  # of generated tasks: share of the rate that would be spent on them alone (heuristic)
 REPLAYS = 144  # of all past tasks together ...
 REPLAYS_OF_A_TASK = (2, 12)  # ... within these bounds for each
 REPORTS = 7  # of a curve that are learned from

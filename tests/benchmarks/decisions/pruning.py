@@ -298,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.decisions.pruning")
     parser.add_argument("folder", nargs="?", default=os.environ.get("HPO_TABLES"), type=Path)
     parser.add_argument("--tables", help="parts of their names, with commas between (default: all with curves)")
+    parser.add_argument("--tasks", type=int, help="of each table at most, spread over it; the others stay in the past")
     parser.add_argument("--seeds", type=int, default=5, help="orders of a task's trials, at least")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--runs", type=int, default=60, help="of a table, at least: few tasks get more orders")
@@ -316,8 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cold = learn([], "last", false_prunes=PROMISED)
     for folder in folders:
         tasks = recorded(folder)
-        seeds = max(asked.seeds, -(-asked.runs // len(tasks)))
-        for task in tasks:
+        targets = tasks[:: max(1, len(tasks) // (asked.tasks or len(tasks)))][: asked.tasks]
+        seeds = max(asked.seeds, -(-asked.runs // len(targets)))
+        for task in targets:
             taught = learn(past_of(tasks, task), "last", false_prunes=PROMISED)
             for seed in range(seeds):
                 order = order_of(folder.name, task, seed, asked.trials)

@@ -199,3 +199,13 @@ def test_the_command_line_keeps_the_prices_of_the_file():
     assert parse_spec(priced, stop="cost").stop.worth == 4000
     assert parse_spec(priced, stop="none").stop.rule == "none"
     assert parse_spec(CONTENT, stop="gain=0.1").stop.gain == 0.1
+
+
+def test_the_pruner_that_learns_promises_a_rate():
+    pruner = parse_spec({**CONTENT, "pruner": {"name": "history", "false_prunes": 0.1}}).pruner
+    assert (pruner.name, pruner.false_prunes) == ("history", 0.1)
+    assert parse_spec({**CONTENT, "pruner": "history"}).pruner.false_prunes is None
+    with pytest.raises(SpecError, match="false_prunes is for `name: history`"):
+        parse_spec({**CONTENT, "pruner": {"name": "median", "false_prunes": 0.1}})
+    with pytest.raises(SpecError, match="false_prunes"):
+        parse_spec({**CONTENT, "pruner": {"name": "history", "false_prunes": 1.5}})
