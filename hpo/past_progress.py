@@ -176,7 +176,7 @@ def _replayed(store: Store, family: Family, tasks: Sequence[PastTask], trials: i
     if not tasks:
         return []
     from hpo.replay.methods import load_method  # noqa: PLC0415 - slow, and seldom needed
-    from hpo.replay.race import replay  # noqa: PLC0415 - as above
+    from hpo.replay.race import MethodFailedError, replay  # noqa: PLC0415 - as above
     from hpo.replay.regimes import Problems  # noqa: PLC0415 - as above
     from hpo.replay.tables import read_source  # noqa: PLC0415 - as above
 
@@ -194,7 +194,10 @@ def _replayed(store: Store, family: Family, tasks: Sequence[PastTask], trials: i
         task = candidates[place]
         problem = problems.of(task, 0)
         past = [problem.past[row] for row in sorted(rng.permutation(len(problem.past))[:PAST_OF_A_REPLAY].tolist())]
-        rows, _, _ = replay(method, replace(problem, past=past), task, seed=0, budget=min(trials, len(task.losses)))
+        try:
+            rows, _, _ = replay(method, replace(problem, past=past), task, seed=0, budget=min(trials, len(task.losses)))
+        except MethodFailedError:  # this task says nothing then; the others do
+            continue
         found.append(replace(known[task.name], curve=np.minimum.accumulate(task.losses[rows])))
     tell(len(chosen), len(chosen))
     return found
