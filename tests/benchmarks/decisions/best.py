@@ -218,7 +218,6 @@ def _figures(studies: Sequence[Judged], replications: dict[str, list[Replicated]
                 rival=float(np.mean([run.equal_correct for run in runs])),
                 rival_name="equal shares",
             ),
-            Figure(what=f"right where one stood out, {name}", ours=float(np.mean(stops)) if stops else float("nan")),
             Figure(
                 what=f"published: optimism, {name}", ours=float(np.mean([r.optimism for r in runs])), unit="noise sd"
             ),
@@ -230,6 +229,10 @@ def _figures(studies: Sequence[Judged], replications: dict[str, list[Replicated]
             ),
             Figure(what=f"choice allowed for: coverage, {name}", ours=float(np.mean([r.chosen_covered for r in runs]))),
         ]
+        if stops:
+            figures.append(
+                Figure(what=f"right where one of {len(stops)} stood out, {name}", ours=float(np.mean(stops)))
+            )
     return figures
 
 
