@@ -150,7 +150,8 @@ def _print_undecided(console: Console, found: Best) -> None:
 
 def _print_winner(console: Console, found: Best, winner: Contender) -> None:
     metric = escape(found.metric)
-    console.print(f"\nbest: trial {winner.number}  {escape(params_text(winner.params))}", soft_wrap=True)
+    judged_by = "best" if found.replication is None else "by the study's own trials"
+    console.print(f"\n{judged_by}: trial {winner.number}  {escape(params_text(winner.params))}", soft_wrap=True)
     console.print(
         f"  expected {metric} of another run  [bold]{number(winner.value)}[/]   95% {_between(winner.interval95)}",
         soft_wrap=True,
@@ -205,7 +206,10 @@ def _print_replication(console: Console, found: Best, replication: Replication) 
     if winner is None or winner.mean is None:
         console.print(f"\nall {replication.spent} replicates failed: hpo show {escape(shlex.quote(replication.study))}")
         return
-    console.print(f"\nby {replication.spent} replicates on fresh seeds: trial {winner.number}", soft_wrap=True)
+    console.print(
+        f"\nby {replication.spent} replicates on fresh seeds: trial {winner.number}  {escape(params_text(winner.params))}",
+        soft_wrap=True,
+    )
     n = len(winner.values)
     interval = "one replicate has no interval" if winner.interval95 is None else f"95% {_between(winner.interval95)}"
     console.print(
