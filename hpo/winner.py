@@ -298,7 +298,8 @@ def _checked(params: Mapping[str, Any], encoding: Encoding) -> Mapping[str, Any]
         if isinstance(distribution, CategoricalDistribution):
             is_possible = value in distribution.choices
         else:
-            is_possible = isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+            is_possible = is_number and (value > 0 or not getattr(distribution, "log", False))
         if not is_possible:
             raise SettingsError(f"against: {name} = {value!r} cannot be; it is {describe(distribution)}")
     return params

@@ -206,9 +206,9 @@ def _print_replication(console: Console, found: Best, replication: Replication) 
     if winner is None or winner.mean is None:
         console.print(f"\nall {replication.spent} replicates failed: hpo show {escape(shlex.quote(replication.study))}")
         return
+    params = escape(params_text(winner.params))
     console.print(
-        f"\nby {replication.spent} replicates on fresh seeds: trial {winner.number}  {escape(params_text(winner.params))}",
-        soft_wrap=True,
+        f"\nby {replication.spent} replicates on fresh seeds: trial {winner.number}  {params}", soft_wrap=True
     )
     n = len(winner.values)
     interval = "one replicate has no interval" if winner.interval95 is None else f"95% {_between(winner.interval95)}"

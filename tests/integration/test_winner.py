@@ -128,6 +128,7 @@ def test_what_is_wrong_is_said(storage, sqlite_store):
         ({"optimizer": "rmsprop", "lr": 0.1}, "one of sgd, adam"),
         ({"optimizer": "adam", "lr": "high"}, "lr = 'high' cannot be"),
         ({"optimizer": "adam", "lr": math.nan}, "lr = nan cannot be"),
+        ({"optimizer": "adam", "lr": -0.1}, r"lr = -0.1 cannot be; it is 0.0001 … 1 \(log\)"),
     ):
         with pytest.raises(SettingsError, match=words):
             hpo.best(study, against=against)
