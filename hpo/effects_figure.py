@@ -23,6 +23,7 @@ ADJUSTED, ALONG, INK, FAINT = "#0b6e4f", "#c98a1b", "#22252a", "#9aa0a6"
 COLUMNS = 4
 TASKS_DRAWN = 30  # in a forest plot: more cannot be read
 NAME_LENGTH = 28
+OUT_OF_SIGHT = 1.5  # times the heights of what is known
 FEW_DECADES = 1e2  # ranges below have ticks of their own
 
 
@@ -50,8 +51,9 @@ def curves_figure(found: PastEffects, shown: Sequence[int]) -> Figure:
         _draw_curve(panel, found, j)
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
+    panels[0, 0].set_ylim(_heights(found, shown))
     figure.supylabel(_unit(found), fontsize=9, color=INK)
-    _head(figure, panels[0, 0], f"{found.target}: what each hyperparameter is worth, over {_tasks(found)}")
+    _head(figure, f"{found.target}: what each hyperparameter is worth, over {_tasks(found)}")
     return figure
 
 
@@ -76,7 +78,7 @@ def parameter_figure(found: PastEffects, j: int) -> Figure:
         fontsize=10,
         color=INK,
     )
-    _head(figure, left, f"{found.target}: what {axis.name} is worth, over {_tasks(found)}")
+    _head(figure, f"{found.target}: what {axis.name} is worth, over {_tasks(found)}")
     return figure
 
 
@@ -146,7 +148,7 @@ def _draw_along(panel: Panel, found: PastEffects, j: int) -> None:
     known = np.isfinite(mean)
     panel.plot(
         _middles(axis)[known], mean[known], "D", mfc="white", mec=ALONG, mew=1.3, ms=5,
-        label="went along with the range",
+        label="went along with the range", clip_on=False,
     )  # fmt: skip
 
 
@@ -228,11 +230,37 @@ def _limit(panel: Panel, estimates: Estimates, c: int, values: Array, half: Arra
 # How it looks
 
 
-def _head(figure: Figure, panel: Panel, title: str) -> None:
+def _heights(found: PastEffects, shown: Sequence[int]) -> tuple[float, float]:
+    """How high and low panels go: what is known is in sight, and vague predictions are cut off."""
+    estimates = found.adjusted
+    assert estimates is not None
+    starts = np.cumsum([0, *found.runs.sizes])
+    cells = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in shown])
+    known = np.concatenate([estimates.interval[cells].ravel(), [0.0]])
+    if not found.raw_units:
+        known = np.concatenate([known, found.went_along[1].mean[cells]])
+    low, high = np.nanmin(known), np.nanmax(known)
+    reach = max(high - low, 1e-9) * OUT_OF_SIGHT
+    predicted = np.clip(estimates.prediction[cells], low - reach, high + reach)
+    low, high = np.nanmin([low, *predicted.ravel()]), np.nanmax([high, *predicted.ravel()])
+    room = 0.2 * max(high - low, 1e-9)
+    return float(low - room), float(high + room)
+
+
+def _head(figure: Figure, title: str) -> None:
     figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, color=INK)
-    handles, labels = panel.get_legend_handles_labels()
+    found = [panel.get_legend_handles_labels() for panel in figure.axes]
+    handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
     if handles:
-        figure.legend(handles, labels, loc="outside lower left", ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower left",
+            ncols=4,
+            fontsize=8,
+            frameon=False,
+            labelcolor=INK,
+        )
 
 
 def _polish(panel: Panel) -> None:

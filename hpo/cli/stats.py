@@ -203,6 +203,9 @@ def _sentences(found: PastEffects) -> list[str]:
     if found.adjusted is None:
         said.append("adjusted: not enough to say; it takes a task with two different outcomes")
         return said
+    counts, _ = found.went_along
+    if (np.isnan(found.adjusted.mean) & (counts.runs > 0)).any():
+        said.append("adjusted -: too few trials to tell what the parameter did from what the others did")
     looked_at = 0 if found.adjustment is None else len(found.adjustment.looked_at)
     if looked_at < tasks:
         said.append(f"adjusted: from the latest {looked_at} of {tasks:,} tasks that have two different outcomes")

@@ -37,7 +37,7 @@ LEARNED_TASKS = 96  # from which mean and spread are learned
 LEAST_VARIANCE = 1e-4  # of the spread over tasks, in units of the outcomes
 NOISE_RUNS = 6.0  # for so many runs counts what the other tasks say of a task's noise (heuristic)
 LEAST_NOISE = 1e-6
-LEAST_INFORMATION = 0.02  # share of a contrast's prior variance that a task takes away, to say anything at all
+LEAST_INFORMATION = 0.03  # share of a contrast's prior variance that a task takes away, to say anything at all
 FEWEST_TASKS = 3  # that tell mean and spread apart
 RUNS_AT_A_TIME = 1 << 14
 
@@ -169,6 +169,7 @@ class Measurements:
     estimates: Array  # (t, c), NaN where a task says next to nothing
     variances: Array  # (t, c) of their own errors
     shared: Array  # (c,) variance of the error that all have in common
+    plausible: Array  # (c,) variance of the contrast in the mean task before anything is known
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -219,7 +220,8 @@ class AdditiveSurface:
             weights += weight
         leaning /= np.maximum(weights, 1e-300)[:, None]
         shared = ((leaning @ self.mean_covariance) * leaning).sum(1)
-        return Measurements(estimates=estimates, variances=variances, shared=shared)
+        plausible = PRIOR_DEVIATION**2 * (A**2).sum(1)
+        return Measurements(estimates=estimates, variances=variances, shared=shared, plausible=plausible)
 
 
 def _noise_of(moments: Moments, task: int, mean: Array, covariance: Array, noise: float) -> float:

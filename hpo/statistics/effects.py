@@ -28,7 +28,7 @@ from scipy.special import ndtri, stdtrit
 from hpo.arrays import Array, Mask
 from hpo.statistics.additive_surface import AdditiveSurface, Basis, Measurements, Moments
 from hpo.statistics.calibration import Calibration, calibrate
-from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL, RandomEffects, random_effects
+from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL, random_effects
 
 CLIPPED = 5.0  # standard deviations: a diverged run counts as very bad, not as infinitely bad
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
@@ -189,19 +189,26 @@ def _joined(looks: Sequence[_Look], runs: Runs) -> tuple[Counts, Estimates]:
         runs=n, failed=np.concatenate([look.failed for look in looks]), tasks=(count > 0).sum(0), deviation=deviation
     )
     variances = np.concatenate([_variances(look) for look in looks], axis=1)
-    measured = Measurements(estimates=means, variances=variances, shared=np.zeros(len(n)))
-    return counts, _estimates(measured, freedom=np.maximum(n - 1, 1))
+    measured = Measurements(
+        estimates=means, variances=variances, shared=np.zeros(len(n)), plausible=np.full(len(n), np.inf)
+    )
+    freedom = np.concatenate([np.full(look.count.shape[1], max(_freedom(look).sum(), 1.0)) for look in looks])
+    return counts, _estimates(measured, freedom=freedom)
 
 
 def _variances(look: _Look) -> Array:
     """Of the task's mean in each range (t, r): from the variance within ranges, and as one run more that of all."""
     n = look.count.sum(1)
     within = (look.square - look.total**2 / np.maximum(look.count, 1)).sum(1)
-    freedom = (look.count - (look.count > 0)).sum(1)
     overall = (look.square.sum(1) - look.total.sum(1) ** 2 / np.maximum(n, 1)) / np.maximum(n - 1, 1)
-    pooled = np.where(n > 1, (np.maximum(within, 0.0) + overall) / (freedom + 1.0), np.nan)
+    pooled = np.where(n > 1, (np.maximum(within, 0.0) + overall) / np.maximum(_freedom(look), 1.0), np.nan)
     variances: Array = pooled[:, None] / np.where(look.count > 0, look.count, np.nan)
     return variances
+
+
+def _freedom(look: _Look) -> Array:
+    """The degrees of freedom of a task's variance (t,)."""
+    return np.where(look.count.sum(1) > 1, (look.count - (look.count > 0)).sum(1) + 1.0, 0.0)
 
 
 # Adjusted for where the other parameters were
@@ -296,6 +303,7 @@ class Adjustment:
             estimates=found.estimates * self.unit,
             variances=found.variances * self.unit**2,
             shared=found.shared * self.unit**2,
+            plausible=found.plausible * self.unit**2,
         )
         return _estimates(measured, freedom=np.full(len(contrasts), self.freedom))
 
@@ -329,28 +337,51 @@ def _estimates(measured: Measurements, freedom: Array) -> Estimates:
     fitted = random_effects(measured.estimates, measured.variances, measured.shared)
     calibration = calibrate(measured)
     few = ~(fitted.tasks >= FEWEST_TASKS)
+    own_mean, own_half = _of_these(measured, freedom)
+    mean = np.where(few, own_mean, fitted.mean)
+    half = np.where(few, own_half, np.diff(fitted.interval)[:, 0] / 2.0)
+    low, high = (fitted.prediction - fitted.mean[:, None]).T * calibration.factor
+    trust, narrower = _trust(half, measured.plausible)
+    mean, half = trust * mean, narrower * half
+    excess = (1.0 / np.maximum(narrower, 1e-9) ** 2 - 1.0) * half**2  # of the squared half-width before it was shrunk
+    low, high = (np.sign(end) * np.sqrt(np.maximum(end**2 - excess, half**2)) for end in (low, high))
+    normal = ndtri((1 + LEVEL) / 2)
+    spread = np.sqrt(np.maximum((fitted.spread * calibration.factor) ** 2 - excess / normal**2, (half / normal) ** 2))
+    return Estimates(
+        tasks=np.isfinite(measured.estimates).sum(0).astype(np.float64),
+        mean=mean,
+        interval=np.stack([mean - half, mean + half], axis=-1),
+        tau=fitted.tau,
+        prediction=np.stack([mean + low, mean + high], axis=-1),
+        deviation=np.where(few, half / normal, spread),
+        of_tasks=measured.estimates,
+        errors=np.sqrt(measured.variances),
+        calibration=calibration,
+    )
+
+
+def _of_these(measured: Measurements, freedom: Array) -> tuple[Array, Array]:
+    """The weighted mean of the tasks that are there (c,), and the half-width of its 95% interval."""
     there = np.isfinite(measured.variances) & np.isfinite(measured.estimates)
     w = np.where(there, 1.0 / np.maximum(np.where(there, measured.variances, 1.0), 1e-300), 0.0)
     total = w.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(there, w * measured.estimates, 0.0).sum(0) / total
         error = np.sqrt(1.0 / total + measured.shared)
-    simple = np.where(there, measured.estimates, np.nan)
-    only_mean = _mean_of(simple)  # where there is an estimate without a variance
-    mean = np.where(total > 0, mean, only_mean)
-    half = np.where(total > 0, stdtrit(freedom, (1 + LEVEL) / 2) * error, np.nan)
-    own = np.stack([mean - half, mean + half], axis=-1)
-    return Estimates(
-        tasks=np.isfinite(measured.estimates).sum(0).astype(np.float64),
-        mean=np.where(few, mean, fitted.mean),
-        interval=np.where(few[:, None], own, fitted.interval),
-        tau=fitted.tau,
-        prediction=_widened(fitted, calibration.factor),
-        deviation=np.where(few, half / ndtri((1 + LEVEL) / 2), fitted.spread * calibration.factor),
-        of_tasks=measured.estimates,
-        errors=np.sqrt(measured.variances),
-        calibration=calibration,
-    )
+    mean = np.where(total > 0, mean, _mean_of(measured.estimates))  # without a variance: without an interval
+    return mean, np.where(total > 0, stdtrit(freedom, (1 + LEVEL) / 2) * error, np.nan)
+
+
+def _trust(half: Array, plausible: Array) -> tuple[Array, Array]:
+    """The shares (c,) of estimates and of half-widths that remain when it counts how large effects can be at all.
+
+    Outcomes of a standard deviation of 1 do not come from effects of 5: an estimate as vague as that is drawn to 0, and
+    what is known exactly is hardly touched. Where there is no interval, nothing is.
+    """
+    variance = (half / ndtri((1 + LEVEL) / 2)) ** 2
+    with np.errstate(invalid="ignore"):
+        trust = np.where(np.isinf(plausible) | ~np.isfinite(half), 1.0, plausible / (plausible + variance))
+    return trust, np.sqrt(trust)
 
 
 def _mean_of(estimates: Array) -> Array:
@@ -358,12 +389,6 @@ def _mean_of(estimates: Array) -> Array:
     total = np.where(np.isfinite(estimates), estimates, 0.0).sum(0)
     mean: Array = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return mean
-
-
-def _widened(fitted: RandomEffects, factor: float) -> Array:
-    middle = fitted.prediction.mean(-1, keepdims=True)
-    widened: Array = middle + factor * (fitted.prediction - middle)
-    return widened
 
 
 def best_of(estimates: Estimates, sizes: Sequence[int], rng: np.random.Generator, *, sign: float = 1.0) -> Array:

@@ -129,13 +129,13 @@ def _holds(ends: np.ndarray, truth: np.ndarray | float) -> float:
     return float(((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean())
 
 
-def simulated_runs(repeats: int = 24) -> Iterator[Figure]:
+def simulated_runs(repeats: int = 40) -> Iterator[Figure]:
     """Coverage and error of adjusted effects of runs that a tuner chose."""
     for tails in ("normal", "t3"):
         for t, n in ((3, 40), (5, 30), (10, 40), (30, 30), (100, 30)):
             rng = np.random.default_rng(t)
             means, news, ours, raw = [], [], [], []
-            for _ in range(repeats if t < 100 else repeats // 3):
+            for _ in range(repeats if t < 100 else repeats // 2):
                 world = World(rng, tails, d=4)
                 runs, truth, new = world.runs(t, n), world.effects, world.effects_of_new_tasks(100)
                 adjusted = Adjustment.of(runs, *_uniform((0,) * 4)).of_ranges()

@@ -9,7 +9,12 @@ from hpo.statistics.calibration import ENOUGH_TASKS, calibrate
 
 def _measured(effects: np.ndarray, variance: float) -> Measurements:
     noisy = effects + np.sqrt(variance) * np.random.default_rng(9).normal(size=effects.shape)
-    return Measurements(estimates=noisy, variances=np.full(effects.shape, variance), shared=np.zeros(effects.shape[1]))
+    return Measurements(
+        estimates=noisy,
+        variances=np.full(effects.shape, variance),
+        shared=np.zeros(effects.shape[1]),
+        plausible=np.ones(effects.shape[1]),
+    )
 
 
 def test_honest_intervals_are_left_as_they_are():
