@@ -109,13 +109,15 @@ class Foresight:
         last = np.array([len(curve.losses) - 1])
         features = now.features(curve, last, finished)
         _, places = self._tree.query(self._near(features)[0], k=min(NEIGHBOURS, len(self.looks)))
-        low, middle, high = np.quantile(self.gains[places], [0.05, 0.5, 0.95])
-        loss = float(now.capped(curve.losses)[-1])
-        return Outlook(
-            chance=float(self.chances(features)[0]),
-            predicted=loss - now.scale * float(middle),
-            interval90=(loss - now.scale * float(high), loss - now.scale * float(low)),
-        )
+        chance = float(self.chances(features)[0])
+        shares = np.array([0.05, 0.5, 0.95])
+        gains = np.quantile(self.gains[places], 1.0 - shares)
+        ends = float(now.capped(curve.losses)[-1]) - now.scale * gains
+        ends = np.where(
+            chance < shares, np.maximum(ends, now.incumbent), ends
+        )  # what the chance says of these quantiles
+        low, middle, high = ends.tolist()
+        return Outlook(chance=chance, predicted=middle, interval90=(low, high))
 
     def _near(self, features: Array) -> Array:
         columns = [list(FEATURES).index(name) for name in NEIGHBOURHOOD]
