@@ -23,6 +23,12 @@ def record(count, *, first=YOUNG, predicted=1.0, spread=0.5, incumbent=0.8, loss
     )
 
 
+def coming(known, trials):
+    """How many times the latest claim the claims of so many trials to come are: they fall like one over n."""
+    so_far = known.numbers[-1] + 1
+    return so_far * np.log((so_far + trials) / so_far)
+
+
 def test_too_few_predictions_say_nothing():
     assert remaining_gain(record(LATEST - 1), 10) is None
     assert remaining_gain(record(0), 10) is None
@@ -40,20 +46,20 @@ def test_the_probability_is_that_of_a_poisson_process_with_an_uncertain_rate():
     for column in range(len(gains)):
         rate = gamma(SUCCESSES + successes[:, column].sum(), scale=1.0 / (CLAIMED + claims[:, column].sum()))
         kappa = rate.ppf((np.arange(20_000) + 0.5) / 20_000)
-        none = poisson.pmf(0, kappa * 7 * claims[-1, column]).mean()
+        none = poisson.pmf(0, kappa * coming(known, 7) * claims[-1, column]).mean()
         assert probability_left(known, 7, gains)[column] == pytest.approx(1.0 - none, abs=1e-3)
 
 
 def test_claims_that_did_not_come_true_lower_what_is_left_and_those_that_did_raise_it():
     nothing, something = record(10, loss=2.0), record(10, loss=0.5)
-    fewer = remaining_gain(record(3, loss=2.0), 10)
+    fewer = remaining_gain(record(3, first=YOUNG + 7, loss=2.0), 10)
     assert remaining_gain(nothing, 10).expected < fewer.expected < remaining_gain(something, 10).expected
 
 
 def test_claims_of_a_young_study_do_not_count():
     young = record(3, first=YOUNG - 3, loss=0.5)
     assert probability_left(young, 5, np.array([0.0])) == pytest.approx(
-        1.0 - (CLAIMED / (CLAIMED + 5 * young.claims(np.array([0.0]))[0, 0])) ** SUCCESSES
+        1.0 - (CLAIMED / (CLAIMED + coming(young, 5) * young.claims(np.array([0.0]))[0, 0])) ** SUCCESSES
     )
 
 
