@@ -224,7 +224,7 @@ def _sentences(found: PastEffects) -> list[str]:
         text = (
             f"held: for how many left-out tasks the others' interval was right; over all ranges {calibration.share:.0%}"
         )
-        if calibration.factor != 1.0:
+        if round(calibration.factor, 2) != 1.0:
             text += f", after it was made {calibration.factor:.2f} times as wide ({calibration.uncorrected:.0%} before)"
         said.append(text)
     return said

@@ -24,6 +24,7 @@ from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL, predictive_interv
 FOLDS = 20  # up to so many tasks, each is left out alone
 CALIBRATED_TASKS = 240  # more are not needed to tell a share of 95%
 ENOUGH_TASKS = 20  # for a conformal factor: 95% of fewer is all of them
+TASKS_TO_NARROW = 100  # fewer make intervals wider, never narrower: their factor is uncertain itself (heuristic)
 LARGEST_FACTOR = 4.0
 
 
@@ -86,4 +87,5 @@ def _factor(scores: Array) -> float:
     per_task = missed.sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
     independent = LEVEL * (1.0 - LEVEL) / max(float(per_task.var(ddof=1)), 1e-12)  # cells in a task that count
     share = LEVEL * (1.0 + 1.0 / (tasks * float(np.clip(independent, 1.0, scores.shape[1]))))
-    return float(np.clip(np.quantile(everything, min(share, 1.0)), 1.0 / LARGEST_FACTOR, LARGEST_FACTOR))
+    least = 1.0 if tasks < TASKS_TO_NARROW else 1.0 / LARGEST_FACTOR
+    return float(np.clip(np.quantile(everything, min(share, 1.0)), least, LARGEST_FACTOR))

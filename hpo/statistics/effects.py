@@ -32,7 +32,7 @@ from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL, random_effects
 
 CLIPPED = 5.0  # standard deviations: a diverged run counts as very bad, not as infinitely bad
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-ADJUSTED_TASKS = 512  # that a surface is fitted to, at most: the latest
+ADJUSTED_TASKS = 256  # that a surface is fitted to, at most: the latest
 ADJUSTED_RUNS = 2000  # of each of them, at most, spread over its time
 WORK = 2e9  # multiplications that one pass over the tasks may cost
 DRAWS = 2000  # for the probability of being best
