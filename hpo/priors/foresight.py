@@ -50,6 +50,7 @@ REPLAYS = 144  # of all past tasks together ...
 REPLAYS_OF_A_TASK = (2, 12)  # ... within these bounds for each
 REPORTS = 7  # of a curve that are learned from
 FOLDS = 2
+FADING = 1.5  # of the threshold with the trials beyond those of past tasks (measured: 1 lost too many studies)
 THRESHOLDS = np.geomspace(1e-5, 0.2, 120)
 NEIGHBOURS = 100
 NEIGHBOURHOOD = ("time", "gap", "gap at this time", "gap of the best", "gain, last half")
@@ -83,7 +84,8 @@ class Foresight:
     """What is known of curves before a study begins."""
 
     classifier: Any  # of scikit-learn
-    threshold: float  # a chance below is too small
+    threshold: float  # a chance below is too small, in a study of no more trials than the past tasks have
+    trials: float  # that a past task has, usually
     estimated_rate: float  # of studies that lose their best trial
     proven_rate: float  # the same for any task exchangeable with the past ones; 1 without any
     past: Sequence[str]  # the names of the past tasks that taught
@@ -96,12 +98,16 @@ class Foresight:
             chances: Array = self.classifier.predict_proba(features)[:, 1]
         return chances
 
+    def threshold_after(self, finished: int) -> float:
+        """The threshold when so many trials are finished: the more there are, the less chance even the best one has."""
+        return self.threshold * float(min(1.0, self.trials / max(finished, 1)) ** FADING)
+
     def stops(self, now: Standing, curve: Curve, at: NDArray[np.intp], finished: int) -> Mask:
         """Whether a running curve is to be stopped at some of its reports, seen with what went before: shape (r,)."""
         is_hopeless = ~now.may_still_win(curve, at)
         if is_hopeless.any():
             chances = self.chances(now.features(curve, at[is_hopeless], finished))
-            is_hopeless[is_hopeless] = chances < self.threshold
+            is_hopeless[is_hopeless] = chances < self.threshold_after(finished)
         return is_hopeless
 
     def outlook(self, now: Standing, curve: Curve, finished: int) -> Outlook:
@@ -152,6 +158,7 @@ def learn(past: Sequence[PastCurves], end: End, *, false_prunes: float) -> Fores
     thinned = rng.permutation(len(looks))[:MOST_NEIGHBOURS]
     return Foresight(
         classifier=_classifier(everything),
+        trials=float(np.median([len(task.curves) for task in usable])) if usable else float(GENERATED_TRIALS),
         threshold=0.0 if place is None else float(THRESHOLDS[place]),
         estimated_rate=estimated_rate,
         proven_rate=(1.0 + (0.0 if place is None else float(lost[:, place].sum()))) / (len(real) + 1.0),

@@ -29,9 +29,9 @@ def prune(foresight, losses):
     return 1 - spent / losses.size, best > losses[:, -1].min()
 
 
-def measure(foresight, family, seed=0):
+def measure(foresight, family, seed=0, **options):
     rng = np.random.default_rng(seed)
-    saved, lost = np.array([prune(foresight, family(rng)) for _ in range(STUDIES)]).T
+    saved, lost = np.array([prune(foresight, family(rng, **options)) for _ in range(STUDIES)]).T
     return saved.mean(), lost.mean()
 
 
@@ -69,3 +69,10 @@ def test_a_past_that_is_alike_saves_more_than_half_and_more_than_none(foresights
     with_past, without = measure(foresights["fast"], fast)[0], measure(foresights["nothing"], fast)[0]
     assert with_past > 0.5
     assert with_past > without + 0.05
+
+
+def test_a_study_much_longer_than_those_of_the_past_keeps_the_promise():
+    rng = np.random.default_rng(1)
+    past = [PastCurves(name=str(number), curves=ended(fast(rng, trials=16))) for number in range(20)]
+    _, lost = measure(learn(past, "last", false_prunes=PROMISED), fast, trials=80)
+    assert lost <= PROMISED + 3 * np.sqrt(PROMISED * (1 - PROMISED) / STUDIES)

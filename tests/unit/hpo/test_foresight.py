@@ -89,3 +89,8 @@ def test_the_outlook_of_a_curve_is_around_where_it_leads(cold):
         assert outlook.interval90[0] <= outlook.predicted <= outlook.interval90[1]
         inside.append(outlook.interval90[0] <= curve.losses[-1] <= outlook.interval90[1])
     assert np.mean(inside) > 0.8
+
+
+def test_beyond_the_trials_of_past_tasks_less_is_stopped(cold):
+    assert cold.threshold_after(10) == cold.threshold_after(50) == cold.threshold
+    assert 0 < cold.threshold_after(200) < cold.threshold_after(100) < cold.threshold
