@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz check bench bench-tuner reliability clean
+.PHONY: help install demo test fuzz check bench bench-tuner bench-decisions reliability clean
 
 help:  ## what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(READY)  ## the environment in .venv (the other targets make it themselves)
 
@@ -38,6 +38,9 @@ bench: $(READY)  ## the measured figures, side by side with their rivals
 
 bench-tuner: $(READY)  ## the tuner raced against its rivals on the recorded tables in HPO_TABLES
 	$(BIN)/python -m tests.benchmarks.tuner
+
+bench-decisions: $(READY)  ## intervals, best, pruning, stopping and plans measured on the recorded tables in HPO_TABLES
+	$(BIN)/python -m tests.benchmarks.decisions
 
 reliability: $(READY)  ## what must not go wrong: kills, restarts, full disks, in full (SQLite and PostgreSQL)
 	$(BIN)/python -m tests.reliability

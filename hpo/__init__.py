@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpo.comparisons import compare as compare
     from hpo.errors import HpoError as HpoError
+    from hpo.importance_evaluator import HistoryImportanceEvaluator as HistoryImportanceEvaluator
     from hpo.pruner import HistoryPruner as HistoryPruner
     from hpo.replicating import replicate as replicate
     from hpo.runner import tune as tune
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage as HistoryStorage
 
 __all__ = [
+    "HistoryImportanceEvaluator",
+    "HistoryPruner",
     "HistorySampler",
     "HistoryStorage",
     "HpoError",
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "HistoryImportanceEvaluator": "hpo.importance_evaluator",
     "HistoryPruner": "hpo.pruner",
     "HistorySampler": "hpo.sampler",
     "HistoryStorage": "storage.optuna_storage",
