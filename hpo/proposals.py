@@ -4,6 +4,7 @@
 2. Without a past there is a space-filling design instead, its first point the centre of where the user hopes.
 3. Then the largest expected improvement, by turns: under the models that know this study's own trials only, which no
    past can mislead, and under all models that are plausible together (`hpo.priors.mixture`).
+4. Where the first trials show that the past misleads, the space-filling start is made up for before that.
 
 Notation: m points, d parameters, k candidates. Losses: smaller is better, of the metric's size.
 """
@@ -88,10 +89,9 @@ def propose(
 def _decide(
     ground: Ground, evidence: Evidence, past: Past | None, design: np.random.Generator, rng: np.random.Generator
 ) -> Proposal:
-    size = min(FIRST_POINTS, 2 + len(ground.encoding.names))
-    starts_cold = evidence.position < size or not len(evidence.losses)
+    starts_cold = evidence.position < _start_size(ground) or not len(evidence.losses)
     if past is not None and evidence.position < FIRST_POINTS:
-        start = _from_design(ground, evidence, size, design, rng) if starts_cold else None
+        start = _from_design(ground, evidence, design, rng) if starts_cold else None
         if evidence.position < LISTED_POINTS or start is None:
             proposal = _from_portfolio(past, evidence)
             if proposal is not None:
@@ -100,8 +100,8 @@ def _decide(
             why = "Far from where the past leads, in case it misleads."
             return replace(start, role="safety", why=why, without_history=start.point)
     if starts_cold:
-        return _from_design(ground, evidence, size, design, rng)
-    return _from_model(ground, evidence, past, rng)
+        return _from_design(ground, evidence, design, rng)
+    return _from_model(ground, evidence, past, design, rng)
 
 
 def _from_portfolio(past: Past, evidence: Evidence) -> Proposal | None:
@@ -120,18 +120,12 @@ def _from_portfolio(past: Past, evidence: Evidence) -> Proposal | None:
     )
 
 
-def _from_design(
-    ground: Ground, evidence: Evidence, size: int, design: np.random.Generator, rng: np.random.Generator
-) -> Proposal:
-    """The centre of where good values are hoped for, then a Latin hypercube; anything untried where those are taken."""
-    encoding = ground.encoding
-    if ground.candidates is not None:
-        points = _spread_out(ground.candidates, size, design)
-    else:
-        points = encoding.uniform(where_hoped(encoding, _centred_latin_hypercube(size, len(encoding.names), design)))
+def _from_design(ground: Ground, evidence: Evidence, design: np.random.Generator, rng: np.random.Generator) -> Proposal:
+    """The next point of the start; anything untried where it is taken, or where there is no other."""
+    points = _start(ground, design)
     point = points[min(evidence.position, len(points) - 1)]
-    if not untried(point[None, :], evidence.tried)[0] or evidence.position >= size:
-        anywhere = encoding.uniform(rng.random((CANDIDATES, len(encoding.names))))
+    if not untried(point[None, :], evidence.tried)[0] or evidence.position >= len(points):
+        anywhere = ground.encoding.uniform(rng.random((CANDIDATES, len(ground.encoding.names))))
         point = _searched(ground, lambda points: rng.random(len(points)), anywhere, evidence, rng)
     return Proposal(
         point=point,
@@ -141,7 +135,38 @@ def _from_design(
     )
 
 
-def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.random.Generator) -> Proposal:
+def _start_made_up_for(ground: Ground, evidence: Evidence, design: np.random.Generator) -> Proposal | None:
+    """The points that a start without a past would have had, where the past has misled; None where all are tried.
+
+    The last of them has been tried by then: it was the safe one among the first points.
+    """
+    points, place = _start(ground, design), evidence.position - FIRST_POINTS
+    if place >= len(points) - 1 or not untried(points[None, place], evidence.tried)[0]:
+        return None
+    return Proposal(
+        point=points[place],
+        role="safety",
+        pending=len(evidence.pending),
+        without_history=points[place],
+        why="What the past led to expect does not fit: the start that a study without a past has is made up for.",
+    )
+
+
+def _start(ground: Ground, design: np.random.Generator) -> Array:
+    """The centre of where good values are hoped for, then a Latin hypercube: shape (s, d)."""
+    encoding, size = ground.encoding, _start_size(ground)
+    if ground.candidates is not None:
+        return _spread_out(ground.candidates, size, design)
+    return encoding.uniform(where_hoped(encoding, _centred_latin_hypercube(size, len(encoding.names), design)))
+
+
+def _start_size(ground: Ground) -> int:
+    return min(FIRST_POINTS, 2 + len(ground.encoding.names))
+
+
+def _from_model(
+    ground: Ground, evidence: Evidence, past: Past | None, design: np.random.Generator, rng: np.random.Generator
+) -> Proposal:
     """The largest expected improvement, by history and by this study's own trials."""
     encoding, n = ground.encoding, len(evidence.losses)
     known = evidence.at(np.sort(best_and_some(_standing(evidence.losses, evidence.feasible), MODELLED_TRIALS, rng)))
@@ -158,6 +183,8 @@ def _from_model(ground: Ground, evidence: Evidence, past: Past | None, rng: np.r
     preferences = _preferences(ground, known, n, rng)
     anchors = known.X[np.argsort(_standing(known.losses, known.feasible))[:ANCHORS]]
     misled = past is not None and models.history_weight < MISLED  # and so were the first points
+    if misled and (start := _start_made_up_for(ground, evidence, design)) is not None:
+        return replace(start, history_weight=models.history_weight)
     search_seed = int(rng.integers(2**31))
 
     def best_by(models: Mixture, past: Past | None) -> Array:
@@ -205,9 +232,8 @@ def _decide_for_several(
         proposal = _from_portfolio(known[evidence.position % len(known)], evidence)
         if proposal is not None:
             return replace(proposal, credit=None)
-    size = min(FIRST_POINTS, 2 + len(ground.encoding.names))
-    if evidence.position < size or not all(len(each.losses) for each in evidences):
-        return _from_design(ground, evidence, size, design, rng)
+    if evidence.position < _start_size(ground) or not all(len(each.losses) for each in evidences):
+        return _from_design(ground, evidence, design, rng)
     return _from_models(ground, evidences, pasts, rng)
 
 
