@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpo.cli.options import check_figure, existing_url
 from hpo.cli.show import duration, number, open_console, print_json, simple_table
 from hpo.cli.text import escape
 from hpo.errors import SettingsError
@@ -27,8 +28,7 @@ def plan_study(
     as_json: bool,
 ) -> None:
     """`hpo plan`."""
-    if figure is not None and figure.exists() and not force:
-        raise SettingsError(f"{figure} is there already; --force overwrites it")
+    check_figure(figure, force=force)
     if price is not None and not 0.0 < price < float("inf"):
         raise SettingsError(f"--price {price:g}: the price of an hour of training is above 0")
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -53,7 +53,6 @@ def plan_study(
 
 def _store(storage: str | None) -> Any:
     """The history; None where there is none yet, which is no error before a first study."""
-    from hpo.cli.options import existing_url
     from storage.schema import open_store
 
     try:

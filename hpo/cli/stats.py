@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.cli.options import check_figure
 from hpo.cli.show import number, open_console, print_json, simple_table
 from hpo.cli.text import escape
-from hpo.errors import SettingsError
 from hpo.statistics.calibration import ENOUGH_TASKS
 from hpo.statistics.random_effects import FEWEST_TASKS
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PAIRS_SHOWN = 10
 STRONG_PAIRS = 3
-PLOTTED = (".png", ".svg", ".pdf")
 
 
 def show_effects(
@@ -39,8 +38,7 @@ def show_effects(
     as_json: bool,
 ) -> None:
     """`hpo stats`."""
-    if figure is not None:
-        _check(figure, force=force)
+    check_figure(figure, force=force)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from hpo.past_effects import past_effects
@@ -58,15 +56,6 @@ def show_effects(
             save_figure(found, shown, figure, is_chosen=bool(parameters))
             if not as_json:
                 print(f"drawn: {figure}")
-
-
-def _check(figure: Path, *, force: bool) -> None:
-    if figure.suffix.lower() not in PLOTTED:
-        raise SettingsError(
-            f"--figure {figure}: the ending tells the format, one of {', '.join(PLOTTED)} (an SVG opens in a browser)"
-        )
-    if figure.exists() and not force:
-        raise SettingsError(f"{figure} is there already; --force overwrites it")
 
 
 # For people

@@ -1,0 +1,41 @@
+"""Is a figure that could not be drawn refused before the work for it is done?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpo.cli.options import check_figure
+from hpo.cli.plan import plan_study
+from hpo.errors import SettingsError
+
+
+def test_the_ending_of_a_figure_tells_its_format(tmp_path: Path) -> None:
+    check_figure(None, force=False)
+    for name in ("it.png", "it.SVG", "it.pdf"):
+        check_figure(tmp_path / name, force=False)
+    for name in ("it", "it.html", "png"):
+        with pytest.raises(SettingsError, match=r"the ending tells the format, one of \.png, \.svg, \.pdf"):
+            check_figure(tmp_path / name, force=True)
+
+
+def test_a_figure_that_is_there_is_overwritten_only_by_force(tmp_path: Path) -> None:
+    (tmp_path / "it.png").touch()
+    check_figure(tmp_path / "it.png", force=True)
+    with pytest.raises(SettingsError, match="--force overwrites it"):
+        check_figure(tmp_path / "it.png", force=False)
+
+
+def test_a_plan_asks_for_the_figure_before_it_reads_the_study_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="the ending tells the format"):
+        plan_study(
+            tmp_path / "missing.yaml",
+            trials=None,
+            jobs=1,
+            price=None,
+            storage=None,
+            figure=tmp_path / "plan.html",
+            force=False,
+            as_json=False,
+        )
