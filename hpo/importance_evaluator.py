@@ -15,7 +15,7 @@ from scipy.stats.qmc import Sobol
 
 from hpo.inferred_conditions import inferred_conditions
 from hpo.parameter_axes import Axes
-from hpo.statistics.effects import Runs
+from hpo.statistics.effects import Runs, on_task_scales
 from hpo.statistics.importance import importance
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def _runs(axes: Axes, trials: list[FrozenTrial], outcomes: list[float]) -> Runs:
         )
         for trial in trials
     ]
-    values = np.concatenate(rows)
+    values, tasks = np.concatenate(rows), np.zeros(len(trials), dtype=np.intp)
     return Runs(
-        tasks=np.zeros(len(trials), dtype=np.intp),
-        outcomes=np.array(outcomes, dtype=np.float64),
+        tasks=tasks,
+        outcomes=on_task_scales(tasks, np.array(outcomes, dtype=np.float64), higher_is_better=False),
         ranges=axes.ranges(values),
         points=axes.coordinates(values),
         sizes=tuple(len(axis.labels) for axis in axes.axes),

@@ -89,19 +89,14 @@ def propose(
 def _decide(
     ground: Ground, evidence: Evidence, past: Past | None, design: np.random.Generator, rng: np.random.Generator
 ) -> Proposal:
-    starts_cold = evidence.position < _start_size(ground) or not len(evidence.losses)
-    if past is not None and evidence.position < FIRST_POINTS:
-        start = _from_design(ground, evidence, design, rng) if starts_cold else None
-        if evidence.position < LISTED_POINTS or start is None:
-            proposal = _from_portfolio(past, evidence)
-            if proposal is not None:
-                return replace(proposal, without_history=None if start is None else start.point)
-        elif evidence.position == LISTED_POINTS:
-            why = "Far from where the past leads, in case it misleads."
-            return replace(start, role="safety", why=why, without_history=start.point)
-    if starts_cold:
-        return _from_design(ground, evidence, design, rng)
-    return _from_model(ground, evidence, past, design, rng)
+    if evidence.position >= FIRST_POINTS and len(evidence.losses):
+        return _from_model(ground, evidence, past, design, rng)
+    start = _from_design(ground, evidence, design, rng)
+    if past is not None and evidence.position == LISTED_POINTS:
+        why = "Far from where the past leads, in case it misleads."
+        return replace(start, role="safety", why=why, without_history=start.point)
+    listed = _from_portfolio(past, evidence) if past is not None and evidence.position < LISTED_POINTS else None
+    return start if listed is None else replace(listed, without_history=start.point)
 
 
 def _from_portfolio(past: Past, evidence: Evidence) -> Proposal | None:
@@ -154,14 +149,10 @@ def _start_made_up_for(ground: Ground, evidence: Evidence, design: np.random.Gen
 
 def _start(ground: Ground, design: np.random.Generator) -> Array:
     """The centre of where good values are hoped for, then a Latin hypercube: shape (s, d)."""
-    encoding, size = ground.encoding, _start_size(ground)
+    encoding = ground.encoding
     if ground.candidates is not None:
-        return _spread_out(ground.candidates, size, design)
-    return encoding.uniform(where_hoped(encoding, _centred_latin_hypercube(size, len(encoding.names), design)))
-
-
-def _start_size(ground: Ground) -> int:
-    return min(FIRST_POINTS, 2 + len(ground.encoding.names))
+        return _spread_out(ground.candidates, FIRST_POINTS, design)
+    return encoding.uniform(where_hoped(encoding, _centred_latin_hypercube(FIRST_POINTS, len(encoding.names), design)))
 
 
 def _from_model(
@@ -232,7 +223,7 @@ def _decide_for_several(
         proposal = _from_portfolio(known[evidence.position % len(known)], evidence)
         if proposal is not None:
             return replace(proposal, credit=None)
-    if evidence.position < _start_size(ground) or not all(len(each.losses) for each in evidences):
+    if evidence.position < FIRST_POINTS or not all(len(each.losses) for each in evidences):
         return _from_design(ground, evidence, design, rng)
     return _from_models(ground, evidences, pasts, rng)
 

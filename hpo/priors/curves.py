@@ -260,7 +260,8 @@ def _scale(start_ups: Sequence[Curve], ends: Array, incumbent: float) -> float |
     finite = ends[np.isfinite(ends)]
     distance = (usual if np.isfinite(usual) else float(finite.max(initial=incumbent))) - incumbent
     scale = max(distance, LEAST_SCALE * gained)
-    size = float(np.abs(finite).max(initial=abs(incumbent)))
+    better = finite[finite <= usual]  # a diverged end says nothing of what is rounding
+    size = float(np.abs(better).max(initial=abs(incumbent)))
     return scale if np.isfinite(scale) and scale > VANISHING * size else None
 
 

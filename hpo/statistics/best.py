@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.arrays import Array, Mask
+from hpo.statistics.loss_scale import LARGEST, LARGEST_LOG, centre_and_spread
 from hpo.statistics.noisy_values import NoisePrior, noisy_values
 
 FEWEST_TRIALS = 10  # with fewer, noise and differences cannot be told apart
@@ -22,7 +23,6 @@ LEADERS = 20  # the apparently best, around which those are taken
 KNEE = 3.0  # spreads above the median from which on losses grow like logarithms: a diverged run is just bad
 LEVEL = (0.025, 0.975)  # of the intervals
 WIDENING = 1.08  # of the intervals: no function is quite what the kernel takes it for; measured on simulated studies
-SMALLEST_SPREAD = 1e-12  # relative to the losses: less is rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,9 @@ class LossUnits:
     @classmethod
     def of(cls, losses: Array) -> LossUnits | None:
         """The units of losses (n,), finite; None where all are equal."""
-        centre = float(np.median(losses))
-        better = losses[losses <= centre]
-        least = SMALLEST_SPREAD * max(float(np.abs(losses).max()), np.finfo(float).tiny)
-        spread = float(np.sqrt(np.mean((better - centre) ** 2)))
-        if spread <= least:
-            spread = float(np.std(losses))
-        if not spread > least:
+        losses = np.clip(losses, -LARGEST, LARGEST)
+        centre, spread = centre_and_spread(losses)
+        if spread is None:
             return None
         bent = _bend((losses - centre) / spread)
         return cls(centre=centre, spread=spread, mean=float(bent.mean()), deviation=float(bent.std()))
@@ -58,14 +54,15 @@ class LossUnits:
 
     def standardise(self, losses: Array) -> Array:
         """Raw losses to standardised ones, any shape."""
+        losses = np.clip(losses, -LARGEST, LARGEST)
         bent: Array = (_bend((losses - self.centre) / self.spread) - self.mean) / self.deviation
         return bent
 
     def restore(self, standardised: Array) -> Array:
         """The inverse of `standardise`."""
         bent = np.asarray(standardised) * self.deviation + self.mean
-        straight = np.where(bent <= KNEE, bent, KNEE + np.expm1(np.clip(bent - KNEE, 0.0, 700.0)))
-        return np.asarray(straight * self.spread + self.centre)
+        straight = np.where(bent <= KNEE, bent, KNEE + np.expm1(np.clip(bent - KNEE, 0.0, LARGEST_LOG)))
+        return np.asarray(np.minimum(straight, LARGEST / self.spread) * self.spread + self.centre)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

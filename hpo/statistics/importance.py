@@ -79,7 +79,7 @@ def importance(runs: Runs, design: Array, rng: np.random.Generator) -> Importanc
     known = known[np.isin(runs.tasks[known], looked_at)]
     data = _Data(
         X=_features(runs.points[known], runs.choices),
-        y=runs.outcomes[known],
+        y=_in_deviations(runs.outcomes[known]),
         tasks=runs.tasks[known],
         design=design,
         Z=_features(design, runs.choices),
@@ -112,6 +112,14 @@ def importance(runs: Runs, design: Array, rng: np.random.Generator) -> Importanc
         tasks=len(looked_at),
         runs=len(data.y),
     )
+
+
+def _in_deviations(outcomes: Array) -> Array:
+    """Outcomes (n,) in standard deviations, which changes no share: what is rounding is the same for every metric."""
+    largest = float(np.abs(outcomes).max())
+    scaled = outcomes / largest if largest > 0.0 else outcomes
+    deviation = float(scaled.std())
+    return (scaled - scaled.mean()) / deviation if deviation > 0.0 else np.zeros(len(outcomes))
 
 
 def _over(tasks: int) -> Literal["tasks", "trials"]:

@@ -35,13 +35,16 @@ class LossScale:
     def of(cls, losses: Array) -> LossScale:
         """The scale of these losses, shape (n,), finite, n >= 1."""
         losses = np.clip(losses, -LARGEST, LARGEST)
-        centre = float(np.median(losses))
-        better = losses[losses <= centre]
-        spreads = float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses))
-        spread = _first_usable(*spreads, least=max(LEAST_SPREAD, VANISHING * float(np.abs(better).max())))
+        centre, spread = centre_and_spread(losses)
+        spread = spread or 1.0
         bent = _bend((losses - centre) / spread)
-        deviation = _first_usable(float(np.std(bent)), least=VANISHING)
-        return cls(centre=centre, spread=spread, mean=float(np.mean(bent)), deviation=deviation)
+        deviation = float(np.std(bent))
+        return cls(
+            centre=centre,
+            spread=spread,
+            mean=float(np.mean(bent)),
+            deviation=deviation if deviation > VANISHING else 1.0,
+        )
 
     def standardise(self, losses: Array) -> Array:
         """Raw losses to standardised ones, any shape."""
@@ -127,6 +130,14 @@ def _straighten(bent: Array) -> Array:
     return straight
 
 
-def _first_usable(*scales: float, least: float) -> float:
-    """The first scale that is finite and above the least; 1 where all losses are equal."""
-    return next((scale for scale in scales if np.isfinite(scale) and scale > least), 1.0)
+def centre_and_spread(losses: Array) -> tuple[float, float | None]:
+    """The median of losses (n,), at most `LARGEST` in size, and a spread in which good ones differ by about one.
+
+    It is the root mean square distance of the better half from the median; of all from their mean, where those are
+    equal but for rounding; None where all are.
+    """
+    centre = float(np.median(losses))
+    better = losses[losses <= centre]
+    least = max(LEAST_SPREAD, VANISHING * float(np.abs(better).max()))
+    spreads = float(np.sqrt(np.mean((better - centre) ** 2))), float(np.std(losses))
+    return centre, next((spread for spread in spreads if spread > least), None)

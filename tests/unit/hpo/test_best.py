@@ -84,6 +84,17 @@ def test_a_diverged_run_changes_little():
     np.testing.assert_allclose(one.losses[others], two.losses[others], atol=0.05)
 
 
+@pytest.mark.parametrize("diverged", [1e13, 1e20, 1e200])
+def test_however_far_a_run_diverged_the_others_are_told_apart(diverged):
+    X, losses, _ = _study(30)
+    losses[4] = diverged
+    found = judge(X, np.arange(30), losses, np.ones(30, dtype=bool), NUMBERS, np.random.default_rng(1))
+    others = np.arange(30) != 4
+    assert np.isfinite(found.draws[:, others]).all() and np.isfinite(found.losses).all()
+    assert np.abs(found.losses[others] - losses[others]).max() < np.ptp(losses[others])
+    assert found.noise < np.ptp(losses[others])
+
+
 def test_many_trials_are_judged_around_the_best():
     X, losses, _ = _study(2 * MOST_TRIALS)
     rows = around_the_best(X, losses, NUMBERS)

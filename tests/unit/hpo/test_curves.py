@@ -92,6 +92,13 @@ def test_too_little_says_nothing(losses):
     assert standing([curve(each) for each in losses], "last") is None
 
 
+def test_a_diverged_start_says_nothing_of_what_is_rounding():
+    losses = study(np.random.default_rng(0))
+    usual = standing([curve(each) for each in losses], "last").scale
+    losses[0] = np.geomspace(1.0, 1e13, losses.shape[1])
+    assert standing([curve(each) for each in losses], "last").scale < 10 * usual
+
+
 def test_a_deficit_that_was_made_good_is_not_held_against_a_curve():
     late = [1.0, 0.9, 0.8, 0.1]  # behind for long, and the best in the end
     others = [[0.5, 0.4, 0.3, 0.3], [0.6, 0.5, 0.4, 0.4], [0.7, 0.6, 0.5, 0.5]]

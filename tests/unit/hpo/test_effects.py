@@ -11,7 +11,6 @@ from hpo.statistics.effects import (
     on_task_scales,
     pair_counts,
     range_counts,
-    t_interval,
 )
 from hpo.statistics.random_effects import FEWEST_TASKS
 
@@ -190,10 +189,3 @@ def test_a_range_that_nobody_tried_is_never_called_best():
     assert counts.runs[2:4].tolist() == [0, 0]
     best = best_of(along, runs.sizes, np.random.default_rng(0))
     assert np.isnan(best[2:4]).all() and best[:2].sum() == pytest.approx(1.0)
-
-
-def test_t_interval_of_known_values():
-    assert t_interval(np.array([1.0])) is None
-    assert t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx(
-        (2 - 4.302653 / np.sqrt(3), 2 + 4.302653 / np.sqrt(3))
-    )

@@ -30,6 +30,15 @@ def test_through_optunas_own_function():
     assert by_kind["kind"] > 0.9
 
 
+@pytest.mark.parametrize("factor", [1e-9, 1.0, 1e9])
+def test_neither_units_nor_a_diverged_trial_matter(factor):
+    study = _study(60)
+    found = HistoryImportanceEvaluator().evaluate(
+        study, target=lambda trial: 1e30 if trial.number == 7 else factor * trial.values[0]
+    )
+    assert found["x"] > 0.6
+
+
 def test_what_cannot_be_said():
     evaluator = HistoryImportanceEvaluator()
     assert set(evaluator.evaluate(_study(3)).values()) == {0.0}

@@ -76,6 +76,19 @@ def test_where_the_past_misleads_the_start_without_one_is_made_up_for():
     np.testing.assert_array_equal(misled[[4, 5, 6, 3]], cold)
 
 
+def test_with_one_parameter_the_fourth_point_is_the_starts_too():
+    line = Encoding(space=SearchSpace.from_json({"a": {"type": "float", "low": 0, "high": 1}}))
+    rng = np.random.default_rng(0)
+    X = rng.random((30, 1))
+    scale = LossScale.of(X[:, 0])
+    task = PastTask(X=X, y=scale.standardise(X[:, 0]), weight=1.0, scale=scale)
+    past = learn([PastStudy(study_id=0, name="past", task=task, landmarks=np.sort(X, axis=0))], line)
+    tried = np.array([pick.point for pick in past.picks[:3]])
+    evidence = Evidence(X=tried, losses=-tried[:, 0], pending=X[:0], tried=tried, waiting=0)
+    proposal = propose(Ground(encoding=line), [evidence], [past], design=np.random.default_rng(7), rng=rng)
+    assert proposal.role == "safety" and abs(proposal.point - tried).min() > 0.05
+
+
 def test_where_the_past_leads_well_it_is_followed_after_the_first_points():
     centre = np.array([0.2, 0.7, 0.4])
     cold, _ = tuned(None, centre, FIRST_POINTS)
