@@ -27,7 +27,7 @@ from storage.database import Store
 
 USUAL_TRIALS = 30  # where the budget has hours only, and nobody knows how many trials they hold
 LARGEST_FRACTION, LARGEST_PERCENTAGE = 1.0, 100.0  # where a metric that is maximised ends by its nature
-MOST_TRIALS = 1000  # that are looked for within hours
+MOST_TRIALS = 1000  # that are foretold where the budget has hours only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +253,7 @@ class _Pace:
 
 
 def _trials_within(pace: _Pace, hours: float | None) -> int:
-    """How many trials end within the hours, as expected; the usual number where nothing is known."""
+    """How many trials end within the hours, as expected, of those foretold; the usual number where nothing is known."""
     if hours is None or not len(pace.wall):
         return USUAL_TRIALS
     expected = np.median(pace.wall, axis=0)
@@ -265,6 +265,8 @@ def _about_hours(hours: float, trials: int, pace: _Pace, planned: int | None) ->
         return f"how many trials the budget's {hours:g} hours hold is not known: no past trial says how long it took"
     if planned is not None and trials >= planned:
         return f"the budget's {hours:g} hours are likely to be enough for {planned} trials"
+    if planned is None and trials == MOST_TRIALS:
+        return f"the budget's {hours:g} hours are likely to hold at least {MOST_TRIALS} trials: no more are foretold"
     return f"the budget's {hours:g} hours are likely to end the study after about {trials} trials"
 
 

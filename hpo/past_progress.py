@@ -157,8 +157,14 @@ def _task(  # noqa: PLR0917
         states=states,
         seconds=factor * arrays.costs[rows],
         is_ours=bool(ours),
-        has_converged=bool(ours) and stopped_reason(store, chosen[0]) is not None,
+        has_converged=bool(ours) and _has_converged(store, studies[chosen[0]]),
     )
+
+
+def _has_converged(store: Store, study: StudySummary) -> bool:
+    """Whether it ended because nothing was left to gain, not because what was left was too dear."""
+    stopped = stopped_reason(store, study.study_id)
+    return stopped is not None and stopped.rule != "cost" and not stopped.went_on(study.counts)
 
 
 def _is_ours(store: Store, study: StudySummary) -> bool:

@@ -262,6 +262,7 @@ class StudyRunner:
         self._stopper = Stopper(
             self._study,
             self._spec.stop if self._plan is None else Stop(rule="none"),
+            budget=self._spec.budget,
             trials_left=self._trials_left,
             metric=self._spec.task.metric,
             notice=self._watcher.notice,

@@ -5,14 +5,14 @@
 What is left is told from the tuner's own predictions, which its receipts keep, and from how they came out
 (`hpo.statistics.remaining_gain`); what past studies taught is in the predictions. A study ends when several trials in
 a row have found that both the expected gain and its 95% quantile are less than the tolerance: a single find would be
-luck. Nothing is kept between calls: whoever asks gets the same answer.
+luck. A perfect score ends it as well. Nothing is kept between calls: whoever asks gets the same answer.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from hpo.gaussian_process import fit_kernel
 from hpo.one_thread import one_thread
 from hpo.receipts import RECEIPT
 from hpo.space import SearchSpace, declared_space
-from hpo.spec import Stop
+from hpo.spec import Budget, Stop
 from hpo.statistics.loss_scale import LossScale
 from hpo.statistics.remaining_gain import LEFT, Record, RemainingGain, remaining_gain
 from storage.database import Store
@@ -39,7 +39,7 @@ FIRST_CHECK = 6  # finished trials before anything is judged
 CHECKS = 3  # in a row, after as many trials
 THRIFT = 0.05  # of what a trial has gained so far: less is not worth its time, where nobody names a price (heuristic)
 FITTED_TRIALS = 100  # to tell the noise
-PERFECT_SCORES = (1.0, 100.0)  # of what is maximised
+PERFECT_SCORES = (1.0, 100.0)  # of a share, and of a percentage, that is maximised
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,33 @@ class Stopped:
     gain_of_next: float  # expected of one more trial
     threshold: float  # the gain that would be worth it: of them all, or for `cost` of the next one
     reason: str  # one sentence
+    budget_trials: int | None = None  # of the budget; both None where it is not known
+    budget_hours: float | None = None
+
+    def went_on(self, counts: Mapping[TrialState, int]) -> bool:
+        """Whether trials were started after the study was stopped, by how many are in each state now."""
+        return sum(count for state, count in counts.items() if state != TrialState.WAITING) > self.started
+
+    def is_less_than(self, budget: Budget) -> bool:
+        """Whether the budget then was less than this one, in trials or in hours."""
+        if self.budget_trials is None and self.budget_hours is None:  # hours, if any, were only guessed in trials
+            return budget.trials is not None and budget.trials > self.finished + self.left
+        return _grew(self.budget_trials, budget.trials) or _grew(self.budget_hours, budget.hours)
+
+    @property
+    def ways_on(self) -> str:
+        """With what the study would go on, in words."""
+        ways = []
+        if self.budget_trials is not None or self.budget_hours is None:
+            ways.append(f"with --trials of more than {self.budget_trials or self.finished + self.left}")
+        if self.budget_hours is not None:
+            ways.append(f"with a budget of more than {self.budget_hours:g} hours")
+        return ", ".join([*ways, "or with --stop none"])
+
+
+def _grew(before: float | None, now: float | None) -> bool:
+    """Whether a bound is wider now; None is no bound."""
+    return before is not None and (now is None or now > before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +140,17 @@ def _enough(
 def _perfect(
     finished: Sequence[FrozenTrial], direction: StudyDirection, metric: str
 ) -> tuple[RemainingGain, _Verdict] | None:
-    """That nothing is left, where the best value is the end of its scale: a loss of 0, an accuracy of 1 or 100%."""
+    """That nothing is left, where the best value is the end of its scale: a loss of 0, a share of 1 or of 100%.
+
+    What is maximised is a share where some value lies between, not a whole number: counts and returns have no end.
+    """
     values = np.array([trial.value for trial in finished if trial.state == TrialState.COMPLETE])
     if not len(values) or not values.min() >= 0.0:
         return None
     best = float(values.max() if direction == StudyDirection.MAXIMIZE else values.min())
     if best not in (PERFECT_SCORES if direction == StudyDirection.MAXIMIZE else (0.0,)):
+        return None
+    if direction == StudyDirection.MAXIMIZE and not (values % 1.0 > 0.0).any():
         return None
     because = f"the best {metric}, {best:g}, is the end of its scale"
     nothing = RemainingGain(expected=0.0, quantile=0.0, next_trial=0.0)
@@ -145,8 +177,8 @@ class StopWhenDone:
     gain: in the metric's units. Without it, the noise of the metric decides, or money: price_per_hour of training, and
     worth of one unit of the metric. trials: the budget that `optimize` has; without it, as many more trials are taken
     to be left as have finished. The study needs the `HistorySampler`, whose receipts say what was predicted; where
-    other samplers proposed, nothing is known and nothing is stopped. The reason stays with the study, as its attribute
-    `hindsight:stopped`; `optimize`, called again, goes on.
+    other samplers proposed, only a perfect score ends it: a loss of 0, a share of 1 or of 100%. The reason stays with
+    the study, as its attribute `hindsight:stopped`; `optimize`, called again, goes on.
     """
 
     def __init__(
@@ -170,7 +202,7 @@ class StopWhenDone:
         before = kept_reason(study.user_attrs)
         stopped = stop_reason(study, self._stop, left, since=0 if before is None else before.finished)
         if stopped is not None:
-            keep_reason(study, stopped)
+            keep_reason(study, replace(stopped, budget_trials=self._trials))
             logger.info("study %s: %s", study.study_name, stopped.reason)
             study.stop()
 
@@ -286,23 +318,29 @@ class Stopper:
     """
 
     def __init__(
-        self, study: Study, stop: Stop, *, trials_left: Callable[[int], int], metric: str, notice: Callable[[str], None]
+        self,
+        study: Study,
+        stop: Stop,
+        *,
+        budget: Budget,
+        trials_left: Callable[[int], int],
+        metric: str,
+        notice: Callable[[str], None],
     ) -> None:
-        """trials_left: that the budget allows after so many finished ones."""
-        self._study, self._stop, self._trials_left = study, stop, trials_left
+        """trials_left: that the budget allows after so many finished ones; its hours as at the pace so far."""
+        self._study, self._stop, self._budget, self._trials_left = study, stop, budget, trials_left
         self._metric, self._notice = metric, notice
         self._judged = -1  # finished trials
         self._is_done = self._is_resumed = False
         before = kept_reason(study.user_attrs)
         if before is None or stop.rule == "none":
             return
-        finished, budget = self._finished(), before.finished + before.left
-        self._is_resumed = finished + trials_left(finished) > budget
+        self._is_resumed = before.is_less_than(budget)
         self._is_done = not self._is_resumed
         if self._is_resumed:
-            notice(f"it was stopped after {before.finished} trials; now it has more, and all of them are run")
+            notice(f"it was stopped after {before.finished} trials; now its budget is larger, and all of it is used")
         else:
-            notice(f"{before.reason}. Go on with --trials of more than {budget}, or with --stop none")
+            notice(f"{before.reason}. Go on {before.ways_on}")
 
     def is_done(self) -> bool:
         """Whether no trial need be started any more; the reason is kept with the study and told once."""
@@ -315,6 +353,8 @@ class Stopper:
             if stopped is None:
                 stopped = stop_reason(self._study, self._stop, self._trials_left(finished), metric=self._metric)
                 if stopped is not None:
+                    budget = self._budget
+                    stopped = replace(stopped, budget_trials=budget.trials, budget_hours=budget.hours)
                     keep_reason(self._study, stopped)
             if stopped is not None:
                 self._is_done = True

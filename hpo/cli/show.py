@@ -183,8 +183,8 @@ def study(
         console.print(f"task {escape(summary.task or '-')}, family {escape(summary.family)}")
     _print_best(console, summary, trials)
     if stopped is not None:
-        went_on = sum(trial.state != TrialState.WAITING for trial in trials) > stopped.started
-        console.print(escape(stopped.reason + ("; it went on later" if went_on else "")), soft_wrap=True)
+        later = "; it went on later" if stopped.went_on(summary.counts) else ""
+        console.print(escape(stopped.reason + later), soft_wrap=True)
     incumbents = [value for value in _incumbents(trials, summary.directions) if value is not None]
     if len(incumbents) > 1:
         console.print(f"\nincumbent {escape(summary.metric or 'value')} after each finished trial")

@@ -17,6 +17,7 @@ def test_a_study_is_planned_stopped_and_resumed(project: Project) -> None:
     stopped, finished = shown["stopped"], shown["trials"]["complete"]
     assert 8 <= stopped["finished"] <= finished < 25
     assert stopped["rule"] == "gain" and stopped["gain95"] < 0.5
+    assert (stopped["budget_trials"], stopped["budget_hours"]) == (25, None)
     assert "stopped after" in project.hpo("show", "line").stdout
 
     again = project.hpo("tune", study, "--resume")

@@ -103,12 +103,14 @@ def test_a_space_that_nearly_matches_is_taken_and_named(sqlite_store):
     assert any("whose space nearly matches" in note for note in found.notes)
 
 
-def test_a_stopped_study_counts_to_the_end(sqlite_store):
+@pytest.mark.parametrize(("rule", "started", "beyond"), [("gain", 2, 1), ("gain", 1, 0), ("cost", 2, 0)])
+def test_a_study_in_which_nothing_was_left_counts_to_the_end(sqlite_store, rule, started, beyond):
+    """Not one that went on after it was stopped, and not one in which the rest was too dear."""
     study_id = add_study(sqlite_store, "stopped", [0.3, 0.25])
     stopped = Stopped(
-        rule="gain",
-        finished=2,
-        started=2,
+        rule=rule,
+        finished=started,
+        started=started,
         left=6,
         expected_gain=0.0,
         gain95=0.0,
@@ -118,7 +120,7 @@ def test_a_stopped_study_counts_to_the_end(sqlite_store):
     )
     HistoryStorage(sqlite_store).set_study_user_attr(study_id, STOPPED, stopped.__dict__)
     add_study(sqlite_store, "cut", [0.3, 0.25])
-    assert [stage.tasks for stage in forecast(sqlite_store, spec_of()).stages] == [2, 2, 1, 1, 1, 1, 1, 1]
+    assert [stage.tasks for stage in forecast(sqlite_store, spec_of()).stages] == [2, 2, *[beyond] * 6]
 
 
 def test_what_somebody_else_recorded_is_tuned_again(sqlite_store, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hpo.forecast import USUAL_TRIALS, foretold
+from hpo.forecast import MOST_TRIALS, USUAL_TRIALS, foretold
 from hpo.forecast_figure import forecast_figure, save_figure
 from hpo.past_progress import PastTask
 from hpo.spec import parse_spec
@@ -141,6 +141,14 @@ def test_a_budget_of_hours_ends_after_the_trials_that_they_hold():
     both = foretold(spec(hours=1.0, trials=10), tasks(8))
     assert len(both.stages) == 10
     assert any("enough for 10 trials" in note for note in both.notes)
+
+
+def test_hours_for_more_trials_than_are_foretold_are_not_said_to_end_there():
+    many = foretold(spec(hours=100.0), tasks(3))  # 6000 trials of a minute
+    assert len(many.stages) == MOST_TRIALS
+    assert many.notes == ("the budget's 100 hours are likely to hold at least 1000 trials: no more are foretold",)
+    fewer = foretold(spec(hours=999.5 / 60), tasks(3))
+    assert any("end the study after about 999 trials" in note for note in fewer.notes)
 
 
 def test_a_study_that_was_stopped_stays_where_it_was():

@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
 from hpo.receipts import RECEIPT
-from hpo.spec import Stop
+from hpo.spec import Budget, Stop
 from hpo.stopping import CHECKS, FIRST_CHECK, STOPPED, Stopper, StopWhenDone, kept_reason, noise_of, stop_reason
 from tests.memory_history import MemoryHistory
 from tests.unit.hpo.test_sampler import SPACE, history_of, loss, study_on
@@ -54,7 +54,7 @@ def test_a_study_with_much_left_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("direction", "best", "other"), [("minimize", 0.0, 0.5), ("maximize", 1.0, 0.5), ("maximize", 100.0, 50.0)]
+    ("direction", "best", "other"), [("minimize", 0.0, 0.5), ("maximize", 1.0, 0.5), ("maximize", 100.0, 50.5)]
 )
 def test_what_cannot_be_better_is_enough(direction, best, other):
     values = [best] + [other] * 11
@@ -62,6 +62,11 @@ def test_what_cannot_be_better_is_enough(direction, best, other):
     assert stopped.reason == f"stopped after 12 of 20 trials: the best score, {best:g}, is the end of its scale"
     beyond = [best + (1.0 if direction == "maximize" else -1.0), *values[1:]]
     assert stop_reason(study_of([MUCH_LEFT] * 12, values=beyond, direction=direction), GAIN, 8) is None
+
+
+@pytest.mark.parametrize("values", [[1.0, *[0.0] * 11], [1.0] * 12, [100.0, *range(11)], [100.0] * 12])
+def test_what_is_counted_has_no_perfect_score(values):
+    assert stop_reason(study_of([MUCH_LEFT] * 12, values=values, direction="maximize"), GAIN, 8) is None
 
 
 def test_one_lucky_check_is_not_enough():
@@ -164,9 +169,15 @@ def test_the_callback_ends_optimize_and_the_next_call_goes_on():
     first = len(study.trials)
     stopped = kept_reason(study.user_attrs)
     assert FIRST_CHECK + CHECKS - 1 <= first < 40
-    assert (stopped.finished, stopped.left) == (first, 40 - first)
+    assert (stopped.finished, stopped.left, stopped.budget_trials) == (first, 40 - first, 40)
     tune(study, callback, 10)
     assert len(study.trials) >= first + CHECKS
+
+
+def test_a_perfect_score_ends_it_whoever_proposed():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: min(1.0, 2 * trial.suggest_float("x", 0, 1)), n_trials=40, callbacks=[StopWhenDone()])
+    assert FIRST_CHECK + CHECKS - 1 <= len(study.trials) < 40
 
 
 def test_the_callback_refuses_half_a_price():
@@ -187,7 +198,21 @@ def test_a_kept_reason_that_is_damaged_is_none():
 
 
 def stopper(study, budget, said, rule=GAIN):
-    return Stopper(study, rule, trials_left=lambda finished: budget - finished, metric="val_loss", notice=said.append)
+    return Stopper(
+        study,
+        rule,
+        budget=Budget(trials=budget),
+        trials_left=lambda finished: budget - finished,
+        metric="val_loss",
+        notice=said.append,
+    )
+
+
+def with_budget(study, left, said, **budget):
+    """left: trials, by the pace so far where the budget has hours."""
+    return Stopper(
+        study, GAIN, budget=Budget(**budget), trials_left=lambda finished: left, metric="val_loss", notice=said.append
+    )
 
 
 def test_a_running_study_is_stopped_once_and_says_so_once():
@@ -205,8 +230,44 @@ def test_a_stopped_study_goes_on_only_with_a_larger_budget():
     assert "Go on with --trials of more than 20" in said[-1]
     resumed = stopper(study, 30, said)
     assert not resumed.is_done()
-    assert "now it has more" in said[-1]
+    assert "now its budget is larger" in said[-1]
     assert not stopper(study, 20, [], Stop(rule="none")).is_done()
+
+
+def test_a_faster_pace_is_no_larger_budget():
+    study, said = study_of([NOTHING_LEFT] * 12), []
+    assert with_budget(study, 8, [], hours=2.0).is_done()
+    assert with_budget(study, 50, said, hours=2.0).is_done()
+    assert said[-1].endswith("Go on with a budget of more than 2 hours, or with --stop none")
+    assert not with_budget(study, 4, [], hours=2.5).is_done()
+
+
+@pytest.mark.parametrize(
+    ("budget", "grew"),
+    [
+        ({"trials": 20, "hours": 2.0}, False),
+        ({"trials": 15, "hours": 1.0}, False),
+        ({"trials": 21, "hours": 2.0}, True),
+        ({"trials": 20, "hours": 3.0}, True),
+        ({"trials": 20}, True),
+        ({"hours": 2.0}, True),
+    ],
+)
+def test_a_budget_of_trials_and_hours_grows_by_either(budget, grew):
+    study, said = study_of([NOTHING_LEFT] * 12), []
+    assert with_budget(study, 8, [], trials=20, hours=2.0).is_done()
+    assert with_budget(study, 8, said, **budget).is_done() != grew
+    if not grew:
+        assert "--trials of more than 20, with a budget of more than 2 hours, or" in said[-1]
+
+
+@pytest.mark.parametrize(("budget", "grew"), [({"trials": 20}, False), ({"trials": 21}, True), ({"hours": 9.0}, False)])
+def test_a_reason_kept_without_its_budget_is_still_understood(budget, grew):
+    study, said = study_of([NOTHING_LEFT] * 12), []
+    kept = stop_reason(study, GAIN, 8).__dict__
+    study.set_user_attr(STOPPED, {name: kept[name] for name in kept if not name.startswith("budget_")})
+    assert with_budget(study, 50, said, **budget).is_done() != grew
+    assert grew or said[-1].endswith("Go on with --trials of more than 20, or with --stop none")
 
 
 def test_what_another_process_has_decided_holds():
