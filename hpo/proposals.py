@@ -32,6 +32,7 @@ from hpo.search import CANDIDATES, SMALL_SPACE, around, best_listed, maximise, u
 MODELLED_TRIALS = 200  # beyond them: the best half and a random one
 WIDE_EVERY = 4  # one proposal in so many may be anywhere; the others are near good points (heuristic)
 SAFE_EVERY = 2  # one proposal in so many is made as if only this study's own trials were known (measured)
+MISLED_SENTENCE = "What the past led to expect does not fit: the start that a study without a past has is made up for."
 MISLED = 0.35  # history's weight, below which good points are not where it led
 ANCHORS = 5  # good trials whose neighbourhood is searched
 INTERVAL = (0.05, 0.95)
@@ -130,21 +131,14 @@ def _from_design(ground: Ground, evidence: Evidence, design: np.random.Generator
     )
 
 
-def _start_made_up_for(ground: Ground, evidence: Evidence, design: np.random.Generator) -> Proposal | None:
-    """The points that a start without a past would have had, where the past has misled; None where all are tried.
+def _next_of_the_start(ground: Ground, evidence: Evidence, design: np.random.Generator) -> Array | None:
+    """The point (d,) that a start without a past would have had, where the past has misled; None where all are tried.
 
     The last of them has been tried by then: it was the safe one among the first points.
     """
     points, place = _start(ground, design), evidence.position - FIRST_POINTS
-    if place >= len(points) - 1 or not untried(points[None, place], evidence.tried)[0]:
-        return None
-    return Proposal(
-        point=points[place],
-        role="safety",
-        pending=len(evidence.pending),
-        without_history=points[place],
-        why="What the past led to expect does not fit: the start that a study without a past has is made up for.",
-    )
+    is_new = place < len(points) - 1 and bool(untried(points[None, place], evidence.tried)[0])
+    return points[place] if is_new else None
 
 
 def _start(ground: Ground, design: np.random.Generator) -> Array:
@@ -174,8 +168,7 @@ def _from_model(
     preferences = _preferences(ground, known, n, rng)
     anchors = known.X[np.argsort(_standing(known.losses, known.feasible))[:ANCHORS]]
     misled = past is not None and models.history_weight < MISLED  # and so were the first points
-    if misled and (start := _start_made_up_for(ground, evidence, design)) is not None:
-        return replace(start, history_weight=models.history_weight)
+    of_the_start = _next_of_the_start(ground, evidence, design) if misled else None
     search_seed = int(rng.integers(2**31))
 
     def best_by(models: Mixture, past: Past | None) -> Array:
@@ -188,7 +181,9 @@ def _from_model(
 
         return _searched(ground, score, starts, evidence, own)
 
-    if models.alone is None:
+    if of_the_start is not None:
+        point = without = of_the_start
+    elif models.alone is None:
         point, without = best_by(models, None), None
     else:
         without = best_by(models.alone, None)
@@ -207,7 +202,7 @@ def _from_model(
         pending=len(evidence.pending),
         credit=None if past is None or point is without else models.credit(point),
         without_history=without,
-        why=_reason(n, models, past),
+        why=_reason(n, models, past) if of_the_start is None else MISLED_SENTENCE,
     )
 
 
