@@ -39,7 +39,7 @@ def known_noise(
         variance, freedom = _repeated(trials)
         if not freedom or variance <= 0.0:
             continue
-        if past.task == study.task:
+        if study.task is not None and past.task == study.task:
             same_task.append((np.log(variance / units.unit**2), freedom))
             continue
         sign = -1.0 if past.directions[0] == "maximize" else 1.0
@@ -56,13 +56,16 @@ def known_noise(
 
 
 def _related(store: Store, study: StudySummary) -> list[StudySummary]:
-    """The latest other studies of the same task, or of the family."""
+    """The latest other studies of the same task, or of the family where there is a parameter to have in common."""
     related = [
         other
         for other in history.list_studies(store)
         if other.study_id != study.study_id
         and (other.metric, other.directions) == (study.metric, study.directions)
-        and ((study.task is not None and other.task == study.task) or other.family == study.family)
+        and (
+            (study.task is not None and other.task == study.task)
+            or (study.has_parameters and other.family == study.family)
+        )
     ]
     return related[-PAST_STUDIES:]
 

@@ -141,7 +141,11 @@ def _nothing(store: Store, target: str, *, is_filtered: bool) -> NoHistoryError:
     if is_filtered:
         return NoHistoryError(f"no finished trial of {target!r} meets the condition")
     studies = history.list_studies(store)
-    if {"family", "task"} & set(kinds_of(store, target)) or any(study.family == target for study in studies):
+    members = [study for study in studies if target in (study.family, study.task)]
+    finished = [study for study in members if any(n for state, n in study.counts.items() if state.is_finished())]
+    if finished and not any(study.has_parameters for study in finished):
+        return NoHistoryError(f"none of the finished trials of {target!r} has a parameter")
+    if members or {"family", "task"} & set(kinds_of(store, target)):
         return NoHistoryError(f"{target!r} has no finished trial yet")
     known = dict.fromkeys(name for study in studies for name in (study.task, study.family) if name)
     names = "\n".join(f"  {name}" for name in known) or "  (the history is empty)"

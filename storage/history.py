@@ -48,6 +48,11 @@ class StudySummary:
     provenance: Mapping[str, Any] | None
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether any is declared or was used; studies without one have a family in name only."""
+        return self.family != family_of({}, self.metric, self.directions)
+
+    @property
     def trials(self) -> int:
         """How many trials there are in all."""
         return sum(self.counts.values())

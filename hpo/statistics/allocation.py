@@ -49,16 +49,17 @@ class Standing:
 
 
 def standing(replicates: Sequence[Array], rng: np.random.Generator) -> Standing:
-    """The standing given the losses of each contender's replicates. At least one must have a replicate.
+    """The standing given the losses of each contender's replicates.
 
-    Where nobody has two, nothing is known of the spread, and all with one are equally likely to be the best.
+    Where nobody has two, nothing is known of the spread, and all with one are equally likely to be the best. Where
+    nobody has any, there is no leader, and all probabilities are zero.
     """
     k = len(replicates)
     counts = np.array([len(losses) for losses in replicates], dtype=np.intp)
     means = np.array([losses.mean() if len(losses) else np.nan for losses in replicates])
     deviations, freedom = _moderated(replicates, counts)
     seen = counts > 0
-    probabilities, losses, intervals = np.where(seen, 1.0 / seen.sum(), 0.0), means.copy(), np.full((k, 2), np.nan)
+    probabilities, losses, intervals = seen / max(seen.sum(), 1), means.copy(), np.full((k, 2), np.nan)
     if seen.sum() == 1:
         interval = student_interval(replicates[int(np.flatnonzero(seen)[0])])
         intervals[seen] = np.nan if interval is None else interval

@@ -117,16 +117,6 @@ def _medians(tasks: NDArray[np.intp], values: Array, t: int) -> Array:
     return medians
 
 
-def t_interval(values: Array) -> tuple[float, float] | None:
-    """The 95% Student interval for the mean of independent values (n,); None for fewer than two."""
-    n = len(values)
-    if n < 2:
-        return None
-    half_width = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / np.sqrt(n)
-    mean = float(np.mean(values))
-    return mean - half_width, mean + half_width
-
-
 # What went along with a range
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import optuna
 import pytest
+from optuna.trial import create_trial
 
 from hpo.errors import NoHistoryError, SettingsError
 from hpo.past_effects import past_effects
 from storage.families import list_families
+from storage.history import get_study
 from storage.importers.intake import Intake
 from storage.importers.runs import PastTask, RunColumns
+from storage.optuna_storage import HistoryStorage
 from storage.queries import count_trials
 from storage.query_language import QueryError, parse
 from storage.schema import Store
 from storage.sources import Source
+from storage.studies import create_study
 from storage.target_arrays import target_revisions, target_trials
 
 SPACE = {
@@ -109,3 +114,13 @@ def test_what_is_not_there_is_said(store):
         past_effects(store, "one", where="params.x >")
     with pytest.raises(SettingsError, match="2, whose outcomes"):
         past_effects(store, family(store), raw_units=True)
+
+
+def test_trials_without_a_parameter_are_not_called_missing(store):
+    create_study(store, name="bare", task="bare task", metric="loss", directions=("minimize",), spec=None)
+    with pytest.raises(NoHistoryError, match="'bare task' has no finished trial yet"):
+        past_effects(store, "bare task")
+    optuna.load_study(study_name="bare", storage=HistoryStorage(store)).add_trial(create_trial(value=1.0))
+    for target in ("bare task", get_study(store, "bare").family):
+        with pytest.raises(NoHistoryError, match=f"none of the finished trials of '{target}' has a parameter"):
+            past_effects(store, target)

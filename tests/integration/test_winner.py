@@ -11,9 +11,11 @@ from optuna.trial import TrialState, create_trial
 
 import hpo
 from hpo.errors import SettingsError
+from hpo.known_noise import known_noise
 from hpo.replicates import REPLICATE
 from hpo.statistics.best import FEWEST_TRIALS
 from storage.errors import StudyNotFoundError, TrialNotFoundError
+from storage.history import get_study
 from storage.optuna_storage import HistoryStorage
 
 LR = {"lr": FloatDistribution(1e-4, 1.0, log=True)}
@@ -186,7 +188,7 @@ def test_broken_constraints_do_not_win(storage):
     assert any("constraint" in note for note in found.notes)
 
 
-def _replicated(storage, study, trial, values, failed=0):
+def _replicated(storage, study, trial, values, failed=0, first_seed=0):
     name = f"{study.study_name}/replicates"
     known = [each.study_name for each in storage.get_all_studies()]
     own = (
@@ -195,7 +197,7 @@ def _replicated(storage, study, trial, values, failed=0):
         else optuna.create_study(study_name=name, storage=storage)
     )
     params = study.trials[trial].params
-    for seed, value in enumerate([*values, *[None] * failed]):
+    for seed, value in enumerate([*values, *[None] * failed], first_seed):
         told = {"study": study.study_name, "trial": trial, "seed": seed, "params": params}
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         own.add_trial(create_trial(value=value, state=state, user_attrs={REPLICATE: told}))
@@ -281,3 +283,30 @@ def test_noise_is_known_from_repeated_runs_of_the_same_task(storage, sqlite_stor
     found = hpo.best(now)
     assert found.noise_known_from == "repeated runs in one past study of the task"
     assert found.noise == pytest.approx(0.1, rel=0.4)
+
+
+def _repeating(storage, name, *, unit, n=12):
+    """A study of plain Optuna, every configuration of it trained twice."""
+    study = optuna.create_study(study_name=name, storage=storage)
+    rng = np.random.default_rng(5)
+    for _ in range(n):
+        params = _params(rng, conditional=False)
+        for _ in range(2):
+            study.add_trial(_trial(params, unit * (_loss(params) + 0.1 * rng.standard_normal())))
+    return study
+
+
+def test_noise_of_another_study_without_a_task_counts_in_the_units_of_each(storage):
+    _repeating(storage, "in thousands", unit=1000)
+    study = _study(storage, "in ones")
+    found = hpo.best(study)
+    assert found.noise_known_from == "repeated runs in one past study of related tasks"
+    assert found.noise < 0.3
+
+
+def test_studies_without_parameters_have_no_noise_in_common(storage, sqlite_store):
+    for name in ("one", "two"):
+        study = optuna.create_study(study_name=name, storage=storage)
+        for value in (1.0, 2.0, 3.0, 4.0):
+            study.add_trial(create_trial(value=value))
+    assert known_noise(sqlite_store, get_study(sqlite_store, "two"), np.arange(4.0), []) == (None, "")

@@ -14,7 +14,7 @@ from hpo.priors.mixture import mixture
 from hpo.priors.portfolio import PastTask
 from hpo.proposals import Ground, propose
 from hpo.space import SearchSpace
-from hpo.statistics.effects import t_interval
+from hpo.statistics.allocation import student_interval
 from hpo.statistics.loss_scale import LossScale
 
 D = 4
@@ -74,21 +74,21 @@ def best_losses():
 
 
 def test_the_model_beats_random_search(best_losses):
-    assert t_interval(best_losses["random"][:, 15] - best_losses["cold"][:, 15])[0] > 0
+    assert student_interval(best_losses["random"][:, 15] - best_losses["cold"][:, 15])[0] > 0
 
 
 def test_history_is_ahead_early_and_does_not_hurt_in_the_end(best_losses):
-    assert t_interval((best_losses["cold"] - best_losses["history"])[:, :6].mean(axis=1))[0] > 0
-    assert t_interval(best_losses["history"][:, 15] - best_losses["cold"][:, 15])[0] <= 0
+    assert student_interval((best_losses["cold"] - best_losses["history"])[:, :6].mean(axis=1))[0] > 0
+    assert student_interval(best_losses["history"][:, 15] - best_losses["cold"][:, 15])[0] <= 0
 
 
 def test_two_short_studies_cost_no_more_than_six_evaluations(best_losses):
-    assert t_interval(best_losses["thin"][:, 15] - best_losses["cold"][:, 9])[0] <= 0
+    assert student_interval(best_losses["thin"][:, 15] - best_losses["cold"][:, 9])[0] <= 0
 
 
 def test_reversed_history_is_overcome(best_losses):
     """Three points at the worst places, and a model that believes in them, cost no more than eight evaluations."""
-    assert t_interval(best_losses["reversed"][:, 15] - best_losses["cold"][:, 7])[0] <= 0
+    assert student_interval(best_losses["reversed"][:, 15] - best_losses["cold"][:, 7])[0] <= 0
 
 
 def test_history_counts_while_it_is_right_and_not_when_it_is_reversed():
@@ -149,7 +149,7 @@ def test_four_portfolio_points_beat_four_random_ones():
         centres = CENTRE + 0.1 * rng.standard_normal((4, D))
         chosen = np.array([pick.point for pick in _past(centres[1:], rng).picks[:4]])
         differences.append(_bowl(rng.random((4, D)), centres[0]).min() - _bowl(chosen, centres[0]).min())
-    assert t_interval(np.array(differences))[0] > 0
+    assert student_interval(np.array(differences))[0] > 0
 
 
 @pytest.mark.parametrize("is_kernel_known", [True, False])
@@ -175,5 +175,5 @@ def test_intervals_cover_what_they_claim_when_the_model_holds(is_kernel_known):
 
 def test_students_interval_covers_95_percent():
     rng = np.random.default_rng(0)
-    intervals = [t_interval(rng.normal(size=5)) for _ in range(1000)]
+    intervals = [student_interval(rng.normal(size=5)) for _ in range(1000)]
     assert np.mean([low <= 0 <= high for low, high in intervals]) == pytest.approx(0.95, abs=0.021)

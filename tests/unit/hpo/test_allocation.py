@@ -66,3 +66,9 @@ def test_students_interval():
     expected = stats.t.interval(0.95, 3, losses.mean(), stats.sem(losses))
     assert student_interval(losses) == pytest.approx(expected)
     assert student_interval(losses[:1]) is None
+
+
+def test_where_nobody_has_a_replicate_all_get_their_first_round():
+    now = standing([np.array([]), np.array([])], np.random.default_rng(0))
+    np.testing.assert_array_equal(now.probabilities, [0, 0])
+    np.testing.assert_array_equal(next_round(now, 2 * FIRST_ROUND), [FIRST_ROUND, FIRST_ROUND])
