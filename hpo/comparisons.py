@@ -2,6 +2,7 @@
 
 Studies: their incumbents after equally many trials, and at their ends, in pairs of the same task (and seed). A side may
 be a pattern, `ours/*`: every study that it matches is one run of that side.
+Studies without a task, as plain Optuna scripts make them, are taken as runs on one, which is said.
 Configurations, `STUDY#TRIAL`: their fresh replicates, in pairs of the same seed where there are some; what a trial was
 chosen by is not among them.
 """
@@ -9,8 +10,8 @@ chosen by is not among them.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
@@ -30,7 +31,9 @@ from storage.history import StudySummary
 from storage.schema import open_store
 
 COUNTS = (1, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)  # trials after which incumbents are compared
+SHOWN_NAMES = 4  # of studies, in a note
 SHOWN_COUNTS = 4  # of them, the last ones
+ASSUMED_TASK = "the assumed task"  # of studies without one
 OWN_UNIT = "task spreads"  # of differences over several tasks, each on its own scale
 
 Kind: TypeAlias = Literal["studies", "configurations"]
@@ -114,6 +117,7 @@ class _Course:
     """A run of a study: its incumbents."""
 
     study: StudySummary
+    task: str  # on which it is paired with runs of another side
     incumbents: Array  # (k,) losses after each finished trial; NaN before the first success
     losses: Array  # (n,) of its complete trials
 
@@ -132,9 +136,12 @@ def _studies(store: Store, sides: Mapping[str, Sequence[StudySummary]]) -> Compa
     sign = -1.0 if direction == "maximize" else 1.0
     courses = {name: [_course(store, study, sign) for study in members] for name, members in sides.items()}
     first, *others = sides
+    notes: list[str] = []
+    if _are_taken_as_one_task(sides.values()):
+        notes.append(_assumption(everyone))
+        courses = {name: [replace(each, task=ASSUMED_TASK) for each in members] for name, members in courses.items()}
     spreads = _task_spreads([course for members in courses.values() for course in members])
     rows: list[tuple[str, str, list[tuple[str, float, float]], str]] = []
-    notes: list[str] = []
     for other in others:
         pairs, said = _paired(courses[first], courses[other])
         notes += [f"{first} against {other}: {sentence}" for sentence in said]
@@ -201,6 +208,7 @@ def _course(store: Store, study: StudySummary, sign: float) -> _Course:
     incumbents = np.minimum.accumulate(losses)
     return _Course(
         study=study,
+        task=_task(study),
         incumbents=np.where(np.isfinite(incumbents), incumbents, np.nan),
         losses=losses[np.isfinite(losses)],
     )
@@ -209,9 +217,9 @@ def _course(store: Store, study: StudySummary, sign: float) -> _Course:
 def _paired(first: Sequence[_Course], other: Sequence[_Course]) -> tuple[list[_CoursePair], list[str]]:
     """By task, and by seed where both sides have the same ones; the runs of a task else make one pair of means."""
     pairs, said = [], []
-    for task in dict.fromkeys(_task(course.study) for course in first):
-        ours = [course for course in first if _task(course.study) == task]
-        theirs = [course for course in other if _task(course.study) == task]
+    for task in dict.fromkeys(course.task for course in first):
+        ours = [course for course in first if course.task == task]
+        theirs = [course for course in other if course.task == task]
         if not theirs:
             continue
         if len(ours) == len(theirs) == 1:
@@ -229,7 +237,7 @@ def _paired(first: Sequence[_Course], other: Sequence[_Course]) -> tuple[list[_C
             continue
         said.append(f"{len(ours)} and {len(theirs)} runs on {task} are averaged, for their seeds do not match")
         pairs.append(_CoursePair(task=task, label=task, first=ours, other=theirs))
-    tasks = dict.fromkeys(_task(course.study) for course in (*first, *other))
+    tasks = dict.fromkeys(course.task for course in (*first, *other))
     lonely = [task for task in tasks if task not in {pair.task for pair in pairs}]
     if lonely and pairs:
         said.append(f"left out, on one side only: {', '.join(lonely)}")
@@ -248,8 +256,8 @@ def _places(pairs: Sequence[_CoursePair]) -> list[tuple[str, int]]:
 def _task_spreads(courses: Sequence[_Course]) -> dict[str, float]:
     """By task, how far losses lie apart among the better ones: what a difference on it is measured by."""
     spreads = {}
-    for task in {_task(course.study) for course in courses}:
-        losses = np.concatenate([course.losses for course in courses if _task(course.study) == task])
+    for task in {course.task for course in courses}:
+        losses = np.concatenate([course.losses for course in courses if course.task == task])
         units = LossUnits.of(losses)
         spreads[task] = 1.0 if units is None else units.spread
     return spreads
@@ -268,8 +276,24 @@ def _task(study: StudySummary) -> str:
     return study.task or study.name
 
 
+def _are_taken_as_one_task(sides: Iterable[Sequence[StudySummary]]) -> bool:
+    """Whether no study has a task, and each is a side of its own or all search one space."""
+    members = list(sides)
+    everyone = [study for side in members for study in side]
+    if any(study.task is not None for study in everyone):
+        return False
+    is_one_family = everyone[0].has_parameters and len({study.family for study in everyone}) == 1
+    return is_one_family or all(len(side) == 1 for side in members)
+
+
+def _assumption(studies: Sequence[StudySummary]) -> str:
+    names = list(dict.fromkeys(study.name for study in studies))
+    shown = ", ".join(names[:SHOWN_NAMES]) + (f" and {len(names) - SHOWN_NAMES} more" if names[SHOWN_NAMES:] else "")
+    return f"no task is noted for {shown}: all are taken as runs on one task, and what is said holds only if they are"
+
+
 def _tasks(courses: Sequence[_Course]) -> str:
-    return ", ".join(dict.fromkeys(_task(course.study) for course in courses))
+    return ", ".join(dict.fromkeys(course.task for course in courses))
 
 
 def _shared(studies: Sequence[StudySummary]) -> tuple[str, str]:
@@ -305,9 +329,13 @@ def _configurations(store: Store, sides: Sequence[tuple[str, StudySummary, int]]
     metric, direction = _shared([study for _, study, _ in sides])
     sign = -1.0 if direction == "maximize" else 1.0
     tasks = {_task(study) for _, study, _ in sides}
-    if len(tasks) > 1:
-        raise SettingsError(f"these trials are of different tasks ({', '.join(sorted(tasks))}): compare those of one")
     notes: list[str] = []
+    if len(tasks) > 1:
+        if not _are_taken_as_one_task([study] for _, study, _ in sides):
+            raise SettingsError(
+                f"these trials are of different tasks ({', '.join(sorted(tasks))}): compare those of one"
+            )
+        notes.append(_assumption([study for _, study, _ in sides]))
     values = {name: _values(store, study, number, sign, notes) for name, study, number in sides}
     first, *others = values
     rng = np.random.default_rng(0)
@@ -411,4 +439,5 @@ def _verdict(first: str, other: str, result: Comparison, *, is_decided: bool) ->
     if result.is_enough:
         return f"not enough to say: one of several comparisons, and too near to chance among them ({count})"
     needed = "" if result.needed is None else f", about {result.needed} would be needed"
-    return f"not enough to say: {count}{needed}"
+    constant = "; neither side varies, so that nothing tells what chance does" if result.is_constant else ""
+    return f"not enough to say: {count}{needed}{constant}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpo.cli.options import check_figure
 from hpo.cli.show import open_console, print_json, simple_table
 from hpo.cli.text import escape
 from hpo.comparisons import Comparisons, Row, compare
@@ -14,8 +15,7 @@ from storage.database import Store
 
 def compare_and_draw(store: Store, sides: Sequence[str], *, figure: Path | None, force: bool, as_json: bool) -> None:
     """`hpo compare`."""
-    if figure is not None and figure.exists() and not force:
-        raise SettingsError(f"{figure} is there already; --force overwrites it")
+    check_figure(figure, force=force)
     if not sides:
         raise SettingsError("name two studies, or two trials as STUDY#TRIAL")
     found = compare(sides[0], *sides[1:], storage=store)

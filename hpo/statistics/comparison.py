@@ -24,7 +24,9 @@ from hpo.arrays import Array
 
 LEVEL, POWER = 0.95, 0.8
 FEWEST = 3  # pairs, below which there is no interval
-FEWEST_FOR_A_CLAIM = 5  # pairs: Student's t of fewer rests on nothing but the normal distribution (heuristic)
+FEWEST_FOR_A_CLAIM = (
+    5  # pairs, or values a side: Student's t of fewer rests on nothing but the normal distribution (heuristic)
+)
 FEWEST_FOR_RANKS = 6  # pairs: the smallest number with which Wilcoxon's test reaches p < .05 on both sides
 EXACT_PAIRS = 13  # up to here all 2^n sign changes are looked at, whatever is tied
 EXACT_WITHOUT_TIES = 50
@@ -47,6 +49,7 @@ class Comparison:
     superiority: float | None  # P(a better than b) + P(tie) / 2, of a pair
     is_enough: bool  # whether there are pairs enough, and interval and test exclude no difference
     needed: int | None  # pairs that would probably be enough for an effect of this size; None: unknown or too many
+    is_constant: bool = False  # whether unpaired sides do not vary, so that nothing tells what chance does to them
 
 
 def compare_pairs(a: Array, b: Array) -> Comparison:
@@ -101,12 +104,15 @@ def compare_samples(a: Array, b: Array, rng: np.random.Generator) -> Comparison:
         return _nothing(0, is_paired=False, effect=None, superiority=None)
     superiority = float(np.mean((a[:, None] < b) + 0.5 * (a[:, None] == b)))
     effect = float(a.mean() - b.mean())
-    if n < FEWEST or not (a.std() or b.std()):
-        return _nothing(n, is_paired=False, effect=effect, superiority=superiority)
+    is_constant = not (np.ptp(a) or np.ptp(b))
+    if n < FEWEST or is_constant:
+        return _nothing(
+            n, is_paired=False, effect=effect, superiority=superiority, is_constant=is_constant and n >= FEWEST
+        )
     welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
     interval = float(welch.low), float(welch.high)
     p = _permutation_p(a, b, rng)
-    is_enough = not interval[0] <= 0.0 <= interval[1] and p < 1.0 - LEVEL
+    is_enough = n >= FEWEST_FOR_A_CLAIM and not interval[0] <= 0.0 <= interval[1] and p < 1.0 - LEVEL
     return Comparison(
         n=n,
         is_paired=False,
@@ -165,7 +171,9 @@ def _needed(effect: float, variance: float, n: int) -> int | None:
     return None if needed > MOST_NEEDED else max(needed, n + 1, FEWEST_FOR_A_CLAIM)
 
 
-def _nothing(n: int, *, is_paired: bool, effect: float | None, superiority: float | None) -> Comparison:
+def _nothing(
+    n: int, *, is_paired: bool, effect: float | None, superiority: float | None, is_constant: bool = False
+) -> Comparison:
     return Comparison(
         n=n,
         is_paired=is_paired,
@@ -176,19 +184,20 @@ def _nothing(n: int, *, is_paired: bool, effect: float | None, superiority: floa
         p=None,
         superiority=superiority,
         is_enough=False,
-        needed=FEWEST_FOR_RANKS,
+        needed=FEWEST_FOR_RANKS if n < FEWEST_FOR_RANKS else None,
+        is_constant=is_constant,
     )
 
 
 def _student(d: Array) -> tuple[float, float] | None:
-    if not d.std():
+    if not np.ptp(d):
         return None
     found = stats.ttest_1samp(d, 0.0).confidence_interval(LEVEL)
     return float(found.low), float(found.high)
 
 
 def _t_test(d: Array) -> float:
-    return float(stats.ttest_1samp(d, 0.0).pvalue) if d.std() else 1.0
+    return float(stats.ttest_1samp(d, 0.0).pvalue) if np.ptp(d) else 1.0
 
 
 def _critical_rank(n: int) -> int:

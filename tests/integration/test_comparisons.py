@@ -9,6 +9,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 import hpo
+from hpo.cli.compare import compare_and_draw
 from hpo.comparison_figure import save_figure
 from hpo.comparisons import OWN_UNIT
 from hpo.errors import NoHistoryError, SettingsError
@@ -31,14 +32,14 @@ def storage(sqlite_store):
     return HistoryStorage(sqlite_store)
 
 
-def _study(storage, name, values, *, task="task", seed=None, direction="minimize", metric="loss"):
+def _study(storage, name, values, *, task="task", seed=None, direction="minimize", metric="loss", over="x"):
     spec = None if seed is None else {"study": name, "seeds": {"tuner": seed}}
     create_study(storage.store, name=name, task=task, metric=metric, directions=(direction,), spec=spec)
     study = optuna.load_study(study_name=name, storage=storage)
     for number, value in enumerate(values):
-        x = {"x": float(number % 10) / 10}
+        x = {over: float(number % 10) / 10}
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        study.add_trial(create_trial(params=x, distributions={"x": FloatDistribution(0, 1)}, value=value, state=state))
+        study.add_trial(create_trial(params=x, distributions={over: FloatDistribution(0, 1)}, value=value, state=state))
     return study
 
 
@@ -163,3 +164,39 @@ def test_repeated_runs_without_seeds_are_samples(storage, sqlite_store):
     found = hpo.compare("s#0", "s#8", storage=sqlite_store)
     assert not found.rows[0].is_paired and found.rows[0].n == 8 and found.rows[0].verdict == "s#0 is better"
     assert any("unpaired" in note for note in found.notes)
+
+
+def test_single_studies_without_a_task_are_taken_as_runs_on_one(storage, sqlite_store):
+    _study(storage, "one", [3.0, 1.0], task=None, metric=None)
+    _study(storage, "two", [3.0, 2.0], task=None, metric=None, over="y")
+    found = hpo.compare("one", "two", storage=sqlite_store)
+    assert (found.rows[-1].n, found.rows[-1].gain, found.rows[-1].unit) == (1, 1.0, "value")
+    assert "no task is noted for one, two: all are taken as runs on one task" in found.notes[0]
+    trials = hpo.compare("one#1", "two#1", storage=sqlite_store)
+    assert trials.rows[0].needed is not None and trials.notes[0] == found.notes[0]
+    assert not any("no task" in note for note in hpo.compare("one#0", "one#1", storage=sqlite_store).notes)
+
+
+def test_groups_without_a_task_are_taken_as_runs_on_one_where_they_search_the_same(storage, sqlite_store):
+    for number in range(3):
+        _study(storage, f"a/{number}", [1.0 + number], task=None, metric=None)
+        _study(storage, f"b/{number}", [2.0 + number], task=None, metric=None)
+        _study(storage, f"c/{number}", [2.0 + number], task=None, metric=None, over="y")
+    found = hpo.compare("a/*", "b/*", storage=sqlite_store)
+    assert (found.rows[-1].n, found.rows[-1].gain) == (1, 1.0)
+    assert "a/0, a/1, a/2, b/0 and 2 more" in found.notes[0] and any("averaged" in note for note in found.notes)
+    with pytest.raises(NoHistoryError, match="share no task"):
+        hpo.compare("a/*", "c/*", storage=sqlite_store)
+
+
+def test_replicates_that_do_not_vary_are_said_to(storage, sqlite_store):
+    for name, value in (("a", 0.1), ("b", 0.7)):
+        _replicated(storage, _study(storage, name, [value]), 0, [value] * 8, first_seed=0 if name == "a" else 8)
+    (row,) = hpo.compare("a#0", "b#0", storage=sqlite_store).rows
+    assert row.verdict.startswith("not enough to say: 8 values a side; neither side varies")
+    assert row.needed is None and not row.is_decided
+
+
+def test_a_figure_of_an_unknown_ending_is_refused_before_the_work(sqlite_store, tmp_path):
+    with pytest.raises(SettingsError, match="the ending tells the format"):
+        compare_and_draw(sqlite_store, ["a", "b"], figure=tmp_path / "it.xyz", force=False, as_json=False)

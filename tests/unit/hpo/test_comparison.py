@@ -6,6 +6,7 @@ from scipy import stats
 
 from hpo.statistics.comparison import (
     FEWEST_FOR_A_CLAIM,
+    FEWEST_FOR_RANKS,
     compare_pairs,
     compare_samples,
     hodges_lehmann,
@@ -102,6 +103,25 @@ def test_unpaired_samples():
     nothing = compare_samples(np.array([np.nan]), b, rng)
     assert nothing.n == 0 and nothing.effect is None
     assert not compare_samples(np.ones(5), np.ones(5), rng).is_enough
+
+
+def test_three_values_claim_nothing_however_many_the_other_side_has():
+    rng = np.random.default_rng(0)
+    few = compare_samples(5 + 0.1 * rng.normal(size=3), rng.normal(size=40), rng)
+    assert few.p < 0.01 and few.interval[0] > 0
+    assert not few.is_enough and few.needed == FEWEST_FOR_A_CLAIM
+
+
+@pytest.mark.parametrize(("n", "needed"), [(3, FEWEST_FOR_RANKS), (7, None), (8, None)])
+def test_of_sides_that_do_not_vary_more_values_are_not_asked_once_there_are_enough(n, needed):
+    found = compare_samples(np.full(n, 0.1), np.full(n, 0.7), np.random.default_rng(0))
+    assert (found.is_constant, found.is_enough, found.p, found.needed) == (True, False, None, needed)
+    assert not compare_samples(np.ones(1), np.ones(1), np.random.default_rng(0)).is_constant
+
+
+def test_pairs_that_all_differ_by_the_same_have_no_interval():
+    found = compare_pairs(np.full(3, 0.1), np.zeros(3))  # their mean is not quite 0.1
+    assert found.effect == pytest.approx(0.1) and found.interval is None and not found.is_enough
 
 
 def test_holm_is_as_published():
