@@ -11,10 +11,10 @@ from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.errors import SettingsError
+from hpo.drawing import INK, plain, save
 from hpo.range_advice import Advice, Region
 
-GOOD, ADVISED, INK = "#0b6e4f", "#e8c468", "#22252a"
+GOOD, ADVISED = "#0b6e4f", "#e8c468"
 COLUMNS = 4
 FEW_DECADES = 1e2  # ranges below have ticks of their own
 NAMED_TASKS = 16  # more cannot be read
@@ -22,10 +22,7 @@ NAMED_TASKS = 16  # more cannot be read
 
 def save_figure(advice: Advice, path: Path) -> None:
     """Draw the advice into a file, whose ending gives the format. Raises SettingsError."""
-    try:
-        advice_figure(advice).savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be drawn: {error}") from error
+    save(advice_figure(advice), path)
 
 
 def advice_figure(advice: Advice) -> Figure:
@@ -41,7 +38,7 @@ def advice_figure(advice: Advice) -> Figure:
         axis.set_axis_off()
     plural = "s" if len(advice.tasks) != 1 else ""
     title = f"{advice.family}: good values of {len(advice.tasks)} task{plural} (green), advised for a new one (shaded)"
-    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
@@ -66,10 +63,10 @@ def _draw(axis: Axes, region: Region, *, is_named: bool) -> None:
             axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         axis.minorticks_off()
     if isinstance(region.distribution, CategoricalDistribution):
-        axis.set_xticks(range(len(region.axis)), [_plain(str(choice))[:14] for choice in region.axis], rotation=30)
-    axis.set_title(_plain(region.name), loc="left", fontsize=10, color=INK)
+        axis.set_xticks(range(len(region.axis)), [plain(str(choice))[:14] for choice in region.axis], rotation=30)
+    axis.set_title(plain(region.name), loc="left", fontsize=10, color=INK)
     if is_named and len(order) <= NAMED_TASKS:
-        axis.set_yticks(range(len(order)), [_plain(found.tasks[t])[-24:] for t in order])
+        axis.set_yticks(range(len(order)), [plain(found.tasks[t])[-24:] for t in order])
     else:
         axis.set_yticks([])
         if is_named:
@@ -92,8 +89,3 @@ def _edges(region: Region) -> Any:
     last = scaled[-1] + (scaled[-1] - middles[-1]) * (is_whole and not distribution.log)
     edges = np.concatenate([[first], middles, [last]])
     return np.exp(edges) if distribution.log else edges
-
-
-def _plain(text: str) -> str:
-    """The text as matplotlib shows it, and does not read it as a formula."""
-    return "".join(char if char.isprintable() else "?" for char in text).replace("$", r"\$")

@@ -9,18 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpo.comparisons import Comparisons, Row
-from hpo.errors import SettingsError
+from hpo.drawing import INK, plain, save
 
-PAIRS, INTERVAL, INK = "#56b4e9", "#0b6e4f", "#22252a"
+PAIRS, INTERVAL = "#56b4e9", "#0b6e4f"
 ABOVE, SCATTER = 0.24, 0.08  # of the pairs, from the middle of their row
 
 
 def save_figure(comparisons: Comparisons, path: Path) -> None:
     """Draw the comparisons into a file, whose ending gives the format. Raises SettingsError."""
-    try:
-        comparison_figure(comparisons).savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be drawn: {error}") from error
+    save(comparison_figure(comparisons), path)
 
 
 def comparison_figure(comparisons: Comparisons) -> Figure:
@@ -33,7 +30,7 @@ def comparison_figure(comparisons: Comparisons) -> Figure:
     for panel, unit, group in zip(panels, units, groups, strict=True):
         _draw(panel, group, unit)
     title = f"{comparisons.sides[0]} against {', '.join(comparisons.sides[1:])}, {comparisons.metric}"
-    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
@@ -49,16 +46,11 @@ def _draw(axis: Axes, rows: list[Row], unit: str) -> None:
             axis.plot(row.gain_interval95, [place, place], "-", color=INTERVAL, lw=2.4, zorder=3)
     axis.set_yticks(range(len(rows)), [_label(row) for row in reversed(rows)])
     axis.set_ylim(-0.4, len(rows) - 0.4)
-    axis.set_xlabel(_plain(f"gain of {rows[0].first} ({unit}); right of 0 it is better"), fontsize=9, color=INK)
+    axis.set_xlabel(plain(f"gain of {rows[0].first} ({unit}); right of 0 it is better"), fontsize=9, color=INK)
     axis.tick_params(labelsize=8, colors=INK)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def _label(row: Row) -> str:
     unit = f"n = {row.n}" if row.is_paired else f"n = {row.n}, unpaired"
-    return _plain(f"{row.other}\n{row.at} ({unit})")
-
-
-def _plain(text: str) -> str:
-    """The text as matplotlib shows it, and does not read it as a formula."""
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text).replace("$", r"\$")
+    return plain(f"{row.other}\n{row.at} ({unit})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes as Panel
@@ -13,13 +12,14 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo.arrays import Array
+from hpo.drawing import INK, plain, save
 from hpo.errors import SettingsError
 from hpo.parameter_axes import Axis
 from hpo.past_effects import PastEffects
 from hpo.statistics.effects import Estimates
 from hpo.statistics.random_effects import FEWEST_TASKS
 
-ADJUSTED, ALONG, INK, FAINT = "#0b6e4f", "#c98a1b", "#22252a", "#9aa0a6"
+ADJUSTED, ALONG, FAINT = "#0b6e4f", "#c98a1b", "#9aa0a6"
 COLUMNS = 4
 TASKS_DRAWN = 30  # in a forest plot: more cannot be read
 NAME_LENGTH = 28
@@ -35,10 +35,7 @@ def save_figure(found: PastEffects, shown: Sequence[int], path: Path, *, is_chos
     if found.adjustment is None:
         raise SettingsError(f"nothing to draw: no task of {found.target!r} has two different outcomes")
     figure = parameter_figure(found, shown[0]) if is_chosen and len(shown) == 1 else curves_figure(found, shown)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be drawn: {error}") from error
+    save(figure, path)
 
 
 def curves_figure(found: PastEffects, shown: Sequence[int]) -> Figure:
@@ -73,7 +70,7 @@ def parameter_figure(found: PastEffects, j: int) -> Figure:
     left.set_ylabel(_unit(found), fontsize=9, color=INK)
     _draw_forest(right, found, estimates, start + place)
     right.set_title(
-        _plain(f"{axis.name} {'=' if axis.choices else 'in'} {axis.labels[place]}, task by task"),
+        plain(f"{axis.name} {'=' if axis.choices else 'in'} {axis.labels[place]}, task by task"),
         loc="left",
         fontsize=10,
         color=INK,
@@ -97,7 +94,7 @@ def _draw_curve(panel: Panel, found: PastEffects, j: int) -> None:
         _draw_number(panel, x, found.adjustment.along(j, coordinates))
     _draw_along(panel, found, j)
     panel.axhline(0.0, color=FAINT, lw=0.8, zorder=0)
-    panel.set_title(_plain(axis.name), loc="left", fontsize=10, color=INK)
+    panel.set_title(plain(axis.name), loc="left", fontsize=10, color=INK)
     _scale(panel, axis, x)
     _polish(panel)
 
@@ -164,7 +161,7 @@ def _middles(axis: Axis) -> Array:
 def _scale(panel: Panel, axis: Axis, x: Array) -> None:
     distribution = axis.distribution
     if isinstance(distribution, CategoricalDistribution):
-        names = [_plain(label)[:14] for label in axis.labels]
+        names = [plain(label)[:14] for label in axis.labels]
         panel.set_xticks(range(len(names)), names, rotation=30 if len("".join(names)) > 24 else 0)
         panel.set_xlim(-0.6, len(names) - 0.4)
         return
@@ -201,7 +198,7 @@ def _draw_forest(panel: Panel, found: PastEffects, estimates: Estimates, c: int)
     panel.hlines(y, of_tasks[drawn] - half, of_tasks[drawn] + half, color=FAINT, lw=1.2)
     weight = errors[drawn].min(initial=np.inf) / errors[drawn]
     panel.scatter(of_tasks[drawn], y, s=8 + 26 * weight, marker="s", color=INK, zorder=3)
-    labels = [_plain(name)[-NAME_LENGTH:] for name in names]
+    labels = [plain(name)[-NAME_LENGTH:] for name in names]
     rows = [("mean", estimates.interval[c], 1.0, 0.35)]
     if estimates.tasks[c] >= FEWEST_TASKS:
         rows.append(("a new task", estimates.prediction[c], 0.0, 0.12))
@@ -213,7 +210,7 @@ def _draw_forest(panel: Panel, found: PastEffects, estimates: Estimates, c: int)
     panel.axvline(0.0, color=FAINT, lw=0.8, zorder=0)
     panel.axhline(1.75, color=FAINT, lw=0.5)
     _limit(panel, estimates, c, of_tasks[drawn], half)
-    text = _plain(_unit(found)) if len(drawn) == len(order) else f"{_unit(found)}; {len(drawn)} of {len(order)} tasks"
+    text = plain(_unit(found)) if len(drawn) == len(order) else f"{_unit(found)}; {len(drawn)} of {len(order)} tasks"
     panel.set_xlabel(text, fontsize=9, color=INK)
     _polish(panel)
 
@@ -248,7 +245,7 @@ def _heights(found: PastEffects, shown: Sequence[int]) -> tuple[float, float]:
 
 
 def _head(figure: Figure, title: str) -> None:
-    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, color=INK)
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, color=INK)
     found = [panel.get_legend_handles_labels() for panel in figure.axes]
     handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
     if handles:
@@ -278,8 +275,3 @@ def _unit(found: PastEffects) -> str:
 def _tasks(found: PastEffects) -> str:
     count = len(found.tasks)
     return f"{count:,} task{'' if count == 1 else 's'}, {len(found.runs.outcomes):,} trials"
-
-
-def _plain(text: Any) -> str:
-    """The text as matplotlib shows it, and does not read it as a formula."""
-    return "".join(char if char.isprintable() else "?" for char in str(text)).replace("$", r"\$")

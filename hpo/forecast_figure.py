@@ -9,18 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hpo.errors import SettingsError
+from hpo.drawing import INK, plain, save
 from hpo.forecast import Estimate, Forecast
 
-CURVE, INK = "#0072b2", "#22252a"
+CURVE = "#0072b2"
 
 
 def save_figure(forecast: Forecast, path: Path) -> None:
     """Draw the forecast into a file, whose ending gives the format. Raises SettingsError."""
-    try:
-        forecast_figure(forecast).savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} cannot be drawn: {error}") from error
+    save(forecast_figure(forecast), path)
 
 
 def forecast_figure(forecast: Forecast) -> Figure:
@@ -35,7 +32,7 @@ def forecast_figure(forecast: Forecast) -> Figure:
     is_metric = forecast.scale == "metric"
     _draw(upper, trials, [stage.value if is_metric else stage.way for stage in forecast.stages])
     what = f"{forecast.metric} ({forecast.direction})" if is_metric else "share of the way to the best known"
-    upper.set_ylabel(_plain(what))
+    upper.set_ylabel(plain(what))
     if upper.get_legend_handles_labels()[0]:
         corner = "upper right" if is_metric and forecast.direction == "minimize" else "lower right"
         upper.legend(frameon=False, fontsize=9, loc=corner)
@@ -49,7 +46,7 @@ def forecast_figure(forecast: Forecast) -> Figure:
     (lower or upper).xaxis.set_major_locator(MaxNLocator(integer=True))
     count = len(forecast.tasks)
     title = f"{forecast.study}: foretold from {count} past task{'' if count == 1 else 's'}"
-    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
@@ -67,8 +64,3 @@ def _draw(axis: Axes, trials: np.ndarray, estimates: list[Estimate | None], fact
     axis.grid(visible=True, alpha=0.2)
     axis.tick_params(labelsize=8, colors=INK)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _plain(text: str) -> str:
-    """The text as matplotlib shows it, and does not read it as a formula."""
-    return "".join(char if char.isprintable() else "?" for char in text).replace("$", r"\$")

@@ -127,7 +127,7 @@ def plan(
         float | None, typer.Option(help="Of an hour that one trial trains.", metavar="PER_HOUR", show_default=False)
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the curve with its band (PNG, SVG, PDF).", metavar="FILE")
+        Path | None, typer.Option(help="Draw the curve with its band (PNG, SVG, PDF, HTML).", metavar="FILE")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     storage: Storage = None,
@@ -198,7 +198,7 @@ def stats(
     figure: Annotated[
         Path | None,
         typer.Option(
-            help="Draw the curves of the effects; of one parameter, also what each task says (PNG, SVG, PDF).",
+            help="Draw the curves of the effects; of one parameter, also what each task says (PNG, SVG, PDF, HTML).",
             metavar="FILE",
         ),
     ] = None,
@@ -305,7 +305,7 @@ def compare(
         ),
     ],
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the pairs with the interval (PNG, SVG, PDF).", metavar="FILE")
+        Path | None, typer.Option(help="Draw the pairs with the interval (PNG, SVG, PDF, HTML).", metavar="FILE")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the drawing.")] = False,
     storage: Storage = None,
@@ -338,7 +338,7 @@ def advise(
     ] = None,
     hard: Annotated[bool, typer.Option("--hard", help="Narrow its ranges instead: nothing else is tried.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw what each task found good (PNG, SVG, PDF).", metavar="FILE")
+        Path | None, typer.Option(help="Draw what each task found good (PNG, SVG, PDF, HTML).", metavar="FILE")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Change the study file; overwrite the drawing.")] = False,
     storage: Storage = None,

@@ -29,7 +29,7 @@ Runs = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-FIGURE_ENDINGS = (".png", ".svg", ".pdf")
+FIGURE_ENDINGS = (".png", ".svg", ".pdf", ".html")
 
 
 def check_figure(figure: Path | None, *, force: bool) -> None:
@@ -39,10 +39,7 @@ def check_figure(figure: Path | None, *, force: bool) -> None:
     if figure is None:
         return
     if figure.suffix.lower() not in FIGURE_ENDINGS:
-        raise SettingsError(
-            f"--figure {figure}: the ending tells the format, one of {', '.join(FIGURE_ENDINGS)} (an SVG opens in a "
-            "browser)"
-        )
+        raise SettingsError(f"--figure {figure}: the ending tells the format, one of {', '.join(FIGURE_ENDINGS)}")
     if figure.exists() and not force:
         raise SettingsError(f"{figure} is there already; --force overwrites it")
 

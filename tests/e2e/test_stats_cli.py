@@ -139,7 +139,7 @@ def test_figures(hpo: Hpo, sqlite_store: Store, tmp_path: Path, arguments: tuple
     _, err = hpo("stats", family, "--figure", "effects.png", code=2)
     assert "--force overwrites it" in err
     hpo("stats", family, "--figure", "effects.png", "--force")
-    _, err = hpo("stats", family, "--figure", "effects.html", code=2)
+    _, err = hpo("stats", family, "--figure", "effects.gif", code=2)
     assert "one of .png, .svg, .pdf" in err
 
 

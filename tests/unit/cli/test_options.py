@@ -15,7 +15,7 @@ def test_the_ending_of_a_figure_tells_its_format(tmp_path: Path) -> None:
     check_figure(None, force=False)
     for name in ("it.png", "it.SVG", "it.pdf"):
         check_figure(tmp_path / name, force=False)
-    for name in ("it", "it.html", "png"):
+    for name in ("it", "it.gif", "png"):
         with pytest.raises(SettingsError, match=r"the ending tells the format, one of \.png, \.svg, \.pdf"):
             check_figure(tmp_path / name, force=True)
 
@@ -35,7 +35,7 @@ def test_a_plan_asks_for_the_figure_before_it_reads_the_study_file(tmp_path: Pat
             jobs=1,
             price=None,
             storage=None,
-            figure=tmp_path / "plan.html",
+            figure=tmp_path / "plan.gif",
             force=False,
             as_json=False,
         )
