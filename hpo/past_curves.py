@@ -18,13 +18,13 @@ from hpo.priors.foresight import LEAST_ENDED, PastCurves
 from hpo.space import SearchSpace, declared_space
 from hpo.space_mapping import relate
 from storage.curves import StoredCurve, stored_curves
+from storage.families import METRIC_NAMES
 from storage.summaries import StudySample
 
 if TYPE_CHECKING:
     from storage.families import Family
     from storage.optuna_storage import HistoryStorage
 
-METRIC_NAMES = "study:metric_names"  # the study system attribute of Optuna
 CURVES_OF_A_STUDY = 64  # at most
 KNOWN = 0.5  # share of the parameters that a past study must know (heuristic)
 

@@ -30,6 +30,7 @@ from hpo.spec import Component, Pruner, Stop, StudySpec, load_spec, parse_spec
 from hpo.stopping import Stopper
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
+from storage.families import METRIC_NAMES
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
@@ -212,7 +213,7 @@ class StudyRunner:
 
     def _load_study(self) -> optuna.Study:
         # what Study.set_metric_names does, without its warning that it is experimental
-        self._storage.set_study_system_attr(self._study_id, "study:metric_names", [self._spec.task.metric])
+        self._storage.set_study_system_attr(self._study_id, METRIC_NAMES, [self._spec.task.metric])
         return optuna.load_study(
             study_name=self._spec.study,
             storage=self._storage,

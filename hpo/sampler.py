@@ -36,7 +36,7 @@ from hpo.proposals import Ground, Proposal, count, propose
 from hpo.receipts import ENQUEUED, RECEIPT, Source, receipt
 from hpo.space import Condition, SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
-from storage.families import Family
+from storage.families import METRIC_NAMES, Family
 from storage.summaries import StudySample
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ PASTS_KEPT = 8  # as many as a study has objectives, mostly
 NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
 GUIDES_KEPT = 256  # trials begun side by side, at most
-METRIC_NAMES = "study:metric_names"  # the study system attribute of Optuna
 SECONDS = "seconds"  # the cost that every trial has
 
 Constraints: TypeAlias = Callable[[FrozenTrial], Sequence[float]]

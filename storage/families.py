@@ -13,6 +13,7 @@ from storage.learned import forget_all
 from storage.models import distributions, families, studies, study_changes, study_parameters, tasks
 from storage.statements import Statement
 
+METRIC_NAMES = "study:metric_names"  # the study system attribute in which Optuna keeps what each objective measures
 METRIC_LENGTH = 24  # of it in a family's name: some metrics are called by whole sentences
 
 Space = Mapping[str, Mapping[str, Any]]

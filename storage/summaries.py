@@ -19,7 +19,7 @@ from storage.arrays import FINISHED, TrialArrays, counted_values, read_arrays
 from storage.database import Store, upsert
 from storage.distributions import DOUBLE, ParameterSets, distribution_of
 from storage.errors import StorageError
-from storage.families import Family, family_from
+from storage.families import METRIC_NAMES, Family, family_from
 from storage.locks import ForkSafeLock
 from storage.models import families, family_summaries, studies, study_attributes, study_changes, trials
 
@@ -303,7 +303,7 @@ _MORE_VALUES = select(trials.c.study_id, trials.c.number, trials.c.more_values).
 _METRIC_NAMES = select(study_attributes.c.study_id, study_attributes.c.value).where(
     study_attributes.c.study_id.in_(bindparam("study_ids", expanding=True)),
     study_attributes.c.kind == "system",
-    study_attributes.c.key == "study:metric_names",  # of Optuna
+    study_attributes.c.key == METRIC_NAMES,
 )
 _CHANGED = (
     select(studies.c.id, studies.c.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from hpo.cli.show import number, open_console, params_text, print_json, simple_table
-from hpo.cli.text import escape
+from hpo.cli.text import escape, without_password
 from hpo.errors import SettingsError
 from hpo.replicates import SURE, Fresh, Replication
 from hpo.settings import storage_url
@@ -97,15 +96,11 @@ def _replicated(
             )
     except KeyboardInterrupt:
         words = ["hpo", "best", study]
-        for option, value in {**given, "storage": _without_password(storage)}.items():
+        for option, value in {**given, "storage": without_password(storage)}.items():
             if value is not None and (option, value) != ("storage", storage_url()):
                 words += [f"--{option}", str(value)]
         console.print(f"interrupted; nothing is lost. Go on with: {escape(shlex.join(words))}", soft_wrap=True)
         raise
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _describe(progress: Progress) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from hpo.cli import show
+from hpo.cli.text import without_password
 from hpo.errors import StudyFailedError
 from hpo.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
@@ -70,7 +70,7 @@ def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
     words = ["hpo", "tune", str(study_file), "--resume"]
     for option, value in options.items():
         if value is not None and (option, value) != ("jobs", 1):
-            words += [f"--{option}", re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(value))]
+            words += [f"--{option}", without_password(str(value))]
     return shlex.join(words)
 
 

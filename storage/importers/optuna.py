@@ -22,7 +22,7 @@ from storage.database import Store
 from storage.distributions import ParameterSet
 from storage.errors import ImportFailedError, did_you_mean
 from storage.export_spaces import widened
-from storage.families import Space
+from storage.families import METRIC_NAMES, Space
 from storage.history import TrialRecord, list_studies, list_trials
 from storage.importers.intake import Intake
 from storage.importers.logged.runs import source_name
@@ -38,7 +38,6 @@ from storage.sources import Source
 from storage.studies import SPACE_ATTRIBUTE
 
 RUNS_AT_A_TIME = 5_000
-METRIC_NAMES = "study:metric_names"  # Optuna's system attribute
 UNNAMED_METRIC = "value"
 TELLING_ATTRIBUTES = ("constraints", "fixed_params", "failed_trial", "retry_history")  # system attributes of trials
 

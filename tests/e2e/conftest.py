@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from hpo.cli import main
+from storage.schema import Store
 
 MODELS = '''
 """A user's own code; it knows nothing of Hindsight."""
@@ -181,3 +184,34 @@ def project(tmp_path: Path) -> Project:
     work.mkdir()
     (code / "user_models.py").write_text(MODELS)
     return Project(code=code, work=work)
+
+
+# The command line in this process, on a small history
+
+Hpo = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def hpo(
+    sqlite_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Hpo:
+    """`hpo ARGUMENTS`, run in this process; what it printed on standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path / 'history.db'}")
+
+    def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["hpo", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as end:
+            main()
+        signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        assert (end.value.code or 0) == code, f"{out}\n{err}"
+        assert "unforeseen" not in err, err
+        return out, err
+
+    return run
+
+
+def answer(hpo: Hpo, *arguments: str | Path, code: int = 0) -> Any:
+    return json.loads(hpo(*arguments, "--json", code=code)[0])

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +12,15 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from hpo.cli import main
 from hpo.receipts import RECEIPT
 from hpo.sampler import HistorySampler
 from hpo.spec import load_spec
 from storage import history
 from storage.optuna_storage import HistoryStorage
 from storage.schema import Store
+from tests.e2e.conftest import Hpo, answer
 
 SPACE = {"lr": FloatDistribution(1e-4, 1.0, log=True), "kind": CategoricalDistribution(("a", "b"))}
-Hpo = Callable[..., tuple[str, str]]
-
-
-@pytest.fixture
-def hpo(
-    sqlite_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Hpo:
-    """`hpo ARGUMENTS`, run in this process; what it printed on standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path / 'history.db'}")
-
-    def run(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["hpo", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as end:
-            main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        assert (end.value.code or 0) == code, f"{out}\n{err}"
-        assert "unforeseen" not in err, err
-        return out, err
-
-    return run
-
-
-def answer(hpo: Hpo, *arguments: str | Path, code: int = 0) -> Any:
-    return json.loads(hpo(*arguments, "--json", code=code)[0])
 
 
 def fill(store: Store, tasks: int, *, runs: int = 24) -> str:
