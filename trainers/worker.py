@@ -13,9 +13,10 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from trainers.channel import Channel
 from trainers.errors import TrainerError
-from trainers.fit import FitError, fit
+from trainers.fit import fit
 from trainers.imports import UserClasses
 from trainers.job import OUTPUT_LOG, FailureKind, FitJob, TrainerConfig
+from trainers.judge import FitError
 from trainers.tracebacks import format_traceback
 
 OUT_OF_MEMORY = re.compile(r"\b(OutOfMemoryError|MemoryError)\b|DefaultCPUAllocator: can't allocate memory")
