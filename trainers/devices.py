@@ -2,17 +2,86 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 
+from trainers.device_locks import Hold, locks_folder, take
+from trainers.errors import DeviceError
+from trainers.gpus import visible_gpus
 from trainers.job import TrainerConfig
+
+GPU_ACCELERATORS = ("auto", "cuda", "gpu")
+WAIT_SECONDS = 0.05  # between looks for a free device
+
+
+def gpus_for(config: TrainerConfig) -> list[str]:
+    """The names of the GPUs that the trials of a study may use; none where they train on something else."""
+    return list(_gpu_names()) if config.accelerator in GPU_ACCELERATORS else []
+
+
+def check_room(config: TrainerConfig, *, jobs: int, gpus: Sequence[str]) -> None:
+    """Whether so many trials fit on the GPUs side by side. Raises DeviceError, which says what would be right.
+
+    Where a study may train on a CPU, a machine without GPUs has room for any number.
+    """
+    devices, sharers = config.devices, config.trials_per_device
+    if not gpus:
+        if config.accelerator in ("cuda", "gpu") and not torch.backends.mps.is_available():
+            raise DeviceError(
+                f"trainer.accelerator: {config.accelerator}, but this machine shows torch {torch.__version__} no GPU: "
+                "use `accelerator: auto` or `cpu`, or a machine with one (is CUDA_VISIBLE_DEVICES set to nothing?)"
+            )
+        return
+    here = f"this machine has {len(gpus)}"
+    if devices > len(gpus):
+        raise DeviceError(
+            f"trainer.devices = {devices}: a trial needs {devices} GPUs, and {here}: use `devices: {len(gpus)}`"
+            + ("" if len(gpus) > 1 else ", or `accelerator: cpu` for processes without a GPU")
+        )
+    most = len(gpus) * sharers // devices
+    if jobs > most:
+        each = f"{devices} device{'s' if devices > 1 else ''} each"
+        shared = "" if sharers == 1 else f", {sharers} trials on each ({most} at once)"
+        raise DeviceError(
+            f"jobs = {jobs} with {each} need {-(-jobs * devices // sharers)} GPUs; {here}{shared}: "
+            f"use --jobs {most}, or `trainer.trials_per_device: {-(-jobs * devices // len(gpus))}`"
+        )
+
+
+def hold_devices(config: TrainerConfig, *, slot: int, wait: Callable[[], None] = lambda: None) -> Hold | None:
+    """Hold the GPUs for a trial until its last process ends; None where it needs none. Waits until enough are free.
+
+    slot: which of the trials that run side by side this is. wait: called now and then meanwhile.
+    Raises DeviceError. To be called before ranks are forked, which hold them too.
+    """
+    names = gpus_for(config)
+    if not names:
+        return None
+
+    def wait_for_others() -> None:
+        wait()
+        time.sleep(WAIT_SECONDS)
+
+    check_room(config, jobs=1, gpus=names)
+    return take(
+        names,
+        config.devices,
+        sharers=config.trials_per_device,
+        folder=locks_folder(),
+        wait=wait_for_others,
+        turn_by=slot * config.devices % len(names),
+    )
 
 
 def choose_devices(config: TrainerConfig, *, slot: int) -> int | list[int]:
     """Trials that run side by side spread over the GPUs of the machine."""
-    gpus = torch.cuda.device_count() if config.accelerator in ("auto", "cuda", "gpu") else 0
+    gpus = len(gpus_for(config))
     if gpus <= config.devices:
         return config.devices
     return sorted((slot * config.devices + device) % gpus for device in range(config.devices))
@@ -24,3 +93,14 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@cache  # the driver takes its time; the template asks it once for all trials, which are forked from it
+def _gpu_names() -> tuple[str, ...]:
+    """One for each GPU that torch sees, the same in all programs of this machine. Does not start CUDA."""
+    count = torch.cuda.device_count()
+    named = [gpu.name for gpu in visible_gpus()] if count else []
+    if len(named) == count:
+        return tuple(named)
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # not NVIDIA's, or its tools are not installed
+    return tuple(f"gpu-{asked[place].strip() if len(asked) == count else place}" for place in range(count))

@@ -10,6 +10,7 @@ OUTPUT_LOG = "output.log"  # in a trial's directory: what it printed
 BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
+OnOutOfMemory: TypeAlias = Literal["fail", "halve_batch"]
 FailureKind: TypeAlias = Literal["exception", "nan", "missing_metric", "out_of_memory", "killed"]
 
 
@@ -26,10 +27,12 @@ class TrainerConfig:
     devices: int = 1  # per trial; more than one trains with a process per device
     accelerator: str = "auto"
     threads: int = 1  # of torch, per process
+    trials_per_device: int = 1  # that may share a GPU, those of other studies included
+    on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
     python_path: tuple[str, ...] = ()  # folders that are searched first for the user's modules
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "devices", "threads"):
+        for name in ("max_epochs", "devices", "threads", "trials_per_device"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a positive number")
 
@@ -52,6 +55,8 @@ class FitJob:
     metric: str
     direction: Direction
     directory: str  # where it writes OUTPUT_LOG and BEST_CHECKPOINT
+    earlier: tuple[str, ...] = ()  # directories of earlier attempts, oldest first: it goes on from their checkpoints
+    halve_batch: bool = False  # it ran out of memory: train with half the batch, and accumulate twice as many
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -60,7 +65,7 @@ class FitJob:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> FitJob:
         """The inverse of `to_json`."""
-        return cls(**fields)
+        return cls(**{**fields, "earlier": tuple(fields["earlier"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ class Outcome:
     peak_memory_bytes: int  # of the first device, or of the first process on a CPU
     checkpoint: str | None  # path; None where checkpointing is off
     pruned: bool
+    notes: tuple[str, ...] = ()  # how it ran, where that is not as asked: from which epoch, with which batch
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -82,7 +88,7 @@ class Outcome:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Outcome:
         """The inverse of `to_json`."""
-        return cls(**fields)
+        return cls(**{**fields, "notes": tuple(fields["notes"])})
 
 
 @dataclass(frozen=True, kw_only=True)
