@@ -15,11 +15,12 @@ from sqlalchemy import Connection, Select, and_, case, func, or_, select
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
 from storage.errors import StudyNotFoundError
-from storage.families import family_of, undeclared_spaces
+from storage.families import METRIC_NAMES, family_of, undeclared_spaces
 from storage.models import (
     families,
     intermediate_values,
     studies,
+    study_attributes,
     tasks,
     trial_attributes,
     trials,
@@ -39,6 +40,7 @@ class StudySummary:
     family: str  # the same for studies that share space, metric and directions
     source: str  # which program ran it
     counts: Mapping[TrialState, int]  # trials in each state
+    objectives: tuple[str, ...]  # what is measured, one per direction; `value 0` and so on where nobody says it
     best: float | None  # of the first objective; always finite
     created_at: datetime
     finished_at: datetime | None  # when its last trial did
@@ -66,6 +68,7 @@ class TrialRecord:
     number: int
     state: TrialState
     value: float | None  # of the first objective
+    values: tuple[float, ...]  # of all objectives; none where there is none
     params: Mapping[str, Any]  # as the training code got them
     distributions: Mapping[str, BaseDistribution]  # what they were drawn from
     started_at: datetime | None
@@ -154,12 +157,15 @@ def _summaries(connection: Connection, query: Select[Any]) -> list[StudySummary]
     rows = connection.execute(query).all()
     only = [row.id for row in rows] if len(rows) == 1 else None
     spaces = undeclared_spaces(connection, only[0] if only else None)
-    progress = _progress(connection, only)
-    return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, [])) for row in rows]
+    progress, names = _progress(connection, only), _metric_names(connection, only)
+    return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, []), names.get(row.id)) for row in rows]
 
 
-def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: list[Any]) -> StudySummary:
+def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: list[Any], names: Any) -> StudySummary:
     directions = tuple(json.loads(row.directions))
+    if not isinstance(names, list) or len(names) != len(directions):
+        several = [f"value {place}" for place in range(len(directions))]
+        names = several if len(directions) > 1 else [row.metric or "value"]
     space = _from_json(row.space)
     best = [part.lowest if directions[0] == "minimize" else part.highest for part in progress]
     known_best = [value for value in best if value is not None]
@@ -169,6 +175,7 @@ def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: li
         task=row.task,
         metric=row.metric,
         directions=directions,
+        objectives=tuple(map(str, names)),
         family=family_of(space or undeclared, row.metric, directions),
         source=row.source,
         counts=dict.fromkeys(TrialState, 0) | {TrialState(part.state): part.trials for part in progress},
@@ -180,6 +187,16 @@ def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: li
         mlflow_uri=row.mlflow_uri,
         provenance=_from_json(row.provenance),
     )
+
+
+def _metric_names(connection: Connection, study_ids: list[int] | None) -> dict[int, Any]:
+    """What studies say that their objectives measure."""
+    query = select(study_attributes.c.study_id, study_attributes.c.value).where(
+        study_attributes.c.kind == "system", study_attributes.c.key == METRIC_NAMES
+    )
+    if study_ids is not None:
+        query = query.where(study_attributes.c.study_id.in_(study_ids))
+    return {row.study_id: json.loads(row.value) for row in connection.execute(query)}
 
 
 def _progress(connection: Connection, study_ids: list[int] | None) -> dict[int, list[Any]]:
@@ -228,6 +245,7 @@ def _record(
         number=row.number,
         state=TrialState(row.state),
         value=row.value,
+        values=() if row.value is None else (row.value, *json.loads(row.more_values or "[]")),
         params=parameter_set.decode(row.configuration),
         distributions=parameter_set.by_name,
         started_at=_utc(row.started_at),

@@ -224,11 +224,12 @@ class StudyRuns:
         payload = message.payload
         value = payload.get("value")
         measured = {name: payload.get(name) for name in ("cost_seconds", "epochs", "peak_memory_bytes")}
+        measured |= payload.get("measured", {})
         if value is not None:
             measured[self._study.result_name] = value
         self._log_metrics(run_id, self._metrics(run_id, message, measured, step=payload.get("epochs") or 0))
         if payload["state"] == "COMPLETE" and message.number is not None:
-            outcome = {self._study.result_name: value}
+            outcome = {self._study.result_name: value, **payload.get("measured", {})}
             self._log_metrics(parent, self._metrics(parent, message, outcome, step=message.number))
         self._client.set_tag(run_id, "hindsight.state", payload["state"])
         if payload.get("error"):

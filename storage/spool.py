@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
@@ -47,6 +48,8 @@ class Finish:
 
     state: TrialState  # COMPLETE, PRUNED or FAIL
     value: float | None
+    more_values: Sequence[float] = ()  # of further objectives, if the study has any
+    measured: Mapping[str, float] = field(default_factory=dict)  # what else is known of the outcome, by name
     cost_seconds: float | None = None
     epochs: int | None = None
     peak_memory_bytes: int | None = None
@@ -206,9 +209,14 @@ def _read(path: Path) -> Result | None:
         study=content["study"],
         study_created_at=content["study_created_at"],
         claim=Claim(**content["claim"]),
-        end=Release(**end) if content["kind"] == "release" else Finish(**end | {"state": TrialState[end["state"]]}),
+        end=Release(**end) if content["kind"] == "release" else _finish(end),
         reports=tuple(Report(**each) for each in content["reports"]),
     )
+
+
+def _finish(end: Mapping[str, Any]) -> Finish:
+    more_values = tuple(end.get("more_values", ()))  # not in records of earlier programs
+    return Finish(**{**end, "state": TrialState[end["state"]], "more_values": more_values})
 
 
 @contextmanager

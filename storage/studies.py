@@ -307,6 +307,8 @@ def finish_trial(
     *,
     state: TrialState,
     value: float | None,
+    more_values: Sequence[float] = (),
+    measured: Mapping[str, float] | None = None,
     cost_seconds: float | None = None,
     epochs: int | None = None,
     peak_memory_bytes: int | None = None,
@@ -316,11 +318,13 @@ def finish_trial(
 ) -> None:
     """Record the outcome of an attempt, once. Saying the same again is fine: it may be repeated until it is in.
 
-    finished_at: when it ended, in seconds since the epoch; None: now.
+    more_values: of further objectives. measured: what else is known of it, by name: kept as user attributes of the
+    trial, and told MLflow. finished_at: when it ended, in seconds since the epoch; None: now.
     Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
     then the outcome is kept as a late result.
     """
-    columns = finished_columns(state, None if value is None else [value], finished_at or call.at) | {
+    values = None if value is None else [value, *more_values]
+    columns = finished_columns(state, values, finished_at or call.at) | {
         "cost_seconds": cost_seconds,
         "epochs": epochs,
         "peak_memory_bytes": peak_memory_bytes,
@@ -333,7 +337,9 @@ def finish_trial(
         finished = _FINISH.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **columns).first
         if finished is not None:
             note_change(store, connection, finished.study_id)
-            told = {name: columns[name] for name in _TOLD_AT_THE_END}
+            for name, number in (measured or {}).items():
+                set_attribute(store, connection, trial_attributes, claim.trial_id, kind="user", key=name, value=number)
+            told = {name: columns[name] for name in _TOLD_AT_THE_END} | {"measured": dict(measured or {})}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
             _tell_of_trial(connection, call, claim, "run_finished", outcome)
             return

@@ -269,6 +269,8 @@ ends = st.one_of(
         Finish,
         state=st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]),
         value=st.none() | numbers,
+        more_values=st.lists(numbers, max_size=2).map(tuple),
+        measured=st.dictionaries(names, numbers, max_size=2),
         cost_seconds=st.none() | numbers,
         epochs=st.none() | st.integers(0, 2**31),
         checkpoint=st.none() | names,

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from sqlalchemy import insert, select, update
 
 from storage.errors import StaleAttemptError, StorageError, StudyExistsError, StudyNotFoundError, TrialNotFoundError
+from storage.families import METRIC_NAMES
 from storage.history import get_study, list_trials
 from storage.mlflow_runs import study_run_key
 from storage.models import mlflow_runs, outbox, studies, tasks, trials
@@ -273,6 +274,28 @@ def test_an_outcome_is_recorded_with_what_it_cost(store, study_id):
     assert (trial.cost_seconds, trial.peak_memory_bytes, trial.checkpoint) == (1.5, 2**40, "best.ckpt")
     assert trial.intermediate_values == {3: 0.25}
     assert [kind for kind, _, _ in messages(store)] == ["study_started", "run_started", "metrics", "run_finished"]
+
+
+def test_several_objectives_and_what_else_was_measured_are_recorded(store):
+    study_id = create_study(store, name="front", directions=["maximize", "minimize"], mlflow_uri="sqlite:///no.db")
+    HistoryStorage(store).set_study_system_attr(study_id, METRIC_NAMES, ["accuracy", "size_bytes"])
+    claimed = claim(store, study_id)
+    for _ in range(2):  # said twice
+        finish_trial(
+            store,
+            claimed,
+            state=TrialState.COMPLETE,
+            value=0.9,
+            more_values=(4096.0,),
+            measured={"size_bytes": 4096.0, "latency_ms": 0.25},
+        )
+    found = record(store, study_id)
+    assert found.values == (0.9, 4096.0)
+    assert found.user_attrs == {"size_bytes": 4096.0, "latency_ms": 0.25}
+    assert get_study(store, "front").objectives == ("accuracy", "size_bytes")
+    with store.read() as connection:
+        payload = connection.execute(select(outbox.c.payload).where(outbox.c.kind == "run_finished")).scalar_one()
+    assert json.loads(payload)["measured"] == {"size_bytes": 4096.0, "latency_ms": 0.25}
 
 
 def test_a_step_without_the_metric_is_told_to_mlflow_alone(store, study_id):
