@@ -1,9 +1,10 @@
-"""Which classes do the import paths of a study name?"""
+"""Which classes and functions do the import paths of a study name?"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 import traceback
 from dataclasses import dataclass
@@ -33,26 +34,33 @@ class UserClasses:
 def import_user_classes(config: TrainerConfig) -> UserClasses:
     """Raises ModelImportError."""
     return UserClasses(
-        model=_import_subclass(config.model, LightningModule, role="model"),
-        data=_import_subclass(config.data, LightningDataModule, role="data module") if config.data else None,
+        model=import_subclass(config.model or "", LightningModule, role="model"),
+        data=import_subclass(config.data, LightningDataModule, role="data module") if config.data else None,
     )
 
 
-def _import_subclass(path: str, base: type[Base], *, role: str) -> type[Base]:
-    module_name, qualified_name = _split(path, role=role)
-    found: Any = _import_module(module_name, wanted=f"{role} {path!r}")
-    for name in qualified_name.split("."):
-        found = _attribute(found, name, wanted=f"{role} {path!r}")
+def import_subclass(path: str, base: type[Base], *, role: str) -> type[Base]:
+    """The class at an import path. Raises ModelImportError where it is none of that base."""
+    found = import_object(path, role=role)
     if isinstance(found, type) and issubclass(found, base):
         return found
     raise ModelImportError(f"{role} {path!r} is not a {base.__name__}: {_what_it_is(found, base)}")
+
+
+def import_object(path: str, *, role: str) -> Any:
+    """Whatever an import path names. Raises ModelImportError."""
+    module_name, qualified_name = _split(path, role=role)
+    found: Any = _import_module(module_name, wanted=f"{role} {path!r}")
+    for name in qualified_name.split("."):
+        found = _attribute(found, name, role=role, path=path)
+    return found
 
 
 def _split(path: str, *, role: str) -> tuple[str, str]:
     """`package.module:Outer.Class` or `package.module.Class` as module and class."""
     module, separator, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not (module and separator and name) or not all(part.isidentifier() for part in f"{module}.{name}".split(".")):
-        raise ModelImportError(f"{role} {path!r} is not an import path such as `package.module.Class`")
+        raise ModelImportError(f"{role} {path!r} is not an import path such as `package.module.{_example(role)}`")
     return module, name
 
 
@@ -76,13 +84,19 @@ def _last_lines(wanted: str, error: BaseException) -> str:
     return f"cannot import {wanted}: {what}" + (f"\n{where}" if where else "")
 
 
-def _attribute(owner: Any, name: str, *, wanted: str) -> Any:
+def _attribute(owner: Any, name: str, *, role: str, path: str) -> Any:
     if hasattr(owner, name):
         return getattr(owner, name)
-    classes = [known for known, value in vars(owner).items() if isinstance(value, type)]
-    near = difflib.get_close_matches(name, classes, n=NEAR_NAMES) or classes[:NEAR_NAMES]
+    is_wanted = inspect.isfunction if role == "function" else inspect.isclass
+    known = [known for known, value in vars(owner).items() if is_wanted(value)]
+    near = difflib.get_close_matches(name, known, n=NEAR_NAMES) or known[:NEAR_NAMES]
     hint = f"; it has {', '.join(near)}" if near else ""
-    raise ModelImportError(f"cannot import {wanted}: {owner.__name__!r} has no class {name!r}{hint}")
+    kind = "function" if role == "function" else "class"
+    raise ModelImportError(f"cannot import {role} {path!r}: {owner.__name__!r} has no {kind} {name!r}{hint}")
+
+
+def _example(role: str) -> str:
+    return "function" if role == "function" else "Class"
 
 
 def _what_it_is(found: Any, base: type) -> str:

@@ -11,6 +11,7 @@ BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 OnOutOfMemory: TypeAlias = Literal["fail", "halve_batch"]
+ScaleRule: TypeAlias = Literal["none", "linear", "sqrt"]
 FailureKind: TypeAlias = Literal["exception", "nan", "missing_metric", "out_of_memory", "killed"]
 
 
@@ -18,23 +19,36 @@ FailureKind: TypeAlias = Literal["exception", "nan", "missing_metric", "out_of_m
 class TrainerConfig:
     """What all trials of a study share."""
 
-    model: str  # import path of a LightningModule: `package.module.Class` or `package.module:Class`
+    model: str | None = None  # import path of a LightningModule: `package.module.Class` or `package.module:Class`
     data: str | None = None  # import path of a LightningDataModule; None: the model has its own dataloaders
+    cli: str | None = None  # the config file of a LightningCLI project, to which `model` and `data` may belong
+    cli_class: str | None = None  # import path of its subclass of LightningCLI
+    function: str | None = None  # import path of a plain function, instead of all these
     model_args: dict[str, Any] = field(default_factory=dict)  # fixed arguments; a trial's parameters win over them
     data_args: dict[str, Any] = field(default_factory=dict)
-    trainer_args: dict[str, Any] = field(default_factory=dict)  # of lightning.Trainer
-    max_epochs: int
+    trainer_args: dict[str, Any] = field(default_factory=dict)  # of lightning.Trainer; or those of the function
+    max_epochs: int | None = None  # None: as the LightningCLI config or the function says
     devices: int = 1  # per trial; more than one trains with a process per device
     accelerator: str = "auto"
     threads: int = 1  # of torch, per process
     trials_per_device: int = 1  # that may share a GPU, those of other studies included
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
+    scale_rule: ScaleRule | None = None  # of the learning rate with the effective batch; None: neither scaled nor told
+    scale_batch: int = 256  # that learning rates are meant for
+    sample: dict[str, Any] = field(default_factory=dict)  # a configuration of the space, to be tried at the start
     python_path: tuple[str, ...] = ()  # folders that are searched first for the user's modules
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "devices", "threads", "trials_per_device"):
-            if getattr(self, name) < 1:
+        if self.model is self.cli is self.function is None:
+            raise ValueError("nothing to train: give `model`, `cli` or `function`")
+        for name in ("max_epochs", "devices", "threads", "trials_per_device", "scale_batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a positive number")
+
+    @property
+    def subject(self) -> str:
+        """What is trained, for messages."""
+        return repr(self.function or self.cli or self.model)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -56,6 +70,7 @@ class FitJob:
     direction: Direction
     directory: str  # where it writes OUTPUT_LOG and BEST_CHECKPOINT
     earlier: tuple[str, ...] = ()  # directories of earlier attempts, oldest first: it goes on from their checkpoints
+    files: str | None = None  # folder for a function's own files, the same for each attempt
     halve_batch: bool = False  # it ran out of memory: train with half the batch, and accumulate twice as many
 
     def to_json(self) -> dict[str, Any]:

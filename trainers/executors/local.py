@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import selectors
 import shutil
 import subprocess
@@ -20,18 +19,14 @@ from typing import IO, Self
 from trainers.channel import Channel, Message, open_channel_pair
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
-from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Outcome, Reported, TrainerConfig
+from trainers.executors.events import ended, reported, tail
+from trainers.job import Event, FitJob, TrainerConfig
+from trainers.launch_environment import without_launcher
 from trainers.processes import describe_exit, kill_trial
 
 START_SECONDS = 600.0  # to import torch and the user's code, from a cold network disk too
 GONE_SECONDS = 10.0  # for killed processes to be gone
 GONE_POLL_SECONDS = 0.01
-TAIL_LINES = 20
-TAIL_BYTES = 16_384
-CHATTER = re.compile(
-    r"(GPU|TPU|HPU) available: |💡 Tip: |`weights_only` was not set|`Trainer\.fit` stopped: "
-    r"|.*[/\\]lightning[/\\]pytorch[/\\]utilities[/\\]_pytree\.py:\d+: "
-)  # lines that Lightning prints in every trial
 BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -189,7 +184,7 @@ class LocalExecutor(Executor):
                     trial.group = message["pid"]
                 case "reported":
                     trial.awaits_answer = True
-                    self._events.append(_reported(trial, message))
+                    self._events.append(reported(trial.key, message))
                 case "finished" | "failed":
                     trial.last_words = message
         if trial.channel.closed and trial.channel in self._selector.get_map():
@@ -211,7 +206,7 @@ class LocalExecutor(Executor):
         self._handle_trial(trial)  # for its last words
         self._forget(trial)
         words = trial.last_words or {"type": "failed", "kind": "killed", "reason": end}
-        self._events.append(_finished(trial, words) if words["type"] == "finished" else _failed(trial, words))
+        self._events.append(ended(trial.key, words, directory=trial.directory))
 
     def _forget(self, trial: _Trial) -> None:
         if trial.channel in self._selector.get_map():
@@ -226,7 +221,7 @@ def _spawn_template(config: TrainerConfig) -> _Template:
     arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow a busy machine down 10 to 30 times
-        **os.environ,
+        **without_launcher(os.environ),
         "OMP_NUM_THREADS": str(config.threads),  # else Lightning chooses for its ranks
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for GPUs must not start CUDA before the fork
     }
@@ -249,11 +244,11 @@ def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str
     with selectors.DefaultSelector() as selector:
         selector.register(template.control, selectors.EVENT_READ)
         if not selector.select(START_SECONDS):
-            raise TrainerError(f"importing {config.model!r} takes more than {START_SECONDS:.0f} s")
+            raise TrainerError(f"importing {config.subject} takes more than {START_SECONDS:.0f} s")
     answer = template.control.receive()
     if answer is None:
         end = describe_exit(template.process.wait(GONE_SECONDS))
-        raise TrainerError(f"the process that imports {config.model!r} {end}\n{_tail(template.output)}".rstrip())
+        raise TrainerError(f"the process that imports {config.subject} {end}\n{tail(template.output)}".rstrip())
     if answer["type"] == "error":
         raise ERRORS_BY_NAME[answer["error"]](answer["message"])
     return str(answer["folder"])
@@ -270,31 +265,3 @@ def _end(template: _Template) -> None:
     template.output.close()
     if template.folder:
         shutil.rmtree(template.folder, ignore_errors=True)  # it may have had no time to
-
-
-def _reported(trial: _Trial, message: Message) -> Reported:
-    return Reported(key=trial.key, epoch=message["epoch"], value=message["value"], metrics=message["metrics"])
-
-
-def _finished(trial: _Trial, message: Message) -> Finished:
-    return Finished(key=trial.key, outcome=Outcome.from_json(message["outcome"]))
-
-
-def _failed(trial: _Trial, message: Message) -> Failed:
-    return Failed(key=trial.key, kind=message["kind"], reason=message["reason"], output_tail=_output_tail(trial))
-
-
-def _output_tail(trial: _Trial) -> str:
-    try:
-        with (trial.directory / OUTPUT_LOG).open("rb") as output:
-            return _tail(output)
-    except OSError:  # it ended before it could write
-        return ""
-
-
-def _tail(output: IO[bytes]) -> str:
-    """The last lines of what a process printed, without Lightning's chatter."""
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - TAIL_BYTES))
-    lines = output.read().decode(errors="replace").splitlines()
-    return "\n".join([line for line in lines if not CHATTER.match(line)][-TAIL_LINES:])
