@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 OUTPUT_LOG = "output.log"  # in a trial's directory: what it printed
 BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
+COMPRESSED_MODEL = "compressed.ckpt.gz"  # beside it, where the study compresses its models
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 OnOutOfMemory: TypeAlias = Literal["fail", "halve_batch"]
@@ -36,6 +37,7 @@ class TrainerConfig:
     scale_rule: ScaleRule | None = None  # of the learning rate with the effective batch; None: neither scaled nor told
     scale_batch: int = 256  # that learning rates are meant for
     sample: dict[str, Any] = field(default_factory=dict)  # a configuration of the space, to be tried at the start
+    compress: dict[str, Any] | None = None  # what is done beside and after the training: see trainers.compression
     python_path: tuple[str, ...] = ()  # folders that are searched first for the user's modules
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class FitJob:
     metric: str
     direction: Direction
     directory: str  # where it writes OUTPUT_LOG and BEST_CHECKPOINT
+    against: tuple[str, ...] = ()  # metrics of further objectives, measured of the best epoch's model
     earlier: tuple[str, ...] = ()  # directories of earlier attempts, oldest first: it goes on from their checkpoints
     files: str | None = None  # folder for a function's own files, the same for each attempt
     halve_batch: bool = False  # it ran out of memory: train with half the batch, and accumulate twice as many
@@ -80,14 +83,16 @@ class FitJob:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> FitJob:
         """The inverse of `to_json`."""
-        return cls(**{**fields, "earlier": tuple(fields["earlier"])})
+        return cls(**{**fields, "against": tuple(fields["against"]), "earlier": tuple(fields["earlier"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a trial that trained to its end, or was pruned, came out."""
 
-    value: float  # the metric of the best epoch, whose checkpoint is kept; always finite
+    value: float  # the metric of the best epoch, whose checkpoint is kept, or of its compressed model; always finite
+    more_values: tuple[float, ...] = ()  # of `FitJob.against`
+    measured: dict[str, float] = field(default_factory=dict)  # what else is known of the model, by name
     best_epoch: int  # counted from 0
     epochs: int  # that were trained
     seconds: float  # of the fit, without waiting for pruning decisions
@@ -103,7 +108,7 @@ class Outcome:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Outcome:
         """The inverse of `to_json`."""
-        return cls(**{**fields, "notes": tuple(fields["notes"])})
+        return cls(**{**fields, "more_values": tuple(fields["more_values"]), "notes": tuple(fields["notes"])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,27 @@ import pytest
 
 from trainers.job import FitJob, Outcome, TrainerConfig
 
-CONFIG = TrainerConfig(model="a.B", model_args={"width": 3}, max_epochs=2, python_path=("/x", "/y"))
-JOB = FitJob(params={"lr": 0.1, "optimizer": "sgd"}, seed=1, metric="loss", direction="minimize", directory="runs/x")
+CONFIG = TrainerConfig(
+    model="a.B", model_args={"width": 3}, max_epochs=2, compress={"sparsity": 0.5}, python_path=("/x", "/y")
+)
+JOB = FitJob(
+    params={"lr": 0.1, "optimizer": "sgd"},
+    seed=1,
+    metric="loss",
+    direction="minimize",
+    directory="runs/x",
+    against=("size_bytes",),
+)
 OUTCOME = Outcome(
-    value=1.5, best_epoch=1, epochs=2, seconds=0.5, peak_memory_bytes=7, checkpoint="/x/best.ckpt", pruned=True
+    value=1.5,
+    more_values=(2048.0,),
+    measured={"size_bytes": 2048.0},
+    best_epoch=1,
+    epochs=2,
+    seconds=0.5,
+    peak_memory_bytes=7,
+    checkpoint="/x/best.ckpt",
+    pruned=True,
 )
 
 
