@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any
 
 import lightning
@@ -31,15 +30,10 @@ def fit(classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int, 
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     arguments = route(classes, config, job.params)
     model, data = build(classes, arguments)
-    with tempfile.TemporaryFile("w+") as result:
-        judge = EpochJudge(job, threads=config.threads, report=report, result=result)
-        trainer = make_trainer(config, arguments, [judge], directory=job.directory, slot=slot)
-        try:
-            trainer.fit(model, datamodule=data)
-        except Exception:
-            judge.raise_failure()  # a rank's own words, where the fit runs in other processes
-            raise
-        return judge.outcome()
+    judge = EpochJudge(job, threads=config.threads, report=report)
+    trainer = make_trainer(config, arguments, [judge], directory=job.directory, slot=slot)
+    trainer.fit(model, datamodule=data)
+    return judge.outcome()
 
 
 def make_trainer(

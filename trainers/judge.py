@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 import lightning
 import torch
@@ -17,7 +15,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from trainers.checkpoints import save
 from trainers.devices import peak_memory_bytes
 from trainers.job import BEST_CHECKPOINT, FailureKind, FitJob, Outcome
-from trainers.processes import die_with_parent
 
 EPOCHS_WITHOUT_METRIC = 10  # heuristic: validated epochs after which a metric never seen is taken for a wrong name
 
@@ -52,14 +49,13 @@ class EpochJudge(Checkpoint):
     """After each epoch: keeps the best checkpoint, reports, and stops a pruned trial on every rank at once.
 
     Being a `Checkpoint`, Lightning calls it after the user's own hooks and callbacks have logged. Only global rank 0
-    judges and reports. It writes the fit's result to the file `result`, because its process may not be the trial's.
+    judges and reports; every rank knows the outcome.
     """
 
-    def __init__(self, job: FitJob, *, threads: int, report: Report, result: IO[str]) -> None:
+    def __init__(self, job: FitJob, *, threads: int, report: Report) -> None:
         self._job = job
         self._threads = threads
         self._report = report
-        self._result = result
         self._checkpoint = Path(job.directory, BEST_CHECKPOINT)
         self._started = time.monotonic()
         self._waited_seconds = 0.0
@@ -70,12 +66,11 @@ class EpochJudge(Checkpoint):
         self._has_validated = False
         self._epochs_without_metric = 0
         self._pruned = False
+        self._outcome: Outcome | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Prepare this rank."""
         torch.set_num_threads(self._threads)  # not before ranks are forked: OpenMP's threads do not survive a fork
-        if trainer.world_size > 1:
-            die_with_parent(parent=os.getppid())  # torch has set a signal that a hung rank ignores
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Remember that there was a chance to log."""
@@ -88,7 +83,8 @@ class EpochJudge(Checkpoint):
         verdict = trainer.strategy.broadcast(self._judge(trainer) if trainer.is_global_zero else Verdict())
         if verdict.failure:
             raise FitError(*verdict.failure)
-        if verdict.is_best:
+        if verdict.is_best and verdict.value is not None:
+            self._best = (verdict.value, trainer.current_epoch)
             save(trainer, self._checkpoint)
         if verdict.value is None:
             if trainer.is_global_zero and (news := self._news()):
@@ -98,14 +94,11 @@ class EpochJudge(Checkpoint):
             stop_now(trainer)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write down how the fit came out."""
-        if not trainer.is_global_zero:
-            return
+        """Note how the fit came out."""
         if self._best is None:
-            self._fail("missing_metric", self._how_it_is_missing())
-            return
+            raise FitError("missing_metric", self._how_it_is_missing())
         value, best_epoch = self._best
-        outcome = Outcome(
+        self._outcome = Outcome(
             value=value,
             best_epoch=best_epoch,
             epochs=self._epochs,
@@ -114,20 +107,12 @@ class EpochJudge(Checkpoint):
             checkpoint=str(self._checkpoint),
             pruned=self._pruned,
         )
-        self._write(outcome=outcome.to_json())
 
     def outcome(self) -> Outcome:
-        """The result that rank 0 wrote. Raises FitError."""
-        self.raise_failure()
-        written = self._read()
-        if "outcome" not in written:
+        """How the fit came out. Raises FitError."""
+        if self._outcome is None:
             raise FitError("exception", "the fit ended before it trained an epoch")
-        return Outcome.from_json(written["outcome"])
-
-    def raise_failure(self) -> None:
-        """Raise the FitError that a rank wrote down, if one did."""
-        if failure := self._read().get("failure"):
-            raise FitError(*failure) from None
+        return self._outcome
 
     def _judge(self, trainer: lightning.Trainer) -> Verdict:
         logged = self._logged.get(self._job.metric)
@@ -137,11 +122,9 @@ class EpochJudge(Checkpoint):
             return Verdict()
         value = float(logged)
         if not math.isfinite(value):
-            return self._fail("nan", f"{self._job.metric} is {value} in epoch {trainer.current_epoch}")
+            return Verdict(failure=("nan", f"{self._job.metric} is {value} in epoch {trainer.current_epoch}"))
         sign = 1 if self._job.direction == "minimize" else -1
         is_best = self._best is None or sign * value < sign * self._best[0]
-        if is_best:
-            self._best = (value, trainer.current_epoch)
         return Verdict(value=value, is_best=is_best)
 
     def _judge_missing(self, trainer: lightning.Trainer) -> Verdict:
@@ -149,12 +132,7 @@ class EpochJudge(Checkpoint):
             self._epochs_without_metric += 1
         if self._epochs_without_metric < EPOCHS_WITHOUT_METRIC:
             return Verdict()
-        return self._fail("missing_metric", self._how_it_is_missing())
-
-    def _fail(self, kind: FailureKind, reason: str) -> Verdict:
-        """Written before any rank knows: the first that leaves takes the others along."""
-        self._write(failure=(kind, reason))
-        return Verdict(failure=(kind, reason))
+        return Verdict(failure=("missing_metric", self._how_it_is_missing()))
 
     def _how_it_is_missing(self) -> str:
         logged = ", ".join(sorted(self._logged)) or "nothing"
@@ -178,17 +156,6 @@ class EpochJudge(Checkpoint):
         is_to_be_pruned = self._report(epoch=trainer.current_epoch, value=value, metrics=metrics)
         self._waited_seconds += time.monotonic() - asked
         return is_to_be_pruned
-
-    def _write(self, **result: Any) -> None:
-        self._result.seek(0)
-        self._result.write(json.dumps(result))
-        self._result.truncate()
-        self._result.flush()
-
-    def _read(self) -> dict[str, Any]:
-        self._result.seek(0)
-        written: dict[str, Any] = json.loads(self._result.read() or "{}")
-        return written
 
 
 def stop_now(trainer: lightning.Trainer) -> None:

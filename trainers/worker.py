@@ -7,16 +7,16 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
-
-from trainers.channel import Channel
+from trainers.channel import Channel, Message
 from trainers.errors import TrainerError
 from trainers.fit import fit
 from trainers.imports import UserClasses
 from trainers.job import OUTPUT_LOG, FailureKind, FitJob, TrainerConfig
 from trainers.judge import FitError
+from trainers.ranks import run_ranks
+from trainers.strategies import count_ranks
 from trainers.tracebacks import format_traceback
 
 OUT_OF_MEMORY = re.compile(r"\b(OutOfMemoryError|MemoryError)\b|DefaultCPUAllocator: can't allocate memory")
@@ -35,8 +35,22 @@ def run_trial(channel: Channel, classes: UserClasses, config: TrainerConfig, job
         os._exit(exit_code)  # the clean-up of the interpreter belongs to the template it was forked from
 
 
-def _train(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> dict[str, Any]:
-    """The trial's last message. Whatever the user's code raises becomes one, `sys.exit` too."""
+def _train(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
+    """The trial's last message."""
+    try:
+        redirect_output(Path(job.directory))
+        count = count_ranks(config)
+
+        def fit_rank() -> Message:
+            return _fit(channel, classes, config, job, slot=slot)
+
+        return fit_rank() if count == 1 else run_ranks(fit_rank, count=count)
+    except BaseException as error:
+        return _failure(error)
+
+
+def _fit(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
+    """What one rank does, and how it went. Only rank 0 reports."""
 
     def report(*, epoch: int, value: float | None, metrics: dict[str, float]) -> bool:
         channel.send({"type": "reported", "epoch": epoch, "value": value, "metrics": metrics})
@@ -46,15 +60,9 @@ def _train(channel: Channel, classes: UserClasses, config: TrainerConfig, job: F
         return bool(answer["prune"])
 
     try:
-        redirect_output(Path(job.directory))
         outcome = fit(classes, config, job, slot=slot, report=report)
-    except FitError as error:
-        return _failed(error.kind, error.reason)
-    except TrainerError as error:
-        return _failed("exception", str(error))
     except BaseException as error:
-        sys.stderr.write(format_traceback(error))
-        return _failed(*classify(error))
+        return _failure(error)
     return {"type": "finished", "outcome": outcome.to_json()}
 
 
@@ -71,14 +79,16 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     if isinstance(error, SystemExit):
         return "exception", f"the code called sys.exit({error.code!r})"
     text = "".join(traceback.format_exception_only(error)).strip()
-    if isinstance(error, ProcessExitedException):
-        return "killed", f"a rank of the trial ended: {error}"
-    if isinstance(error, ProcessRaisedException):  # its text is the traceback of the rank
-        line = text.splitlines()[-1]
+    return ("out_of_memory" if OUT_OF_MEMORY.search(text) else "exception"), text.splitlines()[0]
+
+
+def _failure(error: BaseException) -> Message:
+    """The last message of what went wrong. Whatever the user's code raises becomes one, `sys.exit` too."""
+    if isinstance(error, FitError):
+        kind, reason = error.kind, error.reason
+    elif isinstance(error, TrainerError):
+        kind, reason = "exception", str(error)
     else:
-        line = text.splitlines()[0]
-    return ("out_of_memory" if OUT_OF_MEMORY.search(text) else "exception"), line
-
-
-def _failed(kind: FailureKind, reason: str) -> dict[str, Any]:
+        sys.stderr.write(format_traceback(error))
+        kind, reason = classify(error)
     return {"type": "failed", "kind": kind, "reason": reason}
