@@ -13,7 +13,8 @@ COMPRESSED_MODEL = "compressed.ckpt.gz"  # beside it, where the study compresses
 Direction: TypeAlias = Literal["minimize", "maximize"]
 OnOutOfMemory: TypeAlias = Literal["fail", "halve_batch"]
 ScaleRule: TypeAlias = Literal["none", "linear", "sqrt"]
-FailureKind: TypeAlias = Literal["exception", "nan", "missing_metric", "out_of_memory", "killed"]
+FailureKind: TypeAlias = Literal["exception", "nan", "missing_metric", "out_of_memory", "killed", "stalled"]
+ReportAfter: TypeAlias = Literal["epoch", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,12 @@ class TrainerConfig:
     trainer_args: dict[str, Any] = field(default_factory=dict)  # of lightning.Trainer; or those of the function
     max_epochs: int | None = None  # None: as the LightningCLI config or the function says
     devices: int = 1  # per trial; more than one trains with a process per device
+    nodes: int = 1  # machines that a trial spans, with `devices` each
     accelerator: str = "auto"
+    strategy: dict[str, Any] = field(default_factory=lambda: {"name": "auto"})  # its name and options
+    strategy_choices: dict[str, list[Any]] = field(default_factory=dict)  # of these, what the space may choose
+    report: ReportAfter = "epoch"  # after what a trial tells its value, and may be pruned
+    stall_minutes: float = 30.0  # without a step, after which a trial is ended
     threads: int = 1  # of torch, per process
     trials_per_device: int = 1  # that may share a GPU, those of other studies included
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
@@ -43,7 +49,9 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.model is self.cli is self.function is None:
             raise ValueError("nothing to train: give `model`, `cli` or `function`")
-        for name in ("max_epochs", "devices", "threads", "trials_per_device", "scale_batch"):
+        if not self.stall_minutes > 0:
+            raise ValueError(f"stall_minutes = {self.stall_minutes} is not above 0")
+        for name in ("max_epochs", "devices", "nodes", "threads", "trials_per_device", "scale_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a positive number")
 
