@@ -232,6 +232,8 @@ class StudyRuns:
             outcome = {self._study.result_name: value, **payload.get("measured", {})}
             self._log_metrics(parent, self._metrics(parent, message, outcome, step=message.number))
         self._client.set_tag(run_id, "hindsight.state", payload["state"])
+        if payload.get("notes"):
+            self._client.set_tag(run_id, "hindsight.notes", "; ".join(payload["notes"])[:TAG_LENGTH])
         if payload.get("error"):
             self._client.set_tag(run_id, "hindsight.error", payload["error"][:TAG_LENGTH])
         self._log_checkpoint(run_id, payload.get("checkpoint"))

@@ -50,6 +50,7 @@ class Finish:
     value: float | None
     more_values: Sequence[float] = ()  # of further objectives, if the study has any
     measured: Mapping[str, float] = field(default_factory=dict)  # what else is known of the outcome, by name
+    notes: Sequence[str] = ()  # how it ran, where that is not as asked
     cost_seconds: float | None = None
     epochs: int | None = None
     peak_memory_bytes: int | None = None
@@ -215,8 +216,8 @@ def _read(path: Path) -> Result | None:
 
 
 def _finish(end: Mapping[str, Any]) -> Finish:
-    more_values = tuple(end.get("more_values", ()))  # not in records of earlier programs
-    return Finish(**{**end, "state": TrialState[end["state"]], "more_values": more_values})
+    several = {name: tuple(end.get(name, ())) for name in ("more_values", "notes")}  # not in earlier programs' records
+    return Finish(**{**end, "state": TrialState[end["state"]], **several})
 
 
 @contextmanager

@@ -61,6 +61,7 @@ from storage.trial_rows import (
 
 SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared search space
 LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
+NOTES_ATTRIBUTE = "hindsight:notes"  # trial system attribute: how it ran, where that is not as asked
 MAX_ATTEMPTS = 3  # heuristic: a trial that took three workers with it is at fault itself
 
 
@@ -309,6 +310,7 @@ def finish_trial(
     value: float | None,
     more_values: Sequence[float] = (),
     measured: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
     cost_seconds: float | None = None,
     epochs: int | None = None,
     peak_memory_bytes: int | None = None,
@@ -319,7 +321,8 @@ def finish_trial(
     """Record the outcome of an attempt, once. Saying the same again is fine: it may be repeated until it is in.
 
     more_values: of further objectives. measured: what else is known of it, by name: kept as user attributes of the
-    trial, and told MLflow. finished_at: when it ended, in seconds since the epoch; None: now.
+    trial, and told MLflow. notes: how it ran, where that is not as asked; kept and told likewise. finished_at: when it
+    ended, in seconds since the epoch; None: now.
     Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
     then the outcome is kept as a late result.
     """
@@ -339,7 +342,11 @@ def finish_trial(
             note_change(store, connection, finished.study_id)
             for name, number in (measured or {}).items():
                 set_attribute(store, connection, trial_attributes, claim.trial_id, kind="user", key=name, value=number)
-            told = {name: columns[name] for name in _TOLD_AT_THE_END} | {"measured": dict(measured or {})}
+            if notes:
+                about, value = (trial_attributes, claim.trial_id), list(notes)
+                set_attribute(store, connection, *about, kind="system", key=NOTES_ATTRIBUTE, value=value)
+            told = {name: columns[name] for name in _TOLD_AT_THE_END}
+            told |= {"measured": dict(measured or {}), "notes": list(notes)}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
             _tell_of_trial(connection, call, claim, "run_finished", outcome)
             return

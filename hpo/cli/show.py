@@ -219,6 +219,7 @@ def _trial_table(trials: Sequence[TrialRecord]) -> Table:
     )
     for trial in trials:
         note = f"  [red]{escape(trial.error.splitlines()[0])}[/]" if trial.error else ""
+        note += "".join(f"\n[dim]{escape(text)}[/]" for text in trial.system_attrs.get("hindsight:notes", []))
         retries = f" (attempt {trial.attempt})" if trial.attempt > 1 else ""
         table.add_row(
             str(trial.number),
@@ -245,6 +246,7 @@ def _trial_fields(trial: TrialRecord) -> dict[str, Any]:
         "finished_at": trial.finished_at,
         "checkpoint": trial.checkpoint,
         "error": trial.error,
+        "notes": trial.system_attrs.get("hindsight:notes", []),
         "intermediate_values": trial.intermediate_values,
         "receipt": trial.system_attrs.get("hindsight:receipt"),
     }

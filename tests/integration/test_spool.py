@@ -271,6 +271,7 @@ ends = st.one_of(
         value=st.none() | numbers,
         more_values=st.lists(numbers, max_size=2).map(tuple),
         measured=st.dictionaries(names, numbers, max_size=2),
+        notes=st.lists(names, max_size=2).map(tuple),
         cost_seconds=st.none() | numbers,
         epochs=st.none() | st.integers(0, 2**31),
         checkpoint=st.none() | names,

@@ -288,10 +288,12 @@ def test_several_objectives_and_what_else_was_measured_are_recorded(store):
             value=0.9,
             more_values=(4096.0,),
             measured={"size_bytes": 4096.0, "latency_ms": 0.25},
+            notes=["as if it were noon"],
         )
     found = record(store, study_id)
     assert found.values == (0.9, 4096.0)
     assert found.user_attrs == {"size_bytes": 4096.0, "latency_ms": 0.25}
+    assert found.system_attrs["hindsight:notes"] == ["as if it were noon"]
     assert get_study(store, "front").objectives == ("accuracy", "size_bytes")
     with store.read() as connection:
         payload = connection.execute(select(outbox.c.payload).where(outbox.c.kind == "run_finished")).scalar_one()
