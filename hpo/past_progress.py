@@ -144,9 +144,10 @@ def _task(  # noqa: PLR0917
     rows = np.concatenate([arrays.by_study[study_id] for study_id in chosen])
     factor = 1.0
     past_epochs = ((studies[chosen[0]].spec or {}).get("trainer") or {}).get("max_epochs")
-    if isinstance(past_epochs, int) and past_epochs != spec.trainer.max_epochs:
+    our_epochs = spec.trainer.max_epochs
+    if isinstance(past_epochs, int) and our_epochs is not None and past_epochs != our_epochs:
         epochs.add(past_epochs)
-        factor = spec.trainer.max_epochs / past_epochs
+        factor = our_epochs / past_epochs
     sign = -1.0 if spec.task.direction == "maximize" else 1.0
     states, values = arrays.states[rows], arrays.values[rows]
     is_success = (states == TrialState.COMPLETE.value) & np.isfinite(values)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hpo.errors import SpaceError, SpecError
 from hpo.space import SearchSpace, likely_values
+from hpo.space_macros import expand
 from hpo.yaml_lines import Path_, read_yaml
 from storage.distributions import distribution_of
 from trainers.errors import TrainerError
@@ -56,6 +57,12 @@ class Task(_Section):
     direction: Literal["minimize", "maximize"]
 
 
+def _import_path(path: str, *, example: str = "package.module.ClassName") -> str:
+    if not is_import_path(path):
+        raise ValueError(f"{path!r} is no import path; write `{example}`")
+    return path
+
+
 class Component(_Section):
     """A class of the user's own, as in a LightningCLI config."""
 
@@ -65,34 +72,85 @@ class Component(_Section):
     @field_validator("class_path")
     @classmethod
     def _is_import_path(cls, path: str) -> str:
-        if not is_import_path(path):
-            raise ValueError(f"{path!r} is no import path; write `package.module.ClassName`")
-        return path
+        return _import_path(path)
+
+
+class CliProject(_Section):
+    """An existing LightningCLI project."""
+
+    config: str  # its config file; from this file's folder or the working one
+    class_path: str | None = None  # its subclass of LightningCLI
+
+    @field_validator("class_path")
+    @classmethod
+    def _is_import_path(cls, path: str | None) -> str | None:
+        return None if path is None else _import_path(path)
+
+
+class ScaleLr(_Section):
+    """How the learning rate grows with the effective batch: batch size x devices x nodes x accumulated batches."""
+
+    rule: Literal["none", "linear", "sqrt"]
+    batch: int = Field(default=256, ge=1)  # that learning rates of the space are meant for
 
 
 class Trainer(_Section):
-    """How one configuration is trained: a ready recipe, or a model and data module by import path."""
+    """How one configuration is trained: a recipe, a model by import path, a LightningCLI project, or a function."""
 
     recipe: str | None = None  # name/variant, e.g. digits_mlp/odd-even
     model: Component | None = None
     data: Component | None = None
-    max_epochs: int = Field(ge=1)
+    cli: CliProject | None = None  # whose config the parameters of the space are keys of
+    function: str | None = None  # import path of `train(config, report)`
+    max_epochs: int | None = Field(default=None, ge=1)  # None: as the LightningCLI config or the function says
     devices: int = Field(default=1, ge=1)
     accelerator: str = "auto"
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
-    arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer
+    scale_lr: ScaleLr | None = None
+    arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer, or of the function
 
     @field_validator("model", "data", mode="before")
     @classmethod
     def _from_path(cls, value: Any) -> Any:
         return {"class_path": value} if isinstance(value, str) else value
 
+    @field_validator("cli", mode="before")
+    @classmethod
+    def _from_config(cls, value: Any) -> Any:
+        return {"config": value} if isinstance(value, str) else value
+
+    @field_validator("scale_lr", mode="before")
+    @classmethod
+    def _from_rule(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
+
+    @field_validator("function")
+    @classmethod
+    def _is_import_path(cls, path: str | None) -> str | None:
+        return None if path is None else _import_path(path, example="package.module.function")
+
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.recipe is None) == (self.model is None):
-            raise ValueError("give either `recipe` (a ready task) or `model` (the import path of your LightningModule)")
+        ways = {"recipe": self.recipe, "model": self.model and not self.cli, "cli": self.cli, "function": self.function}
+        given = [way for way, value in ways.items() if value]
+        if len(given) != 1:
+            instead = f", not with {' and '.join(f'`{way}`' for way in given)} together" if given else ""
+            raise ValueError(
+                f"say in one way what is trained{instead}: `recipe` (a ready task), `model` (the import path of your "
+                "LightningModule), `cli` (the config of a LightningCLI project) or `function` (the import path of one)"
+            )
         if self.recipe is not None and self.data is not None:
             raise ValueError("a recipe brings its own data: remove `data`, or give your own `model` as well")
+        if self.cli is not None and any(part and part.init_args for part in (self.model, self.data)):
+            raise ValueError(
+                "beside `cli`, `model` and `data` are import paths only: their arguments are in its config"
+            )
+        if self.function is not None and (self.data or self.max_epochs or self.scale_lr):
+            raise ValueError(
+                "`function` trains by itself: remove `data`, `max_epochs` and `scale_lr`; its own go to `arguments`"
+            )
+        if self.max_epochs is None and not (self.cli or self.function):
+            raise ValueError("max_epochs is missing; e.g. max_epochs: 10")
         return self
 
 
@@ -322,6 +380,8 @@ def parse_spec(
 ) -> StudySpec:
     """Check the content of a study file, given as plain data. Raises SpecError as `load_spec` does."""
     filled = _with_defaults(dict(content), trials=trials, study=study, stop=stop)
+    if isinstance(filled.get("space"), Mapping):
+        filled["space"] = _expand(filled["space"], source, lines or {})
     try:
         return StudySpec.model_validate(filled)
     except ValidationError as error:
@@ -357,6 +417,15 @@ def _with_defaults(
     return content
 
 
+def _expand(space: Mapping[str, Any], source: str, lines: Mapping[Path_, int]) -> dict[str, Any]:
+    try:
+        return expand(space)
+    except SpaceError as error:
+        name = str(error).removeprefix("space.").partition(":")[0].rpartition(".")
+        line = _line_of(("space", name[0] or name[2]), lines)
+        raise SpecError(f"{source}:{line}: {error}" if line else f"{source}: {error}") from error
+
+
 def _recipe(text: str) -> Any:
     try:
         return find_recipe(text)
@@ -378,7 +447,7 @@ _ADVICE = {
     "too_short": "must not be empty",
     "model_type": "must be a mapping of keys",
     "list_type": "must be a list, as in [a, b]",
-    "union_tag_not_found": "needs a `type`: float, int or categorical",
+    "union_tag_not_found": "needs a `type`: float, int or categorical; or optimizer, schedule",
 }
 
 
@@ -398,7 +467,7 @@ def _what_is_wrong(problem: Any, path: Path_, content: Mapping[str, Any]) -> str
         case "extra_forbidden":
             return _unknown_key(path, content)
         case "union_tag_invalid":
-            return f"type {problem['ctx']['tag']!r} is unknown; use float, int or categorical"
+            return f"type {problem['ctx']['tag']!r} is unknown; use float, int or categorical; or optimizer, schedule"
         case "missing":
             return "is missing" + _example(path)
         case "value_error":
@@ -448,6 +517,8 @@ _KEYS: dict[str, type[BaseModel]] = {
     "seeds": Seeds,
     "trainer.model": Component,
     "trainer.data": Component,
+    "trainer.cli": CliProject,
+    "trainer.scale_lr": ScaleLr,
 }
 
 
@@ -469,7 +540,6 @@ def _example(path: Path_) -> str:
         "task.metric": "; the name under which your model logs it, e.g. val_loss",
         "task.direction": "; minimize or maximize",
         "trainer": " (a recipe, or model and data by import path, and max_epochs)",
-        "trainer.max_epochs": "; e.g. max_epochs: 10",
         "space": " (the hyperparameters; e.g. `lr: {type: float, low: 1e-5, high: 0.1, log: true}`)",
         "budget": "; e.g. `budget: {trials: 30}`",
         "stop.rule": "; none, auto, gain or cost",

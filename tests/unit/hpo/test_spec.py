@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -135,7 +136,7 @@ def test_aliases_that_explode_are_refused(tmp_path: Path) -> None:
 def test_a_recipe_brings_its_task_space_and_epochs() -> None:
     spec = parse_spec({"trainer": {"recipe": "digits_mlp/odd-even"}, "budget": {"trials": 2}})
     assert spec.task.name == spec.study == "digits_mlp/odd-even"
-    assert spec.trainer.max_epochs >= 1
+    assert spec.trainer.max_epochs
     assert "lr" in spec.space
 
 
@@ -209,3 +210,40 @@ def test_the_pruner_that_learns_promises_a_rate():
         parse_spec({**CONTENT, "pruner": {"name": "median", "false_prunes": 0.1}})
     with pytest.raises(SpecError, match="false_prunes"):
         parse_spec({**CONTENT, "pruner": {"name": "history", "false_prunes": 1.5}})
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"cli": "config.yaml"},
+        {"cli": {"config": "config.yaml", "class_path": "project.main.MyCLI"}, "model": "m.Net", "data": "m.Data"},
+        {"cli": "config.yaml", "max_epochs": 3, "scale_lr": "linear"},
+        {"function": "pkg.mod.train", "arguments": {"n": 3}},
+        {"model": "m.Net", "max_epochs": 3, "scale_lr": {"rule": "sqrt", "batch": 64}},
+    ],
+)
+def test_each_way_to_say_what_is_trained(trainer: dict[str, Any]) -> None:
+    assert parse_spec({**CONTENT, "trainer": trainer})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"model": "m.Net"}, "max_epochs is missing; e.g. max_epochs: 10"),
+        ({"max_epochs": 3}, "say in one way what is trained: `recipe`"),
+        ({"cli": "c.yaml", "recipe": "wine_mlp"}, "what is trained, not with `recipe` and `cli` together: `recipe`"),
+        ({"function": "m.train", "model": "m.Net"}, "not with `model` and `function` together"),
+        ({"function": "train"}, "trainer.function: 'train' is no import path; write `package.module.function`"),
+        ({"function": "m.train", "max_epochs": 3}, "`function` trains by itself: remove `data`, `max_epochs`"),
+        (
+            {"cli": "c.yaml", "model": {"class_path": "m.Net", "init_args": {"a": 1}}},
+            "their arguments are in its config",
+        ),
+        ({"cli": {"config": "c.yaml", "class_path": "CLI"}}, "trainer.cli.class_path: 'CLI' is no import path"),
+        ({"cli": {"confg": "c.yaml"}}, "trainer.cli.confg: unknown key; did you mean `config`?"),
+        ({"model": "m.Net", "max_epochs": 3, "scale_lr": "cubic"}, "'cubic' is not one of 'none', 'linear' or 'sqrt'"),
+    ],
+)
+def test_ways_that_do_not_go_together(trainer: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_spec({**CONTENT, "trainer": trainer})
