@@ -343,8 +343,8 @@ def finish_trial(
             for name, number in (measured or {}).items():
                 set_attribute(store, connection, trial_attributes, claim.trial_id, kind="user", key=name, value=number)
             if notes:
-                about, value = (trial_attributes, claim.trial_id), list(notes)
-                set_attribute(store, connection, *about, kind="system", key=NOTES_ATTRIBUTE, value=value)
+                about, texts = (trial_attributes, claim.trial_id), list(notes)
+                set_attribute(store, connection, *about, kind="system", key=NOTES_ATTRIBUTE, value=texts)
             told = {name: columns[name] for name in _TOLD_AT_THE_END}
             told |= {"measured": dict(measured or {}), "notes": list(notes)}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
