@@ -26,7 +26,7 @@ from hpo.pruner import HistoryPruner
 from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
-from hpo.spec import Component, Pruner, Stop, StudySpec, load_spec, parse_spec
+from hpo.spec import CategoricalParameter, Component, Pruner, Stop, StudySpec, load_spec, parse_spec
 from hpo.stopping import Stopper
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
@@ -36,7 +36,7 @@ from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
 from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
-from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
+from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported, TrainerConfig
 from trainers.recipes import find_recipe
 
 LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials
@@ -232,10 +232,23 @@ class StudyRunner:
             trainer_args=dict(trainer.arguments),
             max_epochs=trainer.max_epochs,
             devices=trainer.devices,
+            nodes=trainer.nodes,
             accelerator=trainer.accelerator,
+            strategy={"name": "auto", **trainer.strategy},
+            strategy_choices=self._strategy_choices(),
+            report=trainer.report,
+            stall_minutes=trainer.stall_minutes,
             threads=trainer.threads or max(1, cores // (self._jobs * trainer.devices)),
             python_path=tuple(dict.fromkeys((str(self._folder), str(Path.cwd())))),
         )
+
+    def _strategy_choices(self) -> dict[str, list[Any]]:
+        """What the space may choose of the strategy's name and options."""
+        return {
+            name.removeprefix("strategy."): list(parameter.choices)
+            for name, parameter in self._spec.space.items()
+            if name.startswith("strategy.") and isinstance(parameter, CategoricalParameter)
+        }
 
     def _components(self) -> tuple[Component, Component | None]:
         """The model and the data module, the user's own or the recipe's."""
@@ -380,10 +393,11 @@ class StudyRunner:
 
     def _fail(self, running: _Running, event: Failed) -> None:
         claim = running.claim
-        if event.kind == "killed":
+        if event.kind in ("killed", "stalled"):
             is_tried_again = self._results.end(claim, Release(reason=event.reason, counts=True))
             self._watcher.notice(
-                f"trial {claim.number} {event.reason}{'; it is tried again' if is_tried_again else ''}"
+                f"trial {claim.number}: {event.reason}{'; it is tried again' if is_tried_again else ''}; "
+                f"what it printed: {running.directory / OUTPUT_LOG}"
             )
             return
         reason = f"{event.kind}: {event.reason}"

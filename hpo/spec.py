@@ -103,8 +103,12 @@ class Trainer(_Section):
     cli: CliProject | None = None  # whose config the parameters of the space are keys of
     function: str | None = None  # import path of `train(config, report)`
     max_epochs: int | None = Field(default=None, ge=1)  # None: as the LightningCLI config or the function says
-    devices: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1)  # per trial and node
+    nodes: int = Field(default=1, ge=1)  # machines that a trial spans
     accelerator: str = "auto"
+    strategy: Arguments = Field(default_factory=dict)  # how its devices work together: `name` and options
+    report: Literal["epoch", "validation"] = "epoch"  # after what it tells its value, and may be pruned
+    stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)  # without a step: ended, and tried again
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     scale_lr: ScaleLr | None = None
     arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer, or of the function
@@ -118,6 +122,18 @@ class Trainer(_Section):
     @classmethod
     def _from_config(cls, value: Any) -> Any:
         return {"config": value} if isinstance(value, str) else value
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("strategy")
+    @classmethod
+    def _has_a_name(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(options.get("name", ""), str):
+            raise ValueError(f"name = {options['name']!r} is no name of a strategy, such as ddp")
+        return options
 
     @field_validator("scale_lr", mode="before")
     @classmethod
@@ -149,8 +165,8 @@ class Trainer(_Section):
             raise ValueError(
                 "`function` trains by itself: remove `data`, `max_epochs` and `scale_lr`; its own go to `arguments`"
             )
-        if self.max_epochs is None and not (self.cli or self.function):
-            raise ValueError("max_epochs is missing; e.g. max_epochs: 10")
+        if self.max_epochs is None and not (self.cli or self.function or "max_steps" in self.arguments):
+            raise ValueError("max_epochs is missing; e.g. max_epochs: 10, or arguments: {max_steps: 10_000}")
         return self
 
 

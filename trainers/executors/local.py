@@ -23,10 +23,12 @@ from trainers.executors.events import ended, reported, tail
 from trainers.job import Event, FitJob, TrainerConfig
 from trainers.launch_environment import without_launcher
 from trainers.processes import describe_exit, kill_trial
+from trainers.watchdog import Watchdog
 
 START_SECONDS = 600.0  # to import torch and the user's code, from a cold network disk too
 GONE_SECONDS = 10.0  # for killed processes to be gone
 GONE_POLL_SECONDS = 0.01
+STALL_POLL_SECONDS = 0.01
 BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -70,6 +72,7 @@ class LocalExecutor(Executor):
         self._template: _Template | None = None
         self._trials: dict[int, _Trial] = {}
         self._events: list[Event] = []
+        self._watchdog = Watchdog(minutes=config.stall_minutes)
         self._selector = selectors.DefaultSelector()
 
     def start(self, parameters: Collection[str] = ()) -> None:
@@ -90,13 +93,14 @@ class LocalExecutor(Executor):
         theirs.close()
         self._trials[key] = _Trial(key=key, slot=slot, directory=Path(job.directory), channel=ours)
         self._selector.register(ours, selectors.EVENT_READ, key)
+        self._watchdog.hear(key)
 
     def poll(self, timeout: float) -> list[Event]:
         """What has happened, as soon as something has; nothing after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         self._handle_messages(0)
         while not self._events and (left := deadline - time.monotonic()) > 0:
-            self._handle_messages(left)
+            self._handle_messages(min(left, self._watchdog.seconds_left() + STALL_POLL_SECONDS))
         events, self._events = self._events, []
         return events
 
@@ -108,6 +112,7 @@ class LocalExecutor(Executor):
         if not trial.awaits_answer:
             raise ValueError(f"trial {key} has no report that waits for an answer")
         trial.awaits_answer = False
+        self._watchdog.hear(key)
         trial.channel.send({"prune": prune})
 
     def kill(self, key: int) -> None:
@@ -162,6 +167,20 @@ class LocalExecutor(Executor):
                 self._handle_control()
             elif trial := self._trials.get(ready.data):
                 self._handle_trial(trial)
+        self._end_stalled()
+
+    def _end_stalled(self) -> None:
+        """End what has been silent for too long; the template tells when its processes are gone."""
+        for key in self._watchdog.silent():
+            self._watchdog.forget(key)
+            trial = self._trials[key]
+            trial.last_words = trial.last_words or {
+                "type": "failed",
+                "kind": "stalled",
+                "reason": self._watchdog.reason(),
+            }
+            if self._template:
+                self._template.control.send({"type": "kill", "key": key})
 
     def _handle_control(self) -> None:
         """The template tells which trials have ended, or has ended itself: nobody could tell of their end then."""
@@ -179,14 +198,18 @@ class LocalExecutor(Executor):
 
     def _handle_trial(self, trial: _Trial) -> None:
         for message in trial.channel.receive_available():
+            self._watchdog.hear(trial.key)
             match message["type"]:
                 case "started":
                     trial.group = message["pid"]
                 case "reported":
                     trial.awaits_answer = True
+                    self._watchdog.forget(trial.key)
                     self._events.append(reported(trial.key, message))
-                case "finished" | "failed":
+                case "finished":
                     trial.last_words = message
+                case "failed":
+                    trial.last_words = trial.last_words or message  # it may have been ended for its silence
         if trial.channel.closed and trial.channel in self._selector.get_map():
             self._selector.unregister(trial.channel)  # the template will tell when the process has ended
 
@@ -212,6 +235,7 @@ class LocalExecutor(Executor):
         if trial.channel in self._selector.get_map():
             self._selector.unregister(trial.channel)
         trial.channel.close()
+        self._watchdog.forget(trial.key)
         del self._trials[trial.key]
 
 
