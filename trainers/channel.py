@@ -36,8 +36,13 @@ class Channel:
             if file is not None:
                 line = line[socket.send_fds(self.connection, [line], [file]) :]
             self.connection.sendall(line)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             pass  # what its end means is told by `closed`, in the order of reading
+
+    def send_if_room(self, message: Message) -> None:
+        """Send a message that may get lost, unless the peer has not read for so long that this would wait for it."""
+        if select.select([], [self.connection], [], 0)[1]:
+            self.send(message)
 
     def receive(self) -> Message | None:
         """Wait for the next message; None once the peer is gone."""
@@ -72,7 +77,9 @@ class Channel:
     def _read(self) -> None:
         try:
             data, files, _, _ = socket.recv_fds(self.connection, CHUNK_BYTES, MOST_FILES)
-        except ConnectionResetError:
+        except BlockingIOError:
+            raise
+        except OSError:  # reset, or on another machine that is gone
             data, files = b"", []
         for file in files:
             os.set_inheritable(file, False)
