@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 from hpo.admission import admit
 from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
+from hpo.executors import HERE, Placement, make_executor
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
@@ -35,7 +35,6 @@ from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
 from trainers.errors import TrainerError
-from trainers.executors.local import LocalExecutor
 from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported, TrainerConfig
 from trainers.recipes import find_recipe
 
@@ -81,6 +80,10 @@ def tune(
     jobs: int = 1,
     stop: str | None = None,
     resume: bool = False,
+    executor: str = "local",
+    ray_address: str | None = None,
+    launch: str | None = None,
+    launch_host: str | None = None,
     watcher: Watcher | None = None,
 ) -> optuna.Study:
     """Run a study and return it as an Optuna study, whose trials are history for the next.
@@ -88,11 +91,22 @@ def tune(
     study: a study file, or its content as a mapping. storage: SQLAlchemy URL of the history. mlflow: tracking URI, or
     `none`. runs: folder for checkpoints and outputs. trials: overrides the budget's. jobs: trials side by side.
     stop: overrides the file's: `none`, `auto`, `gain=0.002`, `cost`. resume: go on with a study of that name.
-    Raises SpecError, StudyExistsError, DirectionError, StudyFailedError, StorageError or TrainerError.
+    executor: where trials run: `local`, or `ray` with `ray_address` (None: RAY_ADDRESS, else one on this machine).
+    launch: a command line that starts each trial's processes, e.g. `srun {command}`, which reach this machine at
+    `launch_host`.
+    Raises SettingsError, SpecError, StudyExistsError, DirectionError, StudyFailedError, StorageError or TrainerError.
     """
+    placement = Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host)
     spec, folder = _resolve_study(study, trials, stop)
     runner = StudyRunner(
-        spec, folder=folder, storage=storage, mlflow=mlflow, runs=runs, jobs=jobs, watcher=watcher or Watcher()
+        spec,
+        folder=folder,
+        storage=storage,
+        mlflow=mlflow,
+        runs=runs,
+        jobs=jobs,
+        placement=placement,
+        watcher=watcher or Watcher(),
     )
     return runner.run(resume=resume)
 
@@ -127,11 +141,12 @@ class StudyRunner:
         runs: str | Path | None,
         jobs: int,
         watcher: Watcher,
+        placement: Placement = HERE,
         plan: Plan | None = None,  # what to train; None: what the tuner proposes
     ) -> None:
         if jobs < 1:
             raise SpecError(f"jobs = {jobs} is not at least 1")
-        self._plan = plan
+        self._plan, self._placement = plan, placement
         self._spec, self._folder, self._jobs, self._watcher = spec, folder, jobs, watcher
         self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
         self._worker = this_worker()
@@ -148,7 +163,13 @@ class StudyRunner:
         for notice in deliver(self._store, self._spool):  # before anybody trains anew what is finished
             self._watcher.notice(notice)
         existing = admit(self._store, self._spec, resume=resume) if self._plan is None else self._existing()
-        self._executor = LocalExecutor(self._trainer_config(), jobs=self._jobs)
+        self._executor = make_executor(
+            self._placement,
+            self._trainer_config(),
+            jobs=self._jobs,
+            resources=self._spec.trainer.resources,
+            notice=self._watcher.notice,
+        )
         self._executor.start(self._spec.space)  # imports the user's classes: a study that cannot train is not created
         with self._executor:
             if existing is None:
@@ -222,7 +243,7 @@ class StudyRunner:
         )
 
     def _trainer_config(self) -> TrainerConfig:
-        trainer, cores = self._spec.trainer, len(os.sched_getaffinity(0))
+        trainer = self._spec.trainer
         model, data = self._components()
         return TrainerConfig(
             model=model.class_path,
@@ -238,7 +259,7 @@ class StudyRunner:
             strategy_choices=self._strategy_choices(),
             report=trainer.report,
             stall_minutes=trainer.stall_minutes,
-            threads=trainer.threads or max(1, cores // (self._jobs * trainer.devices)),
+            threads=trainer.threads or self._placement.threads(jobs=self._jobs, devices=trainer.devices),
             python_path=tuple(dict.fromkeys((str(self._folder), str(Path.cwd())))),
         )
 

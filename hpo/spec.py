@@ -43,6 +43,7 @@ def _jsonable(arguments: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_jsonable)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -110,6 +111,7 @@ class Trainer(_Section):
     report: Literal["epoch", "validation"] = "epoch"  # after what it tells its value, and may be pruned
     stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)  # without a step: ended, and tried again
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
+    resources: dict[str, Amount] = Field(default_factory=dict)  # Ray's custom ones, that a trial needs besides
     scale_lr: ScaleLr | None = None
     arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer, or of the function
 
@@ -122,6 +124,14 @@ class Trainer(_Section):
     @classmethod
     def _from_config(cls, value: Any) -> Any:
         return {"config": value} if isinstance(value, str) else value
+
+    @field_validator("resources")
+    @classmethod
+    def _are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name in resources:
+            if name in ("CPU", "GPU", "memory"):
+                raise ValueError(f"{name} is none of Ray's custom resources; CPUs are threads x devices, GPUs devices")
+        return resources
 
     @field_validator("strategy", mode="before")
     @classmethod

@@ -74,7 +74,8 @@ def recipes(json: Json = False) -> None:
 
 @app.command(
     epilog="Examples: hpo tune study.yaml --jobs 2 | hpo tune study.yaml --trials 50 --resume | "
-    "hpo tune study.yaml --stop gain=0.002 | "
+    "hpo tune study.yaml --stop gain=0.002 | hpo tune study.yaml --executor ray --ray-address auto --jobs 8 | "
+    "hpo tune study.yaml --launch 'srun --nodes=2 --ntasks-per-node=4 {command}' --launch-host $(hostname) | "
     "hpo tune study.yaml --storage postgresql://tuner@db/history --mlflow http://mlflow:5000"
 )
 def tune(
@@ -91,6 +92,26 @@ def tune(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that is there.")] = False,
+    executor: Annotated[str, typer.Option(help="Where trials run.", metavar="local|ray")] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default RAY_ADDRESS, else one on this machine).",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            help="Run each trial by this command line, which starts {command} once for each of its devices on each "
+            "of its nodes; {slot} numbers the trials side by side.",
+            metavar="COMMANDLINE",
+        ),
+    ] = None,
+    launch_host: Annotated[
+        str | None,
+        typer.Option(help="Address at which they reach this machine (default 127.0.0.1).", metavar="HOST"),
+    ] = None,
     storage: Storage = None,
     mlflow: Mlflow = None,
     runs: Runs = None,
@@ -101,6 +122,7 @@ def tune(
     Ctrl-C leaves a study that --resume continues with nothing lost or doubled.
     """
     from hpo.cli.tuning import tune_with_progress
+    from hpo.executors import Placement
 
     tune_with_progress(
         study_file,
@@ -112,6 +134,7 @@ def tune(
         storage=storage,
         mlflow=mlflow,
         runs=runs,
+        placement=Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host),
         as_json=json,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from rich.progress import Progress as ProgressBar
 from hpo.cli import show
 from hpo.cli.text import without_password
 from hpo.errors import StudyFailedError
+from hpo.executors import Placement
 from hpo.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
 from hpo.spec import load_spec
@@ -36,6 +38,7 @@ def tune_with_progress(
     storage: str | None,
     mlflow: str | None,
     runs: Path | None,
+    placement: Placement,
     as_json: bool,
 ) -> None:
     """Run the study of a file; progress on standard error, the result on standard output."""
@@ -54,11 +57,12 @@ def tune_with_progress(
                 mlflow=mlflow,
                 runs=runs,
                 jobs=jobs,
+                placement=placement,
                 watcher=Watcher(progress=display.show, notice=display.say),
             ).run(resume=resume)
     except KeyboardInterrupt:
         places = {"storage": storage, "mlflow": mlflow, "runs": runs}
-        options = {"study": name, "trials": trials, "jobs": jobs, "stop": stop, **places}
+        options = {"study": name, "trials": trials, "jobs": jobs, "stop": stop, **asdict(placement), **places}
         command = _resume_command(study_file, options)
         console.print(f"interrupted; nothing is lost. Go on with: {escape(command)}", soft_wrap=True)
         raise
@@ -69,8 +73,8 @@ def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
     """The command line that goes on with the study, with the options that were given; a password stays hidden."""
     words = ["hpo", "tune", str(study_file), "--resume"]
     for option, value in options.items():
-        if value is not None and (option, value) != ("jobs", 1):
-            words += [f"--{option}", without_password(str(value))]
+        if value is not None and (option, value) not in (("jobs", 1), ("executor", "local")):
+            words += [f"--{option.replace('_', '-')}", without_password(str(value))]
     return shlex.join(words)
 
 
