@@ -66,18 +66,19 @@ def _decisive(content: Any) -> dict[str, Any]:
 
 def _check_direction(store: Store, spec: StudySpec) -> None:
     task, opposite = spec.task, OPPOSITE[spec.task.direction]
-    contrary = history.contrary_study(
+    contrary = [opposite, *task.directions[1:]]
+    found = history.contrary_study(
         store,
         task=task.name,
         metric=task.metric,
-        directions=[opposite],
-        family=family_of(spec.search_space().to_json(), task.metric, [opposite]),
+        directions=contrary,
+        family=family_of(spec.search_space().to_json(), task.metric, contrary),
         except_for=spec.study,  # it has only failed, and is replaced
     )
-    if contrary is not None:
-        same_task = contrary.task == task.name
+    if found is not None:
+        same_task = found.task == task.name
         raise DirectionError(
-            f"task.direction: {task.metric} is to be {task.direction}d here, and study {contrary.name!r} of the "
+            f"task.direction: {task.metric} is to be {task.direction}d here, and study {found.name!r} of the "
             f"same {'task' if same_task else 'family'} {opposite}s it; correct the direction, or name the "
             "metric differently"
         )

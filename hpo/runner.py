@@ -18,6 +18,7 @@ from hpo.admission import admit
 from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
 from hpo.executors import HERE, Placement, make_executor
+from hpo.front import unbeaten
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
@@ -45,6 +46,7 @@ MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one succe
 PATIENCE_SECONDS = 1800.0  # with nothing left to train, how long to wait for a history that cannot be reached
 CALL_SECONDS = 3.0  # how long a call waits for it: trials wait meanwhile, and go on without it after that
 SECONDS_SPENT = "hindsight:seconds_spent"
+NONE = Pruner(name="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,9 @@ class Progress:
     pruned: int
     failed: int
     running: int
-    best_value: float | None
+    best_value: float | None  # None too where there are several objectives
     best_number: int | None
+    unbeaten: int | None = None  # trials on the front, where there are several objectives
     seconds_left: float | None  # estimated; None before the first trial has finished
 
 
@@ -212,7 +215,7 @@ class StudyRunner:
         self._study_id = studies.create_study(
             self._store,
             name=self._spec.study,
-            directions=(task.direction,),
+            directions=task.directions,
             task=task.name,
             metric=task.metric,
             space=None if self._plan is not None else self._spec.search_space().to_json(),
@@ -234,12 +237,12 @@ class StudyRunner:
 
     def _load_study(self) -> optuna.Study:
         # what Study.set_metric_names does, without its warning that it is experimental
-        self._storage.set_study_system_attr(self._study_id, METRIC_NAMES, [self._spec.task.metric])
+        self._storage.set_study_system_attr(self._study_id, METRIC_NAMES, self._spec.task.metrics)
         return optuna.load_study(
             study_name=self._spec.study,
             storage=self._storage,
             sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner),
-            pruner=_make_pruner(self._spec.pruner, self._storage),
+            pruner=_make_pruner(self._spec.pruner if len(self._spec.task.metrics) == 1 else NONE, self._storage),
         )
 
     def _trainer_config(self) -> TrainerConfig:
@@ -362,7 +365,14 @@ class StudyRunner:
             self._lose(running, error)
             return
         directory = str(running.directory)
-        job = FitJob(params=params, seed=seed, metric=task.metric, direction=task.direction, directory=directory)
+        job = FitJob(
+            params=params,
+            seed=seed,
+            metric=task.metric,
+            direction=task.direction,
+            directory=directory,
+            against=tuple(task.metrics[1:]),
+        )
         self._executor.launch(claim.trial_id, job)
         running.is_launched = True
 
@@ -403,6 +413,8 @@ class StudyRunner:
         end = Finish(
             state=TrialState.PRUNED if outcome.pruned else TrialState.COMPLETE,
             value=outcome.value,
+            more_values=outcome.more_values,
+            measured=outcome.measured,
             cost_seconds=outcome.seconds,
             epochs=outcome.epochs,
             peak_memory_bytes=outcome.peak_memory_bytes,
@@ -507,7 +519,7 @@ class StudyRunner:
         if trials is None:
             return
         states = [trial.state for trial in trials]
-        best = _best_trial(trials, maximize=self._spec.task.direction == "maximize")
+        best, unbeaten = _best_of(trials, self._spec.task.directions)
         finished = sum(state.is_finished() for state in states)
         self._watcher.progress(
             Progress(
@@ -519,6 +531,7 @@ class StudyRunner:
                 running=len(self._running),
                 best_value=None if best is None else best.value,
                 best_number=None if best is None else best.number,
+                unbeaten=unbeaten,
                 seconds_left=self._seconds_left(finished),
             )
         )
@@ -533,11 +546,17 @@ class StudyRunner:
         return max(0.0, min(estimates)) if estimates else None
 
 
-def _best_trial(trials: list[optuna.trial.FrozenTrial], *, maximize: bool) -> optuna.trial.FrozenTrial | None:
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+def _best_of(
+    trials: list[optuna.trial.FrozenTrial], directions: list[str]
+) -> tuple[optuna.trial.FrozenTrial | None, int | None]:
+    """The best trial where there is one objective, else how many trials are on the front."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.values]
+    if len(directions) > 1:
+        return None, sum(unbeaten([trial.values for trial in complete], directions))
     if not complete:
-        return None
-    return (max if maximize else min)(complete, key=lambda trial: trial.value or 0.0)
+        return None, None
+    better = max if directions[0] == "maximize" else min
+    return better(complete, key=lambda trial: trial.values[0]), None
 
 
 def _make_pruner(pruner: Pruner, storage: HistoryStorage) -> optuna.pruners.BasePruner:

@@ -10,14 +10,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hpo.errors import SpaceError, SpecError
 from hpo.space import SearchSpace, likely_values
 from hpo.space_macros import expand
 from hpo.yaml_lines import Path_, read_yaml
 from storage.distributions import distribution_of
-from trainers.errors import TrainerError
+from trainers.compression.settings import ROLE, Prune, Quantize, compression_of
+from trainers.errors import CompressionError, TrainerError
 from trainers.recipes import find_recipe
 
 Choice = bool | int | float | str | None
@@ -50,12 +60,39 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Objective(_Section):
+    """What is to be good beside the metric: another one, or what is measured of a model, such as size_bytes."""
+
+    metric: Name
+    direction: Literal["minimize", "maximize"]
+
+
 class Task(_Section):
     """What is tuned: tasks with the same space, metric and direction learn from each other."""
 
     name: Name
     metric: Name  # as the model logs it, e.g. val_loss
     direction: Literal["minimize", "maximize"]
+    against: list[Objective] = Field(default_factory=list)  # further objectives: the metric decides the best epoch
+
+    @field_validator("against")
+    @classmethod
+    def _differ(cls, against: list[Objective], info: ValidationInfo) -> list[Objective]:
+        names = [info.data.get("metric"), *(objective.metric for objective in against)]
+        for position, name in enumerate(names):
+            if name in names[:position]:
+                raise ValueError(f"{name!r} is an objective already; every metric once")
+        return against
+
+    @property
+    def metrics(self) -> list[str]:
+        """Of all objectives, the metric first."""
+        return [self.metric, *(objective.metric for objective in self.against)]
+
+    @property
+    def directions(self) -> list[str]:
+        """Of all objectives, the metric's first."""
+        return [self.direction, *(objective.direction for objective in self.against)]
 
 
 def _import_path(path: str, *, example: str = "package.module.ClassName") -> str:
@@ -95,6 +132,43 @@ class ScaleLr(_Section):
     batch: int = Field(default=256, ge=1)  # that learning rates of the space are meant for
 
 
+class TeacherFile(_Section):
+    """A trained model by the path of its checkpoint, of the study's own class unless another is named."""
+
+    checkpoint: str
+    model: Component | None = None
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"class_path": value} if isinstance(value, str) else value
+
+
+class Distil(_Section):
+    """Learning from the probabilities of a trained model."""
+
+    teacher: str | TeacherFile  # STUDY or STUDY#TRIAL of the history, or a checkpoint
+    temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    mixing: float = Field(default=0.9, ge=0, le=1)  # share of the teacher in the loss
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"checkpoint": value} if isinstance(value, str) and value.endswith(".ckpt") else value
+
+
+class Compress(_Section):
+    """What is done beside and after the training to make a model small; the value is that of the small model."""
+
+    prune: Prune = "magnitude"
+    sparsity: float = Field(default=0.0, ge=0, lt=1)  # share of the weights, or of each layer's channels
+    schedule_steps: int = Field(default=3, ge=1)
+    finetune_epochs: int = Field(default=1, ge=0)  # after each step, and of `qat`
+    quantize: Quantize = "none"
+    hash_ratio: float = Field(default=1.0, gt=0, le=1)  # parameters per weight of the linear layers
+    distil: Distil | None = None
+
+
 class Trainer(_Section):
     """How one configuration is trained: a recipe, a model by import path, a LightningCLI project, or a function."""
 
@@ -113,6 +187,7 @@ class Trainer(_Section):
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     resources: dict[str, Amount] = Field(default_factory=dict)  # Ray's custom ones, that a trial needs besides
     scale_lr: ScaleLr | None = None
+    compress: Compress | None = None
     arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer, or of the function
 
     @field_validator("model", "data", mode="before")
@@ -363,6 +438,31 @@ class StudySpec(_Section):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _several_objectives(self) -> Self:
+        if self.task.against and "pruner" in self.model_fields_set and self.pruner.name != "none":
+            raise ValueError(
+                f"pruner: {self.pruner.name} stops trials by one metric, and this study has "
+                f"{len(self.task.metrics)} objectives; write `pruner: none`, or remove `task.against`"
+            )
+        if self.task.against and self.stop.rule != "none":
+            raise ValueError("stop: the gain that is left is told for one objective; remove `stop` or `task.against`")
+        return self
+
+    @model_validator(mode="after")
+    def _compression_makes_sense(self) -> Self:
+        section = {} if self.trainer.compress is None else self.trainer.compress.model_dump(exclude_defaults=True)
+        if "distil" in section:
+            section["distil"]["teacher"] = {"checkpoint": "", "config": {}}  # it is looked up when the study starts
+        for name, parameter in self.space.items():
+            bounds = (getattr(parameter, "low", None), getattr(parameter, "high", None))
+            for value in getattr(parameter, "choices", bounds) if name.startswith(ROLE) else ():
+                try:
+                    compression_of(section, {name.removeprefix(ROLE): value})
+                except CompressionError as error:
+                    raise ValueError(f"space.{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _space_holds_together(self) -> Self:
         try:
             self.search_space()
@@ -536,6 +636,7 @@ _PARAMETERS: dict[str, type[BaseModel]] = {
 _KEYS: dict[str, type[BaseModel]] = {
     "": StudySpec,
     "task": Task,
+    "task.against": Objective,
     "trainer": Trainer,
     "budget": Budget,
     "pruner": Pruner,
@@ -545,11 +646,14 @@ _KEYS: dict[str, type[BaseModel]] = {
     "trainer.data": Component,
     "trainer.cli": CliProject,
     "trainer.scale_lr": ScaleLr,
+    "trainer.compress": Compress,
+    "trainer.compress.distil": Distil,
+    "trainer.compress.distil.teacher": TeacherFile,
 }
 
 
 def _unknown_key(path: Path_, content: Mapping[str, Any]) -> str:
-    parent = ".".join(map(str, path[:-1]))
+    parent = ".".join(key for key in path[:-1] if isinstance(key, str))  # whichever of a list
     section: type[BaseModel] | None = _KEYS.get(parent)
     if section is None and path[0] == "space" and len(path) == 3:
         kind = content["space"][path[1]].get("type")

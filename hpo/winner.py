@@ -112,7 +112,10 @@ def best(
     name, store = _resolve(study, storage)
     summary = history.get_study(store, name)
     if len(summary.directions) != 1:
-        raise SettingsError(f"study {name!r} has {len(summary.directions)} objectives, so that there is no one best")
+        raise SettingsError(
+            f"study {name!r} has {len(summary.directions)} objectives, so that there is no one best: `hpo front` shows "
+            "the trials that no other beats in everything"
+        )
     trials = history.list_trials(store, summary.study_id)
     replicates = replicates_of(store, summary)
     return _judged(store, summary, trials, replicates, against, np.random.default_rng(seed))

@@ -4,6 +4,7 @@
     ├── ModelImportError        (ImportError)  the model or data module cannot be used
     ├── ParameterMismatchError  (TypeError)    a parameter has no constructor that takes it
     ├── DeviceError             (ValueError)   trials, or a trial, need devices that are not there
+    ├── CompressionError        (ValueError)   a model cannot be compressed as asked
     ├── RecipeError             (KeyError)     there is no such ready task
     └── DataFileError           (ValueError)   a file of a ready task's data is missing or damaged
 
@@ -29,6 +30,10 @@ class DeviceError(TrainerError, ValueError):
     """Trials need devices that this machine does not have."""
 
 
+class CompressionError(TrainerError, ValueError):
+    """A step of compression that makes no sense, or that a model cannot take."""
+
+
 class RecipeError(TrainerError, KeyError):
     """There is no recipe, or no variant, of that name."""
 
@@ -40,5 +45,6 @@ class DataFileError(TrainerError, ValueError):
 
 
 ERRORS_BY_NAME: dict[str, type[TrainerError]] = {
-    error.__name__: error for error in (TrainerError, ModelImportError, ParameterMismatchError, DeviceError)
+    error.__name__: error
+    for error in (TrainerError, ModelImportError, ParameterMismatchError, DeviceError, CompressionError)
 }  # how an error crosses from one process to another

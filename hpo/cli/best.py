@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from hpo.cli.front import show_front
 from hpo.cli.show import number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, without_password
 from hpo.errors import SettingsError
 from hpo.replicates import SURE, Fresh, Replication
 from hpo.settings import storage_url
 from hpo.winner import Against, Best, Contender, Rival, best
+from storage import history
+from storage.schema import open_store
 
 if TYPE_CHECKING:
     from hpo.runner import Progress
@@ -34,6 +37,9 @@ def best_of_study(
 ) -> None:
     """`hpo best`."""
     rival = parse_against(against)
+    if rival is None and replicates is None and _has_several_objectives(study, storage):
+        show_front(open_store(storage, upgrade=False), study, figure=None, force=False, as_json=as_json)
+        return
     if replicates is None:
         found = best(study, storage, against=rival)
     else:
@@ -43,6 +49,11 @@ def best_of_study(
         print_json(found.to_json())
     else:
         _print(open_console(), found)
+
+
+def _has_several_objectives(study: str, storage: str) -> bool:
+    """Whether there is no one best trial, but a front."""
+    return len(history.get_study(open_store(storage, upgrade=False), study).directions) > 1
 
 
 def parse_against(text: str | None) -> Against | None:

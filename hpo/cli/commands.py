@@ -316,6 +316,22 @@ def best(
     )
 
 
+@app.command(epilog="Examples: hpo front small-cnn | hpo front small-cnn --figure front.png | hpo front small-cnn --json")
+def front(
+    study: Annotated[str, typer.Argument(help="Name of a study of several objectives.")],
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the front (PNG, SVG, PDF, HTML).", metavar="FILE", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """The trials of a study of several objectives that no other beats in everything: what one costs of the others."""
+    from hpo.cli.front import show_front
+
+    show_front(existing_store(storage), study, figure=figure, force=force, as_json=json)
+
+
 @app.command(
     epilog="Examples: hpo compare digits/new digits/old | hpo compare 'new/*' 'old/*' --figure new.png | "
     "hpo compare digits_mlp/all#3 digits_mlp/all#7 | hpo compare new tpe random --json"

@@ -127,7 +127,7 @@ def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
             escape(summary.family),
             escape(_metric(summary)),
             _counts(summary),
-            number(summary.best),
+            number(summary.best) if len(summary.directions) == 1 else "front",
             summary.finished_at.astimezone().strftime("%Y-%m-%d %H:%M") if summary.finished_at else "-",
         )
     open_console().print(table)
@@ -139,17 +139,19 @@ def _study_fields(summary: StudySummary) -> dict[str, Any]:
         "task": summary.task,
         "family": summary.family,
         "metric": summary.metric,
+        "objectives": summary.objectives,
         "directions": summary.directions,
         "source": summary.source,
         "trials": {state.name.lower(): count for state, count in summary.counts.items() if count},
-        "best_value": summary.best,
+        "best_value": summary.best if len(summary.directions) == 1 else None,
         "created_at": summary.created_at,
         "finished_at": summary.finished_at,
     }
 
 
 def _metric(summary: StudySummary) -> str:
-    return f"{summary.metric or 'value'} ({', '.join(summary.directions)})"
+    named = zip(summary.objectives, summary.directions, strict=True)
+    return ", ".join(f"{objective} ({direction})" for objective, direction in named)
 
 
 def _counts(summary: StudySummary) -> str:
@@ -165,12 +167,17 @@ def study(
     summary: StudySummary, trials: Sequence[TrialRecord], *, stopped: Stopped | None = None, as_json: bool
 ) -> None:
     """`hpo show`."""
+    from hpo.cli.front import front_fields, print_front
+    from hpo.front import front_of
+
+    several = len(summary.directions) > 1
     if as_json:
         best = best_trial(summary, trials)
         print_json(
             _study_fields(summary)
             | {
                 "best": None if best is None else _trial_fields(best),
+                "front": front_fields(front_of(summary, trials))["front"] if several else None,
                 "incumbent": _incumbents(trials, summary.directions),
                 "stopped": None if stopped is None else vars_of(stopped),
                 "all_trials": [_trial_fields(trial) for trial in trials],
@@ -181,7 +188,10 @@ def study(
     console.print(f"[bold]{escape(summary.name)}[/]  {escape(_metric(summary))}, {_counts(summary)} trials")
     if summary.task:
         console.print(f"task {escape(summary.task or '-')}, family {escape(summary.family)}")
-    _print_best(console, summary, trials)
+    if several and any(trial.state == TrialState.COMPLETE for trial in trials):
+        print_front(console, front_of(summary, trials))
+    else:
+        _print_best(console, summary, trials)
     if stopped is not None:
         later = "; it went on later" if stopped.went_on(summary.counts) else ""
         console.print(escape(stopped.reason + later), soft_wrap=True)
@@ -189,13 +199,15 @@ def study(
     if len(incumbents) > 1:
         console.print(f"\nincumbent {escape(summary.metric or 'value')} after each finished trial")
         console.print(step_chart(incumbents), markup=False)
-    console.print(_trial_table(trials[-MAX_TRIALS_SHOWN:]))
+    console.print(_trial_table(summary, trials[-MAX_TRIALS_SHOWN:]))
     if len(trials) > MAX_TRIALS_SHOWN:
         console.print(f"the last {MAX_TRIALS_SHOWN} of {len(trials)} trials; --json prints all")
 
 
 def best_trial(summary: StudySummary, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the study's best value."""
+    """The complete trial with the study's best value; None where there are several objectives."""
+    if len(summary.directions) > 1:
+        return None
     complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
     return (
         next((trial for trial in complete if trial.value == summary.best), None) if summary.best is not None else None
@@ -213,9 +225,10 @@ def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialR
         console.print(f"  checkpoint {escape(best.checkpoint)}", soft_wrap=True)
 
 
-def _trial_table(trials: Sequence[TrialRecord]) -> Table:
+def _trial_table(summary: StudySummary, trials: Sequence[TrialRecord]) -> Table:
+    values = [escape(name) for name in summary.objectives] if len(summary.objectives) > 1 else ["value"]
     table = simple_table(
-        "trial", "state", "value", "epochs", "time", "parameters", numbers=("trial", "value", "epochs", "time")
+        "trial", "state", *values, "epochs", "time", "parameters", numbers=("trial", *values, "epochs", "time")
     )
     for trial in trials:
         note = f"  [red]{escape(trial.error.splitlines()[0])}[/]" if trial.error else ""
@@ -224,7 +237,7 @@ def _trial_table(trials: Sequence[TrialRecord]) -> Table:
         table.add_row(
             str(trial.number),
             trial.state.name.lower() + retries,
-            number(trial.value),
+            *(map(number, trial.values) if trial.values else ["-"] * len(values)),
             "-" if trial.epochs is None else str(trial.epochs),
             duration(trial.cost_seconds),
             escape(params_text(trial.params)) + note,
@@ -237,6 +250,7 @@ def _trial_fields(trial: TrialRecord) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state.name.lower(),
         "value": trial.value,
+        "values": trial.values,
         "params": trial.params,
         "attempt": trial.attempt,
         "epochs": trial.epochs,

@@ -16,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from hpo.cli import show
+from hpo.cli.front import print_front
 from hpo.cli.text import without_password
 from hpo.errors import StudyFailedError
 from hpo.executors import Placement
+from hpo.front import front_of
 from hpo.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
 from hpo.spec import load_spec
@@ -44,10 +46,9 @@ def tune_with_progress(
     """Run the study of a file; progress on standard error, the result on standard output."""
     spec = load_spec(study_file, trials=trials, study=name, stop=stop)
     console = Console(stderr=True, highlight=False)
-    console.print(
-        f"study [bold]{escape(spec.study)}[/]: {spec.task.direction} {escape(spec.task.metric)} "
-        f"over {len(spec.space)} hyperparameters"
-    )
+    objectives = zip(spec.task.directions, spec.task.metrics, strict=True)
+    aims = ", ".join(f"{direction} {metric}" for direction, metric in objectives)
+    console.print(f"study [bold]{escape(spec.study)}[/]: {escape(aims)} over {len(spec.space)} hyperparameters")
     try:
         with Display(console) as display:
             StudyRunner(
@@ -82,13 +83,17 @@ def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
     store = open_store(storage_url)
     summary = history.get_study(store, name)
     trials = history.list_trials(store, summary.study_id)
-    best = show.best_trial(summary, trials)
-    if best is None:
+    best, found = show.best_trial(summary, trials), front_of(summary, trials)
+    if best is None and not found.points:
         raise StudyFailedError(
             f"study {name!r} has ended without one trial that succeeded; `hpo show {shlex.quote(name)}` says why"
         )
     if as_json:
         show.study(summary, trials, stopped=stopped_reason(store, summary.study_id), as_json=True)
+        return
+    if best is None:
+        print_front(show.open_console(), found)
+        print(f"more: hpo front {shlex.quote(name)} --figure front.png   |   hpo promote {shlex.quote(name)} --trial N")
         return
     metric = summary.metric or "value"
     print(f"best {metric} = {show.number(best.value)} in trial {best.number}: {show.params_text(best.params)}")
@@ -140,6 +145,8 @@ def _describe(progress: Progress) -> str:
     parts = []
     if progress.best_value is not None:
         parts.append(f"best {show.number(progress.best_value)} (trial {progress.best_number})")
+    if progress.unbeaten:
+        parts.append(f"{progress.unbeaten} on the front")
     if progress.pruned:
         parts.append(f"{progress.pruned} pruned")
     if progress.failed:

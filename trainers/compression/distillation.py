@@ -17,16 +17,18 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
 from trainers.compression.settings import Distillation
+from trainers.errors import CompressionError
 from trainers.inputs import has_forward, inputs_of
 
 
 def distil(student: lightning.LightningModule, teacher: nn.Module, settings: Distillation) -> None:
     """Let a model learn from a teacher too: wraps its `training_step`, whose loss stays a part of the whole.
 
-    Both give logits when called, of shape (n, classes, ...), or (n,) or (n, 1) for two classes. Raises ValueError.
+    Both give logits when called, of shape (n, classes, ...), or (n,) or (n, 1) for two classes.
+    Raises CompressionError.
     """
     if not has_forward(student):
-        raise ValueError(
+        raise CompressionError(
             f"compress.distil: {type(student).__name__} has no `forward`; give it one that returns logits: "
             "the teacher's are compared with them"
         )
@@ -62,10 +64,10 @@ def distil(student: lightning.LightningModule, teacher: nn.Module, settings: Dis
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) of softened probabilities, the mean over examples (and places, if there are any).
 
-    student, teacher: logits of shape (n, classes, ...), or (n,) or (n, 1) for two classes. Raises ValueError.
+    student, teacher: logits of shape (n, classes, ...), or (n,) or (n, 1) for two classes. Raises CompressionError.
     """
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise CompressionError(
             f"compress.distil: the student gives logits of shape {tuple(student.shape)}, the teacher "
             f"{tuple(teacher.shape)}; a teacher of the same classes is needed"
         )

@@ -7,13 +7,17 @@ ICML 2015, eq. 3 and 7.)
 
 from __future__ import annotations
 
+import functools
 import math
 
+import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from trainers.errors import CompressionError
 
 
 class HashedLinear(nn.Module):
@@ -25,7 +29,7 @@ class HashedLinear(nn.Module):
     def __init__(self, n_inputs: int, n_outputs: int, n_shared: int, *, bias: bool = True, seed: int = 0) -> None:
         super().__init__()
         if not 1 <= n_shared <= n_inputs * n_outputs:
-            raise ValueError(f"{n_shared} parameters cannot be shared by {n_inputs * n_outputs} weights")
+            raise CompressionError(f"{n_shared} parameters cannot be shared by {n_inputs * n_outputs} weights")
         self.in_features, self.out_features = n_inputs, n_outputs
         self.shared = nn.Parameter(torch.empty(n_shared))
         self.bias = nn.Parameter(torch.empty(n_outputs)) if bias else None
@@ -57,9 +61,9 @@ class HashedLinear(nn.Module):
 
 
 def hash_layers(model: nn.Module, ratio: float) -> None:
-    """Replace every linear layer by one with `ratio` parameters per weight, which are new: train it after that.
+    """Replace every plain linear layer by one with `ratio` parameters per weight, which are new: train it after that.
 
-    Raises ValueError where there is none.
+    Raises CompressionError where there is none.
     """
     places = [
         (parent, name, layer)
@@ -68,11 +72,29 @@ def hash_layers(model: nn.Module, ratio: float) -> None:
         if type(layer) is nn.Linear  # a subclass has a meaning of its own
     ]
     if not places:
-        raise ValueError("compress.hash_ratio: the model has no linear layer whose weights could share parameters")
+        raise CompressionError(
+            "compress.hash_ratio: the model has no linear layer whose weights could share parameters"
+        )
     for seed, (parent, name, layer) in enumerate(places):
         n_shared = max(1, round(ratio * layer.weight.numel()))
         hashed = HashedLinear(layer.in_features, layer.out_features, n_shared, bias=layer.bias is not None, seed=seed)
         setattr(parent, name, hashed.to(layer.weight.device, layer.weight.dtype))
+
+
+def share_weights(model: lightning.LightningModule, ratio: float) -> None:
+    """Hash the linear layers that are there, and those that the model makes later, in `configure_model`."""
+    if any(type(layer) is nn.Linear for layer in model.modules()):
+        hash_layers(model, ratio)
+        return
+    configure = model.configure_model
+
+    @functools.wraps(configure)
+    def configure_model() -> None:
+        configure()
+        if not any(isinstance(layer, HashedLinear) for layer in model.modules()):  # Lightning may call it again
+            hash_layers(model, ratio)
+
+    model.configure_model = configure_model  # type: ignore[method-assign]
 
 
 def _hashed(count: int, seed: int) -> NDArray[np.uint64]:

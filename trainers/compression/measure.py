@@ -20,8 +20,8 @@ from scipy.stats import binom
 from torch import nn
 
 GZIP_LEVEL = 9
-ROUNDS = 40
-ROUND_SECONDS = 2e-3  # least duration of a measurement, so that the clock's steps do not count
+ROUNDS = 200
+ROUND_SECONDS = 1e-4  # least duration of a measurement: more than steps of the clock, less than turns of a busy machine
 WARM_UP_CALLS = 3
 CONFIDENCE = 0.95
 

@@ -13,12 +13,16 @@ from torch.nn.utils import prune
 
 from trainers.compression.layers import hidden_layers, weighted_layers
 from trainers.compression.settings import Compression
+from trainers.errors import CompressionError
 
 CHANNELS = 0  # the axis of a weight that its output channels are on
 
 
 def compress(model: nn.Module, settings: Compression, finetune: Callable[[nn.Module], None]) -> None:
-    """Prune a model in place, step by step; `finetune` trains it after each. Raises ValueError where nothing can go."""
+    """Prune a model in place, step by step; `finetune` trains it after each.
+
+    Raises CompressionError where there is nothing to prune.
+    """
     for sparsity in schedule(settings.sparsity, settings.schedule_steps):
         if settings.prune == "structured":
             prune_channels(model, sparsity)
@@ -40,7 +44,7 @@ def prune_smallest(model: nn.Module, sparsity: float) -> None:
     """Set to zero the smallest weights of all layers together, until that share of them is zero."""
     weights = [(layer, name) for _, layer, name in weighted_layers(model)]
     if not weights:
-        raise ValueError("nothing can be pruned: the model has neither a linear nor a convolutional layer")
+        raise CompressionError("nothing can be pruned: the model has neither a linear nor a convolutional layer")
     total = sum(getattr(layer, name).numel() for layer, name in weights)
     more = round(sparsity * total) - sum(_pruned(layer, name) for layer, name in weights)
     prune.global_unstructured(weights, prune.L1Unstructured, amount=max(0, more))
@@ -53,7 +57,9 @@ def prune_channels(model: nn.Module, sparsity: float) -> None:
     """
     layers = hidden_layers(model)
     if not layers:
-        raise ValueError("no channel can be pruned: the model has no linear or convolutional layer before its last")
+        raise CompressionError(
+            "no channel can be pruned: the model has no linear or convolutional layer before its last"
+        )
     for layer in layers:
         weight: torch.Tensor = layer.weight  # type: ignore[assignment]
         n_channels = weight.shape[CHANNELS]

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
 
+from trainers.errors import CompressionError
+
 Prune: TypeAlias = Literal["none", "magnitude", "structured"]
 Quantize: TypeAlias = Literal["none", "int8_dynamic", "int8_weight_only", "qat"]
 
+ROLE = "compress."  # begins the names of a space's parameters that are meant here
 DISTIL = "distil."  # begins the names of what concerns the teacher: compress.distil.temperature
 
 
@@ -31,9 +34,9 @@ class Distillation:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"compress.distil.temperature = {self.temperature:g} is not above 0")
+            raise CompressionError(f"compress.distil.temperature = {self.temperature:g} is not above 0")
         if not 0 <= self.mixing <= 1:
-            raise ValueError(f"compress.distil.mixing = {self.mixing:g} is outside [0, 1]")
+            raise CompressionError(f"compress.distil.mixing = {self.mixing:g} is outside [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +54,17 @@ class Compression:
     def __post_init__(self) -> None:
         for name, known in (("prune", get_args(Prune)), ("quantize", get_args(Quantize))):
             if getattr(self, name) not in known:
-                raise ValueError(f"compress.{name} = {getattr(self, name)!r} is none of {', '.join(known)}")
+                raise CompressionError(f"compress.{name} = {getattr(self, name)!r} is none of {', '.join(known)}")
         if not 0 <= self.sparsity < 1:
-            raise ValueError(f"compress.sparsity = {self.sparsity:g} is outside [0, 1)")
+            raise CompressionError(f"compress.sparsity = {self.sparsity:g} is outside [0, 1)")
         if not 0 < self.hash_ratio <= 1:
-            raise ValueError(f"compress.hash_ratio = {self.hash_ratio:g} is outside (0, 1]")
+            raise CompressionError(f"compress.hash_ratio = {self.hash_ratio:g} is outside (0, 1]")
         if self.schedule_steps < 1:
-            raise ValueError(f"compress.schedule_steps = {self.schedule_steps} is not at least 1")
+            raise CompressionError(f"compress.schedule_steps = {self.schedule_steps} is not at least 1")
         if self.finetune_epochs < 0:
-            raise ValueError(f"compress.finetune_epochs = {self.finetune_epochs} is below 0")
+            raise CompressionError(f"compress.finetune_epochs = {self.finetune_epochs} is below 0")
         if self.quantize == "qat" and self.finetune_epochs == 0:
-            raise ValueError("compress.quantize = 'qat' trains the rounding: finetune_epochs must be at least 1")
+            raise CompressionError("compress.quantize = 'qat' trains the rounding: finetune_epochs must be at least 1")
 
     @property
     def is_pruned(self) -> bool:
@@ -82,19 +85,27 @@ PARAMETERS = frozenset(
 def compression_of(section: Mapping[str, Any] | None, params: Mapping[str, Any]) -> Compression:
     """The steps that a study file fixes, and a trial's parameters (without `compress.`) on top of them.
 
-    Raises ValueError that says which is wrong.
+    Raises CompressionError that says which is wrong.
     """
     unknown = sorted(set(params) - PARAMETERS)
     if unknown:
-        raise ValueError(f"compress.{unknown[0]} is no step; there are {', '.join(sorted(PARAMETERS))}")
+        raise CompressionError(f"compress.{unknown[0]} is no step; there are {', '.join(sorted(PARAMETERS))}")
     fixed = dict(section or {})
     taught = dict(fixed.pop("distil", None) or {})
     of_teacher = {name.removeprefix(DISTIL): value for name, value in params.items() if name.startswith(DISTIL)}
     if of_teacher and not taught:
-        raise ValueError("compress.distil.* is searched over, but `trainer.compress.distil.teacher` names no teacher")
+        raise CompressionError(
+            "compress.distil.* is searched over, but `trainer.compress.distil.teacher` names no teacher"
+        )
     distil = None
     if taught:
         taught |= of_teacher
         distil = Distillation(**taught | {"teacher": Teacher(**taught["teacher"])})
     own = {name: value for name, value in params.items() if not name.startswith(DISTIL)}
     return Compression(**fixed | own, distil=distil)
+
+
+def split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A trial's parameters: those of its training, and those of compression without `compress.`."""
+    ours = {name.removeprefix(ROLE): value for name, value in params.items() if name.startswith(ROLE)}
+    return {name: value for name, value in params.items() if not name.startswith(ROLE)}, ours

@@ -247,3 +247,83 @@ def test_each_way_to_say_what_is_trained(trainer: dict[str, Any]) -> None:
 def test_ways_that_do_not_go_together(trainer: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         parse_spec({**CONTENT, "trainer": trainer})
+
+
+def test_what_a_trial_costs_is_its_seconds_or_does_not_count():
+    assert parse_spec(CONTENT).cost is None
+    assert parse_spec({**CONTENT, "cost": "seconds"}).cost == "seconds"
+    with pytest.raises(SpecError, match="cost: 'dollars' is not one of 'seconds'"):
+        parse_spec({**CONTENT, "cost": "dollars"})
+
+
+# Several objectives, and compression
+
+
+def several(**changes):
+    content = {
+        "task": {
+            "name": "digits",
+            "metric": "val_accuracy",
+            "direction": "maximize",
+            "against": [{"metric": "size_bytes", "direction": "minimize"}],
+        },
+        "trainer": {"recipe": "digits_cnn", "compress": {"prune": "magnitude", "sparsity": 0.5}},
+        "space": {
+            "compress.quantize": {"type": "categorical", "choices": ["none", "int8_weight_only"]},
+            "compress.sparsity": {"type": "float", "low": 0.0, "high": 0.9},
+        },
+        "budget": {"trials": 3},
+    }
+    return {**content, **changes}
+
+
+def test_a_study_may_have_several_objectives():
+    spec = parse_spec(several())
+    assert spec.task.metrics == ["val_accuracy", "size_bytes"]
+    assert spec.task.directions == ["maximize", "minimize"]
+    assert spec.trainer.compress is not None and spec.trainer.compress.sparsity == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"pruner": "median"},
+            "median stops trials by one metric, and this study has 2 objectives; write `pruner: none`",
+        ),
+        ({"stop": "auto"}, "the gain that is left is told for one objective"),
+        (
+            {"space": {"compress.sparsity": {"type": "float", "low": 0.0, "high": 1.0}}},
+            "space.compress.sparsity: compress.sparsity = 1 is outside [0, 1)",
+        ),
+        (
+            {"space": {"compress.sparcity": {"type": "float", "low": 0.0, "high": 0.5}}},
+            "compress.sparcity is no step; there are",
+        ),
+        (
+            {"space": {"compress.distil.mixing": {"type": "float", "low": 0.0, "high": 1.0}}},
+            "names no teacher",
+        ),
+    ],
+)
+def test_what_several_objectives_and_compression_exclude(changes, words):
+    with pytest.raises(SpecError, match=re.escape(words)):
+        parse_spec(several(**changes))
+
+
+def test_no_metric_is_an_objective_twice():
+    content = several()
+    content["task"]["against"].append({"metric": "val_accuracy", "direction": "maximize"})
+    with pytest.raises(SpecError, match=r"task.against: 'val_accuracy' is an objective already"):
+        parse_spec(content)
+
+
+def test_a_teacher_is_a_trial_or_a_checkpoint():
+    def taught(teacher):
+        return parse_spec(several(trainer={"recipe": "digits_cnn", "compress": {"distil": {"teacher": teacher}}}))
+
+    assert taught("big#7").trainer.compress.distil.teacher == "big#7"
+    by_path = taught("big.ckpt").trainer.compress.distil.teacher
+    assert (by_path.checkpoint, by_path.model) == ("big.ckpt", None)
+    named = taught({"checkpoint": "big.ckpt", "model": {"class_path": "a.Big", "init_args": {"width": 9}}})
+    assert named.trainer.compress.distil.teacher.model.init_args == {"width": 9}

@@ -1,0 +1,79 @@
+"""What `hpo front` prints, and how other commands show a study of several objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from hpo.cli.options import check_figure
+from hpo.cli.show import number, open_console, params_text, print_json, simple_table
+from hpo.cli.text import escape
+from hpo.front import Front, Point, front
+
+if TYPE_CHECKING:
+    from storage.schema import Store
+
+MOST_SHOWN = 30
+
+
+def show_front(store: Store, study: str, *, figure: Path | None, force: bool, as_json: bool) -> None:
+    """`hpo front`."""
+    check_figure(figure, force=force)
+    found = front(study, store)
+    if figure is not None:
+        from hpo.front_figure import save_figure
+
+        save_figure(found, figure)
+    if as_json:
+        print_json(front_fields(found) | {"figure": figure})
+        return
+    console = open_console()
+    print_front(console, found)
+    if figure is not None:
+        console.print(f"drawn in {escape(str(figure))}", soft_wrap=True)
+
+
+def front_fields(found: Front) -> dict[str, Any]:
+    """A front as plain data."""
+    return {
+        "study": found.study,
+        "objectives": [{"metric": each.metric, "direction": each.direction} for each in found.objectives],
+        "front": [_fields(found, point) for point in found.points],
+        "beaten": [_fields(found, point) for point in found.beaten],
+        "left_out": found.left_out,
+    }
+
+
+def print_front(console: Console, found: Front) -> None:
+    """A table of the trials that no other beats."""
+    count = len(found.points) + len(found.beaten)
+    left_out = f"; {found.left_out} without values left out" if found.left_out else ""
+    console.print(
+        f"[bold]{escape(found.study)}[/]  {len(found.points)} of {count} complete trials are beaten by no other in "
+        f"everything{left_out}",
+        soft_wrap=True,
+    )
+    names = [f"{each.metric} {'↑' if each.direction == 'maximize' else '↓'}" for each in found.objectives]
+    table = simple_table("trial", *map(escape, names), "parameters", numbers=("trial", *map(escape, names)))
+    for point in found.points[:MOST_SHOWN]:
+        table.add_row(str(point.number), *map(number, point.values), escape(params_text(point.params)))
+    console.print(table)
+    if len(found.points) > MOST_SHOWN:
+        console.print(f"the first {MOST_SHOWN} of {len(found.points)}; --json prints all")
+
+
+def ends(found: Front) -> Sequence[tuple[str, Point]]:
+    """For each objective its name and the best trial in it."""
+    best = []
+    for place, objective in enumerate(found.objectives):
+        better = max if objective.direction == "maximize" else min
+        best.append((objective.metric, better(found.points, key=lambda point: point.values[place])))
+    return best
+
+
+def _fields(found: Front, point: Point) -> dict[str, Any]:
+    values = {each.metric: value for each, value in zip(found.objectives, point.values, strict=True)}
+    return {"number": point.number, "values": values, "params": point.params}
