@@ -316,7 +316,9 @@ def best(
     )
 
 
-@app.command(epilog="Examples: hpo front small-cnn | hpo front small-cnn --figure front.png | hpo front small-cnn --json")
+@app.command(
+    epilog="Examples: hpo front small-cnn | hpo front small-cnn --figure front.png | hpo front small-cnn --json"
+)
 def front(
     study: Annotated[str, typer.Argument(help="Name of a study of several objectives.")],
     figure: Annotated[
