@@ -12,10 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.arrays import Array, Mask, best_and_some
 from hpo.encoding import Encoding
+from hpo.priors.costs import TaskCosts
 from hpo.priors.portfolio import PastTask
 from hpo.space_mapping import SpaceMapping
 from hpo.statistics.loss_scale import LossScale
-from storage.arrays import counted_values
+from storage.arrays import TrialArrays, counted_values
 from storage.summaries import StudySample
 
 CONSTRAINTS = "constraints"  # the trial system attribute of Optuna's samplers
@@ -64,6 +65,7 @@ class PastStudy:
     name: str
     task: PastTask
     landmarks: Array  # (m, d) some of its configurations, moved to where the current space has them
+    costs: TaskCosts | None = None  # of some of its trials, where they count
 
 
 def gather(
@@ -125,6 +127,16 @@ def look_back(
         task=PastTask(X=encoding.canonical(points), y=y, weight=known**2, scale=scale),
         landmarks=placed[best_and_some(y, most_landmarks, rng)],
     )
+
+
+def past_costs(arrays: TrialArrays, mapping: SpaceMapping, encoding: Encoding) -> TaskCosts | None:
+    """What trials of a past study have cost, in the current space; None where none of their parameters is known."""
+    translated = [mapping.translate(arrays.params(row)) for row in range(len(arrays))]
+    said = np.array([bool(params) for params in translated], dtype=bool)
+    if not said.any():
+        return None
+    points = encoding.raw([params for params in translated if params])
+    return TaskCosts.of(encoding.canonical(points), arrays.costs[said])
 
 
 def encode_trials(trials: Sequence[FrozenTrial], encoding: Encoding) -> Array:

@@ -21,6 +21,7 @@ from hpo.evidence import PastStudy
 from hpo.gaussian_process import Kernel
 from hpo.past import Past, learn, often
 from hpo.priors.beliefs import Shares
+from hpo.priors.costs import PastCosts, TaskCosts, telling_tasks
 from hpo.priors.history import History
 from hpo.priors.portfolio import PastTask, Pick
 from storage.learned import Learned, Losses
@@ -48,7 +49,9 @@ def learned_past(
     """
     subject = _digest([repr((VERSION, aim, encoding.space)).encode(), _bytes_of(candidates)])
     prints = [_fingerprint(study.task.X, study.task.y) for study in studies]
-    watermark = _digest([*prints, *(_fingerprint(study.landmarks, _beside(study.task)) for study in studies)])
+    beside = [_fingerprint(study.landmarks, _beside(study.task)) for study in studies]
+    costs = [_fingerprint(each.X, each.logs) for each in _costs(studies)]
+    watermark = _digest([*prints, *beside, *costs])
     kept = storage.recall(subject)
     if kept is not None and kept.watermark == watermark:
         return _unpacked(kept.payload, studies, prints, encoding, candidates)
@@ -56,6 +59,10 @@ def learned_past(
     past = learn(studies, encoding, candidates, known=[known.get(each) for each in prints])
     storage.keep(subject, Learned(watermark=watermark, payload=_packed(past, prints)), since=since)
     return past
+
+
+def _costs(studies: Sequence[PastStudy]) -> list[TaskCosts]:
+    return [study.costs for study in studies if study.costs is not None]
 
 
 def _fingerprint(*arrays: Array) -> bytes:
@@ -92,6 +99,9 @@ def _packed(past: Past, prints: Sequence[bytes]) -> bytes:
         "wide": past.wide,
         "close": past.close,
     }
+    if past.costs is not None:
+        kernel = past.costs.kernel
+        content["costs"] = np.array([past.costs.kinship, kernel.noise, *kernel.lengthscales])
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **content)
     return file.getvalue()
@@ -114,7 +124,15 @@ def _unpacked(
         ],
         wide=wide,
         close=close,
+        costs=_past_costs(content.get("costs"), studies, encoding),
     )
+
+
+def _past_costs(kept: Array | None, studies: Sequence[PastStudy], encoding: Encoding) -> PastCosts | None:
+    if kept is None:
+        return None
+    kernel = Kernel(lengthscales=kept[2:], noise=float(kept[1]), categorical=encoding.categorical)
+    return PastCosts(tasks=telling_tasks(_costs(studies)), kernel=kernel, kinship=float(kept[0]))
 
 
 def _arrays(payload: bytes) -> dict[str, Array]:

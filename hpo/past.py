@@ -14,6 +14,7 @@ from hpo.evidence import PastStudy
 from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel
 from hpo.preferences import where_hoped
 from hpo.priors.beliefs import Shares, learn_shares
+from hpo.priors.costs import PastCosts, before_the_first, learn_costs
 from hpo.priors.history import History
 from hpo.priors.portfolio import PastTask, Pick, fit_shared_kernel, portfolio
 from hpo.search import CANDIDATES, around, maximise
@@ -42,6 +43,7 @@ class Past:
 
     wide: Array  # (w, d) points from all over the space
     close: Array  # (c, d) and around what was good before
+    costs: PastCosts | None = None  # of trials, where they count
     ignored: Sequence[str] = ()  # sentences: what of the past does not count, and why
 
 
@@ -70,7 +72,9 @@ def learn(
         landmarks = np.vstack([recorded, _expected_best(tasks, kernel, recorded, encoding, rng)])
     else:
         landmarks = candidates[rng.permutation(len(candidates))[:LANDMARKS]]
-    picks = portfolio(tasks, landmarks, kernel, FIRST_POINTS + SPARE_POINTS, rng)
+    costs = learn_costs([study.costs for study in studies if study.costs is not None], encoding.categorical, rng)
+    known_costs = None if costs is None else np.exp(before_the_first(costs).mean_log(landmarks))
+    picks = portfolio(tasks, landmarks, kernel, FIRST_POINTS + SPARE_POINTS, rng, known_costs)
     wide = close = np.empty((0, len(encoding.names)))
     if candidates is None:
         wide = encoding.uniform(where_hoped(encoding, rng.random((CANDIDATES, len(encoding.names)))))
@@ -78,7 +82,7 @@ def learn(
         close = around(np.array([*(pick.point for pick in picks[:FIRST_POINTS]), *bests]), encoding, rng)
     history = History(tasks=tasks, kernel=kernel, often=often(wide, close, candidates))
     shares = learn_shares(history, np.random.default_rng(0))
-    return Past(studies=studies, history=history, shares=shares, picks=picks, wide=wide, close=close)
+    return Past(studies=studies, history=history, shares=shares, picks=picks, wide=wide, close=close, costs=costs)
 
 
 def often(wide: Array, close: Array, candidates: Array | None) -> Array:

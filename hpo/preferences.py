@@ -16,6 +16,7 @@ from hpo.arrays import Array
 from hpo.encoding import Encoding, encode_value
 from hpo.evidence import Evidence
 from hpo.gaussian_process import GaussianProcess, fit_kernel, sample_kernels
+from hpo.priors.costs import CostModel
 
 Term: TypeAlias = Callable[[Array], Array]
 
@@ -24,7 +25,6 @@ HOPED_SHARE = 0.9  # of good values, in what is called likely
 UNLIKELY_CHOICE = np.log((1.0 - HOPED_SHARE) / HOPED_SHARE)
 SHORTEST = 1e-3  # interval, in units of the range
 EDGE = 1.645  # standard deviations from the middle of a likely interval to its ends, for 90% within
-LEAST_COSTS = 3  # trials whose cost is known, before the cost of others is foreseen
 KERNELS = 4  # of each constraint
 
 
@@ -105,21 +105,12 @@ def log_feasibility(evidence: Evidence, encoding: Encoding, rng: np.random.Gener
     return term
 
 
-def log_thrift(evidence: Evidence, encoding: Encoding, rng: np.random.Generator) -> Term | None:
+def log_thrift(costs: CostModel | None) -> Term | None:
     """Minus the log of what a trial is expected to cost, so that gain per cost is what counts; None if unknown.
 
     Snoek et al., Practical Bayesian Optimization of Machine Learning Algorithms, NeurIPS 2012, section 3.2.
     """
-    if evidence.costs is None:
-        return None
-    known = np.isfinite(evidence.costs) & (evidence.costs > 0.0)
-    if known.sum() < LEAST_COSTS:
-        return None
-    X, logs = evidence.X[known], np.log(evidence.costs[known])
-    centre, spread = float(logs.mean()), max(float(logs.std()), 1e-3)
-    y = (logs - centre) / spread
-    process = GaussianProcess(X=X, y=y, kernel=fit_kernel([(X, y)], encoding.categorical, rng, restarts=1))
-    return lambda points: -(centre + spread * process.mean(points))
+    return None if costs is None else lambda points: -costs.mean_log(points)
 
 
 def _ends(distribution: BaseDistribution, likely: tuple[float, ...]) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from hpo.evidence import Evidence
 from hpo.hypervolume import Objectives, on_the_front
 from hpo.past import FIRST_POINTS, LISTED_POINTS, Past
 from hpo.preferences import Term, log_feasibility, log_hope, log_thrift, where_hoped
+from hpo.priors.costs import CostModel, TaskCosts, cost_model
 from hpo.priors.mixture import Mixture, mixture
 from hpo.search import CANDIDATES, SMALL_SPACE, around, best_listed, maximise, untried
 
@@ -43,10 +44,11 @@ Role: TypeAlias = Literal["portfolio", "start", "exploit", "explore", "safety", 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ground:
-    """Where a proposal may be."""
+    """Where a proposal may be, and what trials cost there."""
 
     encoding: Encoding
     candidates: Array | None = None  # (k, d): nowhere else
+    costs: CostModel | None = None  # where they count and are known; `propose` finds out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +66,7 @@ class Proposal:
     pending: int = 0  # trials running beside it
     credit: Array | None = None  # (t,) of each past study
     without_history: Array | None = None  # (d,) what would have been tried had there been no past
+    cost: tuple[float, tuple[float, float]] | None = None  # median of what the trial costs, and its 90% interval
     seconds: float = 0.0  # that the decision took
 
 
@@ -80,11 +83,25 @@ def propose(
     design: the randomness of a start without a past, the same for all trials of a study.
     """
     begun = time.perf_counter()
+    ground = replace(ground, costs=_costs(ground, evidences[0], pasts, rng))
     if len(evidences) == 1:
         proposal = _decide(ground, evidences[0], pasts[0], design, rng)
     else:
         proposal = _decide_for_several(ground, evidences, pasts, design, rng)
-    return replace(proposal, seconds=time.perf_counter() - begun)
+    cost = None if ground.costs is None else ground.costs.predict(proposal.point)
+    return replace(proposal, cost=cost, seconds=time.perf_counter() - begun)
+
+
+def _costs(
+    ground: Ground, evidence: Evidence, pasts: Sequence[Past | None], rng: np.random.Generator
+) -> CostModel | None:
+    """What trials cost, by all that is known of it; None where costs do not count."""
+    if evidence.costs is None:
+        return None
+    own = TaskCosts.of(evidence.X, evidence.costs)
+    rows = np.sort(rng.permutation(len(own.logs))[:MODELLED_TRIALS])
+    past = next((past.costs for past in pasts if past is not None and past.costs is not None), None)
+    return cost_model(TaskCosts(X=own.X[rows], logs=own.logs[rows]), past, ground.encoding.categorical, rng)
 
 
 def _decide(
@@ -279,7 +296,7 @@ def _standing_of_several(losses: Array, feasible: Mask, front: NDArray[np.intp])
 
 def _preferences(ground: Ground, known: Evidence, trials: int, rng: np.random.Generator) -> list[Term]:
     encoding = ground.encoding
-    terms = [log_hope(encoding, trials), log_feasibility(known, encoding, rng), log_thrift(known, encoding, rng)]
+    terms = [log_hope(encoding, trials), log_feasibility(known, encoding, rng), log_thrift(ground.costs)]
     return [term for term in terms if term is not None]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from optuna.trial import TrialState
 
 from storage.history import StudySummary, TrialRecord
+from storage.trial_costs import SECONDS
 
 if TYPE_CHECKING:
     from hpo.proposals import Proposal
@@ -59,6 +60,9 @@ class Receipt:
     without_history: Mapping[str, Any] | None
     pending: int | None  # trials that ran beside it
     seconds: float | None  # that the proposal took
+    cost: str | None  # what a trial costs, where that counts: seconds, or a user attribute
+    predicted_cost: float | None
+    cost_interval90: tuple[float, float] | None  # of the trial's cost
     ignored: tuple[str, ...]  # sentences: what of the history did not count, and why
 
     @property
@@ -80,15 +84,18 @@ def receipt(
     sign: float,
     leans_on: Sequence[Source],
     without_history: Mapping[str, Any] | None,
+    cost: str | None,
     ignored: Sequence[str],
 ) -> dict[str, Any]:
-    """A proposal as it is kept with its trial. sign: of the metric against its loss."""
+    """A proposal as it is kept with its trial. sign: of the metric against its loss. cost: what a trial costs."""
 
     def raw(loss: float | None) -> float | None:
         return None if loss is None else sign * loss
 
     interval = proposal.interval90
     chance, weight = proposal.improvement_probability, proposal.history_weight
+    predicted_cost, cost_interval = proposal.cost or (None, None)
+    priced = {"cost": cost, "predicted_cost": predicted_cost, "cost_interval90": cost_interval}
     return {
         "role": proposal.role,
         "predicted": raw(proposal.predicted),
@@ -103,6 +110,7 @@ def receipt(
         ],
         "without_history": None if without_history is None else dict(without_history),
         "seconds": round(proposal.seconds, 4),
+        **(priced if predicted_cost is not None else {}),
         "ignored": list(ignored),
         "why": proposal.why,
     }
@@ -127,6 +135,9 @@ def receipt_of(study: StudySummary, trial: TrialRecord) -> Receipt:
         without_history=dict(without) if isinstance(without, Mapping) else None,
         pending=None if pending is None else int(pending),
         seconds=_number(content.get("seconds")),
+        cost=_text(content.get("cost")),
+        predicted_cost=_number(content.get("predicted_cost")),
+        cost_interval90=_interval(content.get("cost_interval90")),
         ignored=tuple(filter(None, map(_text, _list(content.get("ignored"))))),
     )
 
@@ -136,6 +147,17 @@ def fell_inside(receipt: Receipt, trial: TrialRecord) -> bool | None:
     if receipt.interval90 is None or trial.state != TrialState.COMPLETE or trial.value is None:
         return None
     return math.isfinite(trial.value) and receipt.interval90[0] <= trial.value <= receipt.interval90[1]
+
+
+def cost_of(receipt: Receipt, trial: TrialRecord) -> float | None:
+    """What a complete trial has cost, by the measure of its receipt; None while, or where, that is not known."""
+    if trial.state != TrialState.COMPLETE:
+        return None
+    if receipt.cost != SECONDS:
+        return _number(trial.user_attrs.get(receipt.cost)) if receipt.cost is not None else None
+    if trial.started_at is None or trial.finished_at is None:
+        return trial.cost_seconds
+    return (trial.finished_at - trial.started_at).total_seconds()
 
 
 def _proposer(study: StudySummary, trial: TrialRecord, *, has_receipt: bool) -> Proposer:

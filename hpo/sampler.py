@@ -26,11 +26,12 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.arrays import Array, Mask
 from hpo.candidates import Candidates, Configuration, agreeing, plain_value
 from hpo.encoding import Encoding, decode_value, union
-from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back
+from hpo.evidence import CONSTRAINTS, PastStudy, gather, look_back, past_costs
 from hpo.inferred_conditions import inferred_conditions
 from hpo.learning import learned_past
 from hpo.one_thread import one_thread
 from hpo.past import LANDMARKS, PAST_STUDIES, Past, share_of_trials
+from hpo.priors.costs import COSTS_OF_A_TASK, TASKS, TaskCosts, before_the_first
 from hpo.priors.portfolio import Pick
 from hpo.proposals import Ground, Proposal, count, propose
 from hpo.receipts import ENQUEUED, RECEIPT, Source, receipt
@@ -38,6 +39,7 @@ from hpo.space import Condition, SearchSpace, declared_space
 from hpo.space_mapping import SpaceMapping, relate
 from storage.families import METRIC_NAMES, Family
 from storage.summaries import StudySample
+from storage.trial_costs import SECONDS
 
 if TYPE_CHECKING:
     from storage.optuna_storage import HistoryStorage
@@ -47,7 +49,6 @@ PASTS_KEPT = 8  # as many as a study has objectives, mostly
 NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
 GUIDES_KEPT = 256  # trials begun side by side, at most
-SECONDS = "seconds"  # the cost that every trial has
 
 Constraints: TypeAlias = Callable[[FrozenTrial], Sequence[float]]
 
@@ -59,6 +60,7 @@ class Related:
     """A past study that knows some of the parameters."""
 
     study: StudySample
+    family: Family
     mapping: SpaceMapping  # from its space to the present one
     known: int  # how many of the parameters that are asked for
 
@@ -83,6 +85,7 @@ class HistorySampler(BaseSampler):
 
     candidates: configurations; nothing else is proposed, and `optimize` ends when all have been tried.
     cost: what a trial costs: `"seconds"`, or a user attribute with a number; the gain per cost is what counts then.
+    Past studies tell from the first trial on which configurations are dear.
     constraints_func: numbers of a finished trial that must be at most 0, as for Optuna's other samplers.
 
     Hopes of a declared space (`likely`) count as a prior that fades with the trials. With several objectives it is the
@@ -231,7 +234,8 @@ class HistorySampler(BaseSampler):
         pick = _closest([*picks[turn:], *picks[:turn]], encoding.raw([trial.params])[0], encoding.categorical)
         why = f"Parameter by parameter from {count(len(past.studies), 'past study')} with the same parameters."
         if RECEIPT not in trial.system_attrs:  # of the other parameters
-            proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, why=why)
+            cost = None if past.costs is None else before_the_first(past.costs).predict(pick.point)
+            proposal = Proposal(point=pick.point, role="guess", credit=pick.credit, cost=cost, why=why)
             self._keep_receipt(study, trial, proposal, [past], None)
         return Guide(
             point=pick.point,
@@ -273,18 +277,37 @@ class HistorySampler(BaseSampler):
         studies = _past_studies(usable, encoding)
         if not studies:
             return None
-        past = learned_past(self._history, studies, encoding, listed, aim=repr((metric, objective)), since=since)
+        aim: tuple[object, ...] = (metric, objective)
+        if self._cost is not None:
+            costs = self._past_costs(usable, encoding, self._cost)
+            studies = [replace(each, costs=costs.get(each.study_id)) for each in studies]
+            aim += (self._cost,)
+        past = learned_past(self._history, studies, encoding, listed, aim=repr(aim), since=since)
         past = replace(past, ignored=tuple(ignored))
         while len(self._pasts) >= PASTS_KEPT:
             self._pasts.pop(next(iter(self._pasts)), None)
         self._pasts[key] = past
         return past
 
+    def _past_costs(self, usable: Sequence[Related], encoding: Encoding, cost: str) -> dict[int, TaskCosts]:
+        """What trials of the latest past studies have cost, by the id of a study."""
+        latest, found = usable[-TASKS:], {}
+        for family in {each.family.family_id: each.family for each in latest}.values():
+            mappings = {
+                each.study.study_id: each.mapping for each in latest if each.family.family_id == family.family_id
+            }
+            known = self._history.past_costs(family, list(mappings), cost, COSTS_OF_A_TASK)
+            for study_id, arrays in known.items():
+                costs = past_costs(arrays, mappings[study_id], encoding)
+                if costs is not None:
+                    found[study_id] = costs
+        return found
+
     def _related(self, study: Study, space: SearchSpace, names: Sequence[str]) -> list[Related]:
         """The past studies that know one of the parameters, and how their space relates to this one; by id."""
         own = self._own_id(study)
         related = [
-            Related(study=sample, mapping=mapping, known=known)
+            Related(study=sample, family=family, mapping=mapping, known=known)
             for family in self._history.past_families()
             for mapping in [self._mapping(family, space)]
             if (known := len(_known(mapping).intersection(names)))
@@ -326,6 +349,7 @@ class HistorySampler(BaseSampler):
             sign=-1.0 if study.directions[0].name == "MAXIMIZE" else 1.0,
             leans_on=leans_on,
             without_history=without,
+            cost=self._cost,
             ignored=list(dict.fromkeys(sentence for each in pasts if each is not None for sentence in each.ignored)),
         )
         study._storage.set_trial_system_attr(trial._trial_id, RECEIPT, content)

@@ -98,14 +98,23 @@ def family_arrays(store: Store, family: str) -> TrialArrays:
 
 
 def read_arrays(
-    connection: Connection, family: Family, known: ParameterSets, study_ids: Sequence[int] | None = None
+    connection: Connection,
+    family: Family,
+    known: ParameterSets,
+    study_ids: Sequence[int] | None = None,
+    *,
+    trial_ids: Sequence[int] | None = None,
 ) -> TrialArrays:
-    """The finished trials of a family, or of some of its studies."""
-    wanted = {"family_id": family.family_id} if study_ids is None else {"study_ids": study_ids}
+    """The finished trials of a family, or of some of its studies, or some of its trials."""
+    query, wanted = _FAMILY, dict[str, Any](family_id=family.family_id)
+    if trial_ids is not None:
+        query, wanted = _TRIALS, {"trial_ids": trial_ids}
+    elif study_ids is not None:
+        query, wanted = _STUDIES, {"study_ids": study_ids}
     names = tuple(family.space)
     distributions = tuple(distribution_of(name, fields) for name, fields in family.space.items())
     parts = [_no_trials(names, distributions)]
-    result = connection.execute(_FAMILY if study_ids is None else _STUDIES, wanted)
+    result = connection.execute(query, wanted)
     with _without_collecting():
         for rows in _driver_rows(result):
             owners, numbers, states, values, costs, set_ids, configurations = zip(*rows, strict=True)
@@ -221,3 +230,4 @@ _FAMILY = (
     .order_by(studies.c.id, trials.c.number)  # by the trials' column, SQLite would sort them all
 )
 _STUDIES = _COLUMNS.where(trials.c.study_id.in_(bindparam("study_ids", expanding=True))).order_by(*_BY_NUMBER)
+_TRIALS = _COLUMNS.where(trials.c.id.in_(bindparam("trial_ids", expanding=True))).order_by(*_BY_NUMBER)

@@ -26,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from storage.arrays import TrialArrays
 from storage.database import Store, insert_if_absent
 from storage.distributions import ParameterSet, ParameterSets
 from storage.drafts import Draft, Drafts
@@ -47,6 +48,7 @@ from storage.schema import open_store
 from storage.sources import delete_study
 from storage.statements import Statement
 from storage.summaries import StudySample, Summaries
+from storage.trial_costs import trial_costs
 from storage.trial_rows import (
     FINISHED,
     AttributeKind,
@@ -117,6 +119,11 @@ class HistoryStorage(BaseStorage):
         None that is in quarantine.
         """
         return self._summaries.of(self.store, family).studies
+
+    @retried
+    def past_costs(self, family: Family, study_ids: Sequence[int], cost: str, most: int) -> dict[int, TrialArrays]:
+        """What complete trials of some of its studies have cost, at most so many of each: see `storage.trial_costs`."""
+        return trial_costs(self.store, family, study_ids, cost, most=most, known=self._parameter_sets)
 
     @retried
     def losses(self) -> Losses:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from optuna.storages import InMemoryStorage
 
@@ -20,6 +22,20 @@ class MemoryHistory(InMemoryStorage):
 
     def past_studies(self, family: Family) -> tuple[StudySample, ...]:
         trials = [trial for trial in self._finished(family.family_id) if trial.params]
+        arrays = self._arrays(family, trials)
+        sample = sample_study(family, self.get_study_name_from_id(family.family_id), arrays, np.arange(len(trials)))
+        return () if sample is None else (sample,)
+
+    def past_costs(self, family: Family, study_ids, cost, most) -> dict[int, TrialArrays]:
+        known = [
+            trial for trial in self._finished(family.family_id)
+            if trial.params and trial.state.name == "COMPLETE" and cost in trial.user_attrs
+        ]  # fmt: skip
+        costs = np.array([float(trial.user_attrs[cost]) for trial in known])
+        arrays = replace(self._arrays(family, known), costs=costs).of(np.arange(min(most, len(known))))
+        return {family.family_id: arrays} if known else {}
+
+    def _arrays(self, family: Family, trials) -> TrialArrays:
         names = tuple(family.space)
         distributions = tuple(distribution_of(name, fields) for name, fields in family.space.items())
         internal = [
@@ -30,7 +46,7 @@ class MemoryHistory(InMemoryStorage):
             for trial in trials
         ]
         n = len(trials)
-        arrays = TrialArrays(
+        return TrialArrays(
             names=names,
             distributions=distributions,
             study_ids=np.full(n, family.family_id),
@@ -40,8 +56,6 @@ class MemoryHistory(InMemoryStorage):
             internal=np.array(internal, dtype=float).reshape(n, len(names)),
             costs=np.full(n, np.nan),
         )
-        sample = sample_study(family, self.get_study_name_from_id(family.family_id), arrays, np.arange(n))
-        return () if sample is None else (sample,)
 
     def losses(self) -> Losses:
         return ()

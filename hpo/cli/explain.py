@@ -11,7 +11,7 @@ from rich.console import Console
 from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
 from hpo.prune_reasons import reason_of
-from hpo.receipts import Receipt, fell_inside, receipt_of
+from hpo.receipts import Receipt, cost_of, fell_inside, receipt_of
 from hpo.statistics.rates import rate_interval
 from storage.errors import TrialNotFoundError
 
@@ -97,6 +97,8 @@ def _facts(study: StudySummary, trial: TrialRecord, receipt: Receipt) -> list[tu
         facts.append(("probability", f"{_probability(receipt.improvement_probability)} that it beats{best}"))
     elif receipt.incumbent is not None:
         facts.append(("best till then", number(receipt.incumbent)))
+    if receipt.predicted_cost is not None:
+        facts.append(("cost", _cost(receipt, trial)))
     if receipt.history_weight is not None:
         facts.append(("history counts", f"{receipt.history_weight:.0%}"))
     if receipt.pending:
@@ -106,6 +108,12 @@ def _facts(study: StudySummary, trial: TrialRecord, receipt: Receipt) -> list[tu
             ("proposed in", f"{1000 * receipt.seconds:.0f} ms" if receipt.seconds < 1 else duration(receipt.seconds))
         )
     return facts
+
+
+def _cost(receipt: Receipt, trial: TrialRecord) -> str:
+    expected = number(receipt.predicted_cost) + _interval(receipt.cost_interval90, ", 90% between {} and {}")
+    came_to = cost_of(receipt, trial)
+    return f"{expected} {escape(receipt.cost or '')} expected" + (f"; it was {number(came_to)}" if came_to else "")
 
 
 def _print_prune_reason(console: Console, trial: TrialRecord) -> None:
@@ -267,6 +275,9 @@ def _fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
         "without_history": receipt.without_history,
         "pending": receipt.pending,
         "seconds": receipt.seconds,
+        "cost": receipt.cost,
+        "predicted_cost": receipt.predicted_cost,
+        "cost_interval90": receipt.cost_interval90,
         "ignored": receipt.ignored,
         "pruned_because": None if reason is None else reason.to_json(),
     }

@@ -100,6 +100,13 @@ def test_explains_a_trial(hpo: Hpo, sqlite_store: Store) -> None:
     assert fields["without_history"] == {"lr": 0.5, "kind": "a"}
 
 
+def test_explains_what_a_trial_was_to_cost(hpo: Hpo, sqlite_store: Store) -> None:
+    receipted(sqlite_store, role="exploit", cost="seconds", predicted_cost=12.0, cost_interval90=[8.0, 18.0])
+    assert "12, 90% between 8 and 18 seconds expected" in hpo("explain", "mine [x]", "0")[0]
+    fields = answer(hpo, "explain", "mine [x]", "0")
+    assert (fields["cost"], fields["predicted_cost"], fields["cost_interval90"]) == ("seconds", 12.0, [8.0, 18.0])
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [

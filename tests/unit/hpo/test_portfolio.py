@@ -57,3 +57,11 @@ def test_credit_goes_to_the_task_that_is_covered():
     assert first.credit.sum() == pytest.approx(1)
     for pick in (first, second):
         assert np.argmax(pick.credit) == int(pick.point.mean() > 0.5)
+
+
+def test_of_points_that_gain_nearly_as_much_the_cheap_one_comes_first():
+    regret = np.array([[0.0, 0.01, 0.5, 0.95], [0.9, 0.9, 0.9, 0.0]])
+    costs = np.array([10.0, 1.0, 0.1, 3.0])
+    assert greedy_cover(regret, np.ones(2), 2)[0] == [0, 3]
+    assert greedy_cover(regret, np.ones(2), 2, costs)[0] == [1, 3]
+    assert greedy_cover(regret, np.ones(2), 2, np.ones(4))[0] == [0, 3]

@@ -8,6 +8,7 @@ import pytest
 from hpo.encoding import Encoding
 from hpo.evidence import Evidence
 from hpo.preferences import HOPE, log_feasibility, log_hope, log_thrift, where_hoped
+from hpo.priors.costs import TaskCosts, cost_model
 from hpo.space import SearchSpace
 
 ENCODING = Encoding(
@@ -79,15 +80,8 @@ def test_what_broke_a_constraint_is_unlikely_to_keep_it():
 
 
 def test_what_is_cheap_is_worth_more():
-    evidence = _evidence()
-    costly = replace(evidence, costs=np.exp(4 * evidence.X[:, 0]))
-    term = log_thrift(costly, ENCODING, np.random.default_rng(0))
-    cheap, dear = term(np.array([[0.1, 1.0, 0.5], [0.9, 1.0, 0.5]]))
+    X = _evidence().X
+    costs = cost_model(TaskCosts.of(X, np.exp(4 * X[:, 0])), None, ENCODING.categorical, np.random.default_rng(0))
+    cheap, dear = log_thrift(costs)(np.array([[0.1, 1.0, 0.5], [0.9, 1.0, 0.5]]))
     assert cheap - dear == pytest.approx(4 * 0.8, abs=0.5)
-
-
-def test_too_few_known_costs_say_nothing():
-    costs = np.full(12, np.nan)
-    costs[:2] = 1.0
-    assert log_thrift(_evidence(costs=costs), ENCODING, np.random.default_rng(0)) is None
-    assert log_thrift(_evidence(), ENCODING, np.random.default_rng(0)) is None
+    assert log_thrift(None) is None
