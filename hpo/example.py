@@ -61,6 +61,8 @@ pruner: median            # none, or history, which learns from past curves what
 stop: none                # before the budget is spent: auto (what is left to gain is below the noise), gain=0.002 (of
                           # the metric), or by price: {rule: cost, price_per_hour: 2.5, worth: 4000} (of 1.0 of it)
 
+# cost: seconds           # trials differ in how long they take: what is gained per second counts, not per trial
+
 seeds:
   tuner: 0
   training: 0

@@ -241,7 +241,7 @@ class StudyRunner:
         return optuna.load_study(
             study_name=self._spec.study,
             storage=self._storage,
-            sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner),
+            sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner, cost=self._spec.cost),
             pruner=_make_pruner(self._spec.pruner if len(self._spec.task.metrics) == 1 else NONE, self._storage),
         )
 

@@ -430,6 +430,7 @@ class StudySpec(_Section):
     budget: Budget
     pruner: Pruner = Pruner()
     stop: Stop = Stop(rule="none")
+    cost: Literal["seconds"] | None = None  # of a trial: gain per second is what counts; None: each counts the same
     seeds: Seeds = Seeds()
 
     @field_validator("pruner", mode="before")
