@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -12,18 +12,17 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from trainers.errors import ParameterMismatchError
 from trainers.imports import UserClasses
 from trainers.job import TrainerConfig
+from trainers.optimization import ROLES, Optimization, chosen_roles, take_choices
 
 OURS = {
     "devices": "set `trainer.devices`",
     "accelerator": "set `trainer.accelerator`",
     "strategy": "it follows from `devices`",
     "num_nodes": "a trial runs on one machine",
-    "callbacks": "return them from `configure_callbacks` of the model",
-    "logger": "metrics are recorded with the study",
     "enable_checkpointing": "the best epoch of a trial is always kept",
     "barebones": "it would switch off what a study needs: metrics and checkpoints",
     "fast_dev_run": "set `max_epochs` and `limit_train_batches` instead",
-    "default_root_dir": "each trial has a folder of its own",
+    "default_root_dir": "each trial has a folder of its own; `hpo tune --runs` says where",
 }  # arguments of the Trainer that a study cannot set, and what to do instead
 FIXED_ELSEWHERE = {"max_epochs": "set `trainer.max_epochs`"}  # that it can search, but fixes by a key of their own
 FILE_KEYS = {"model": "model.init_args", "data": "data.init_args", "trainer": "trainer.arguments"}  # of the study file
@@ -36,6 +35,9 @@ class Arguments:
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
+    optimization: Optimization = field(
+        default_factory=Optimization
+    )  # what the study chose instead of the model's `configure_optimizers`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,11 @@ def route(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -
     """Give each parameter to the constructors that name it, on top of the fixed arguments.
 
     `model.x`, `data.x` and `trainer.x` name their constructor; a bare name goes to the model, the data module or
-    both, whichever names it, and otherwise to the model's **kwargs. Raises ParameterMismatchError.
+    both, whichever names it, and otherwise to the model's **kwargs. `optimizer` and `schedule`, and what begins with
+    them, are choices unless a constructor takes them: see `trainers.optimization`. Raises ParameterMismatchError.
     """
-    arguments = _send(classes, config, params)
+    optimization, left = take_choices(params, taken=_taken(classes), config=config)
+    arguments = replace(_send(classes, config, left), optimization=optimization)
     for role, constructor, given in (
         ("model", classes.model, arguments.model),
         ("data", classes.data, arguments.data),
@@ -72,7 +76,8 @@ def route(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -
 
 def check_names(classes: UserClasses, config: TrainerConfig, names: Collection[str]) -> None:
     """Whether every parameter of a space, and every fixed argument, has a constructor: ParameterMismatchError."""
-    _send(classes, config, dict.fromkeys(names))
+    roles = chosen_roles(names, taken=_taken(classes))
+    _send(classes, config, dict.fromkeys(name for name in names if name.partition(".")[0] not in roles))
 
 
 def build(classes: UserClasses, arguments: Arguments) -> tuple[LightningModule, LightningDataModule | None]:
@@ -92,6 +97,13 @@ def signature_of(constructor: type) -> Signature:
     )
 
 
+def _taken(classes: UserClasses) -> list[str]:
+    """Roles whose names a constructor takes as an argument of its own."""
+    signatures = [signature_of(constructor) for constructor in (classes.model, classes.data) if constructor]
+    takes_rest = signatures[0].takes_rest
+    return [role for role in ROLES if takes_rest or any(role in signature.names for signature in signatures)]
+
+
 def _send(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -> Arguments:
     signatures = {"model": signature_of(classes.model), "trainer": signature_of(Trainer)}
     if classes.data:
@@ -108,7 +120,7 @@ def _send(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -
     for parameter, value in params.items():
         for role, name in _receivers(parameter, signatures):
             arguments[role][name] = value
-    return Arguments(**arguments)
+    return Arguments(model=arguments["model"], data=arguments["data"], trainer=arguments["trainer"])
 
 
 def _receivers(parameter: str, signatures: dict[str, Signature]) -> list[tuple[str, str]]:
@@ -122,7 +134,7 @@ def _receivers(parameter: str, signatures: dict[str, Signature]) -> list[tuple[s
     if not roles:
         raise ParameterMismatchError(
             f"no constructor takes parameter {parameter!r}: {_accepted(signatures, ('model', 'data'))}; "
-            "write `trainer.x` for an argument of the Trainer"
+            "write `trainer.x` for an argument of the Trainer, and `type: optimizer` for a choice of optimizers"
         )
     return [(role, parameter) for role in roles]
 

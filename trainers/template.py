@@ -23,12 +23,12 @@ from typing import NoReturn
 import torch
 import torch.profiler  # Lightning imports it when a fit begins
 
-from trainers.build import Arguments, check_names
 from trainers.channel import Channel, Message, open_inherited_channel
-from trainers.errors import ModelImportError, TrainerError
-from trainers.fit import make_trainer
-from trainers.imports import UserClasses, import_user_classes
+from trainers.errors import ERRORS_BY_NAME, ModelImportError, TrainerError
+from trainers.fit import completion
+from trainers.functions import FunctionProgram
 from trainers.job import FitJob, TrainerConfig
+from trainers.loading import Program, load_program
 from trainers.processes import (
     TRIAL_VARIABLE,
     adopt_orphans,
@@ -39,6 +39,7 @@ from trainers.processes import (
     trial_of,
     wait_until,
 )
+from trainers.strategies import ROLE, check_option_names, settings_to_try, without_strategy
 from trainers.worker import run_trial
 
 PARENT_CHECK_SECONDS = 1.0  # should the socket's end be kept open by a stranger
@@ -56,53 +57,62 @@ def main(control_file: int, parent: int) -> None:
     config = TrainerConfig.from_json(order["config"])
     sys.path[:0] = config.python_path
     try:
-        classes = _import(config, names=order["names"])
+        program = _import(config, names=order["names"])
     except TrainerError as error:
         control.send({"type": "error", "error": type(error).__name__, "message": str(error)})
         return
     outlive_parent()  # the thread that called start() may end before the executor does
-    _Template(control, config, classes, parent=parent).serve()
+    _Template(control, config, program, parent=parent).serve()
 
 
-def _import(config: TrainerConfig, *, names: Collection[str]) -> UserClasses:
+def _import(config: TrainerConfig, *, names: Collection[str]) -> Program:
     torch.set_num_threads(1)  # user modules may compute on import; OpenMP's threads do not survive a fork
-    classes = import_user_classes(config)
-    check_names(classes, config, names)
-    _check_trainer(config)
+    program = load_program(config)
+    _check(program, config, names=names)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has not typed it yet
         raise ModelImportError(
-            f"importing {config.model!r} or {config.data!r} starts CUDA, which no forked trial could use then: "
+            f"importing {config.subject}, or what belongs to it, starts CUDA, which no forked trial could use then: "
             "move what touches the GPU from the module into a constructor or a hook"
         )
-    return classes
+    return program
 
 
-def _check_trainer(config: TrainerConfig) -> None:
-    """Whether Lightning makes a Trainer of the study's settings; tried in a child, for it may start threads or CUDA."""
+def _check(program: Program, config: TrainerConfig, *, names: Collection[str]) -> None:
+    """Whether the program takes the study's settings and names; tried in a child: it may start threads or CUDA."""
     reading, writing = os.pipe()
     template = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
             die_with_parent(parent=template)
-            os.write(writing, _refusal(config).encode()[: select.PIPE_BUF])
+            os.write(writing, refusal(program, config, names=names).encode()[: select.PIPE_BUF])
         finally:
             os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8", errors="replace") as answer:  # noqa: PTH123 - a descriptor
-        refusal = answer.read()
+        kind, _, message = answer.read().partition(" ")
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if refusal or code:
-        raise TrainerError(f"Lightning makes no Trainer of this study's settings: {refusal or describe_exit(code)}")
+    if kind:
+        raise ERRORS_BY_NAME[kind](message)
+    if code:
+        raise TrainerError(f"trying the settings of {config.subject} {describe_exit(code)}")
 
 
-def _refusal(config: TrainerConfig) -> str:
-    """What Lightning says against the settings; empty where it takes them."""
+def refusal(program: Program, config: TrainerConfig, *, names: Collection[str]) -> str:
+    """The kind of error and what is said against the settings; empty where they are taken."""
     try:
-        arguments = Arguments(trainer=config.trainer_args)
-        make_trainer(config, arguments, [], directory=tempfile.gettempdir(), slot=0)
-    except Exception as error:
-        return str(error).strip() or type(error).__name__
+        if isinstance(program, FunctionProgram):
+            program.check(names)
+        else:
+            check_option_names(config, [name.removeprefix(ROLE) for name in names if name.startswith(ROLE)])
+            for settings in settings_to_try(config):
+                complete = completion(config, [], strategy=settings, directory=tempfile.gettempdir(), slot=0)
+                program.check(without_strategy(names), complete)
+    except TrainerError as error:
+        kind = type(error).__name__
+        return f"{kind if kind in ERRORS_BY_NAME else TrainerError.__name__} {error}"
+    except BaseException as error:  # the user's code may raise anything
+        return f"{TrainerError.__name__} {type(error).__name__}: {error}"
     return ""
 
 
@@ -113,10 +123,10 @@ class _Trial:
 
 
 class _Template:
-    def __init__(self, control: Channel, config: TrainerConfig, classes: UserClasses, *, parent: int) -> None:
+    def __init__(self, control: Channel, config: TrainerConfig, program: Program, *, parent: int) -> None:
         self._control = control
         self._config = config
-        self._classes = classes
+        self._program = program
         self._folder = tempfile.mkdtemp(prefix="hindsight-")  # for temporary files
         self._parent = parent
         self._trials: dict[int, _Trial] = {}  # by process id, which is its group's too
@@ -175,7 +185,7 @@ class _Template:
             tempfile.tempdir = os.environ["TMPDIR"] = folder
             os.environ[TRIAL_VARIABLE] = str(os.getpid())
             job = FitJob.from_json(message["job"])
-            run_trial(open_inherited_channel(file), self._classes, self._config, job, slot=message["slot"])
+            run_trial(open_inherited_channel(file), self._program, self._config, job, slot=message["slot"])
         finally:
             os._exit(1)
 

@@ -12,9 +12,10 @@ from typing import NoReturn
 from trainers.channel import Channel, Message
 from trainers.errors import TrainerError
 from trainers.fit import fit
-from trainers.imports import UserClasses
+from trainers.functions import FunctionProgram
 from trainers.job import OUTPUT_LOG, FailureKind, FitJob, TrainerConfig
 from trainers.judge import FitError
+from trainers.loading import Program
 from trainers.ranks import run_ranks
 from trainers.strategies import count_ranks
 from trainers.tracebacks import format_traceback
@@ -22,12 +23,12 @@ from trainers.tracebacks import format_traceback
 OUT_OF_MEMORY = re.compile(r"\b(OutOfMemoryError|MemoryError)\b|DefaultCPUAllocator: can't allocate memory")
 
 
-def run_trial(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> NoReturn:
+def run_trial(channel: Channel, program: Program, config: TrainerConfig, job: FitJob, *, slot: int) -> NoReturn:
     """Train, tell the executor how it went, and end the process."""
     exit_code = 1
     try:
         channel.send({"type": "started", "pid": os.getpid()})
-        channel.send(_train(channel, classes, config, job, slot=slot))
+        channel.send(_train(channel, program, config, job, slot=slot))
         exit_code = 0
     finally:
         sys.stdout.flush()
@@ -35,21 +36,21 @@ def run_trial(channel: Channel, classes: UserClasses, config: TrainerConfig, job
         os._exit(exit_code)  # the clean-up of the interpreter belongs to the template it was forked from
 
 
-def _train(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
+def _train(channel: Channel, program: Program, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
     """The trial's last message."""
     try:
         redirect_output(Path(job.directory))
         count = count_ranks(config)
 
         def fit_rank() -> Message:
-            return _fit(channel, classes, config, job, slot=slot)
+            return _fit(channel, program, config, job, slot=slot)
 
         return fit_rank() if count == 1 else run_ranks(fit_rank, count=count)
     except BaseException as error:
         return _failure(error)
 
 
-def _fit(channel: Channel, classes: UserClasses, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
+def _fit(channel: Channel, program: Program, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
     """What one rank does, and how it went. Only rank 0 reports."""
 
     def report(*, epoch: int, value: float | None, metrics: dict[str, float]) -> bool:
@@ -60,7 +61,10 @@ def _fit(channel: Channel, classes: UserClasses, config: TrainerConfig, job: Fit
         return bool(answer["prune"])
 
     try:
-        outcome = fit(classes, config, job, slot=slot, report=report)
+        if isinstance(program, FunctionProgram):
+            outcome = program.run(job, slot=slot, report=report)
+        else:
+            outcome = fit(program, config, job, slot=slot, report=report)
     except BaseException as error:
         return _failure(error)
     return {"type": "finished", "outcome": outcome.to_json()}
