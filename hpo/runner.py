@@ -27,8 +27,10 @@ from hpo.pruner import HistoryPruner
 from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
-from hpo.spec import CategoricalParameter, Component, Pruner, Stop, StudySpec, load_spec, parse_spec
+from hpo.spec import Pruner, Stop, StudySpec, load_spec, parse_spec
 from hpo.stopping import Stopper
+from hpo.teachers import compress_section
+from hpo.trainer_settings import components, trainer_config
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.families import METRIC_NAMES
@@ -36,8 +38,7 @@ from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
 from trainers.errors import TrainerError
-from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported, TrainerConfig
-from trainers.recipes import find_recipe
+from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported
 
 LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials
 HEARTBEAT_SECONDS = 15.0
@@ -168,7 +169,12 @@ class StudyRunner:
         existing = admit(self._store, self._spec, resume=resume) if self._plan is None else self._existing()
         self._executor = make_executor(
             self._placement,
-            self._trainer_config(),
+            trainer_config(
+                self._spec,
+                folder=self._folder,
+                threads=self._placement.threads(jobs=self._jobs, devices=self._spec.trainer.devices),
+                compress=compress_section(self._spec, self._store, folder=self._folder),
+            ),
             jobs=self._jobs,
             resources=self._spec.trainer.resources,
             notice=self._watcher.notice,
@@ -244,44 +250,6 @@ class StudyRunner:
             sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner, cost=self._spec.cost),
             pruner=_make_pruner(self._spec.pruner if len(self._spec.task.metrics) == 1 else NONE, self._storage),
         )
-
-    def _trainer_config(self) -> TrainerConfig:
-        trainer = self._spec.trainer
-        model, data = self._components()
-        return TrainerConfig(
-            model=model.class_path,
-            data=None if data is None else data.class_path,
-            model_args=dict(model.init_args),
-            data_args={} if data is None else dict(data.init_args),
-            trainer_args=dict(trainer.arguments),
-            max_epochs=trainer.max_epochs,
-            devices=trainer.devices,
-            nodes=trainer.nodes,
-            accelerator=trainer.accelerator,
-            strategy={"name": "auto", **trainer.strategy},
-            strategy_choices=self._strategy_choices(),
-            report=trainer.report,
-            stall_minutes=trainer.stall_minutes,
-            threads=trainer.threads or self._placement.threads(jobs=self._jobs, devices=trainer.devices),
-            python_path=tuple(dict.fromkeys((str(self._folder), str(Path.cwd())))),
-        )
-
-    def _strategy_choices(self) -> dict[str, list[Any]]:
-        """What the space may choose of the strategy's name and options."""
-        return {
-            name.removeprefix("strategy."): list(parameter.choices)
-            for name, parameter in self._spec.space.items()
-            if name.startswith("strategy.") and isinstance(parameter, CategoricalParameter)
-        }
-
-    def _components(self) -> tuple[Component, Component | None]:
-        """The model and the data module, the user's own or the recipe's."""
-        trainer = self._spec.trainer
-        if trainer.model is not None:
-            return trainer.model, trainer.data
-        assert trainer.recipe is not None  # a valid file has one of both
-        recipe, variant = find_recipe(trainer.recipe)
-        return Component(class_path=recipe.model), Component(class_path=recipe.data, init_args={"variant": variant})
 
     def _delivery(self) -> Delivery:
         return Delivery(
@@ -492,7 +460,7 @@ class StudyRunner:
         return self._runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
 
     def _data_fingerprint(self) -> str | None:
-        _, data = self._components()
+        _, data = components(self._spec)
         return None if data is None else fingerprint(data.model_dump())
 
     def _seconds_spent(self) -> float:

@@ -35,6 +35,7 @@ from trainers.imports import import_object
 from trainers.job import FailureKind, FitJob, Outcome, TrainerConfig
 from trainers.judge import FitError
 from trainers.judge import Report as Tell
+from trainers.objectives import with_further_values
 
 FILES = "files"  # in a trial's directory, where nothing else is said
 
@@ -94,6 +95,7 @@ class Reporter:
         self._job, self._tell = job, tell
         self._started, self._waited_seconds = time.monotonic(), 0.0
         self._best: tuple[float, int] | None = None  # value and step
+        self._of_best: dict[str, float] = {}  # all that was reported at that step
         self._last_step, self._reports = -1, 0
         self._names: set[str] = set()
         self._is_pruned = False
@@ -129,7 +131,7 @@ class Reporter:
             )
         value, best_step = self._best
         device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")  # type: ignore[no-untyped-call]
-        return Outcome(
+        outcome = Outcome(
             value=result[self._job.metric] if result else value,
             best_epoch=best_step,
             epochs=self._reports,
@@ -138,6 +140,7 @@ class Reporter:
             checkpoint=None,
             pruned=is_pruned or self._is_pruned,
         )
+        return with_further_values(outcome, self._job, {**self._of_best, **(result or {})})
 
     def _result(self, returned: Any, name: str) -> dict[str, float] | None:
         """The returned numbers by their names, the metric among them; None where nothing was returned."""
@@ -168,7 +171,7 @@ class Reporter:
                 raise self._fail("nan", f"{self._job.metric} is {value} in step {step}")
             sign = 1 if self._job.direction == "minimize" else -1
             if self._best is None or sign * value < sign * self._best[0]:
-                self._best = (value, step)
+                self._best, self._of_best = (value, step), numbers
         asked = time.monotonic()
         self._is_pruned |= self._tell(epoch=step, value=value, metrics=numbers)
         self._waited_seconds += time.monotonic() - asked

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from trainers.errors import CompressionError
+from trainers.job import TrainerConfig
 
 Prune: TypeAlias = Literal["none", "magnitude", "structured"]
 Quantize: TypeAlias = Literal["none", "int8_dynamic", "int8_weight_only", "qat"]
@@ -103,6 +104,20 @@ def compression_of(section: Mapping[str, Any] | None, params: Mapping[str, Any])
         distil = Distillation(**taught | {"teacher": Teacher(**taught["teacher"])})
     own = {name: value for name, value in params.items() if not name.startswith(DISTIL)}
     return Compression(**fixed | own, distil=distil)
+
+
+def check_compression(config: TrainerConfig, names: Collection[str]) -> list[str]:
+    """Whether a study can compress what it trains; the names of a space that are left to the training.
+
+    Raises CompressionError.
+    """
+    training, compression = split_params(dict.fromkeys(names))
+    if config.function is not None and (config.compress is not None or compression):
+        raise CompressionError(
+            f"{config.subject} is a function, and only a LightningModule can be compressed: remove `trainer.compress` "
+            "and the parameters that begin with `compress.`, or do it in the function"
+        )
+    return list(training)
 
 
 def split_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
