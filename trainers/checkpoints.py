@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ HOW_IT_RUNS = {
     "trials_per_device",
     "on_out_of_memory",
     "stall_minutes",
+    "sample",
 }  # of a study's settings: what may differ when a trial goes on
 
 
@@ -60,7 +61,17 @@ class Start:
 
     checkpoint: Path | None = None  # in the attempt's own folder; None: at the beginning
     epoch: int | None = None  # that the checkpoint was saved after
-    notices: tuple[str, ...] = field(default=())  # what is worth telling
+    notices: tuple[str, ...] = ()  # what is worth telling
+
+    def refused(self, reason: object) -> Start:
+        """The beginning, because the model cannot take over the checkpoint; what was taken from earlier is dropped."""
+        if self.checkpoint is not None:
+            clear(self.checkpoint.parent, keep_best=False)
+        told = f"begins anew: the checkpoint of epoch {self.epoch} is not used, because {reason}"
+        return Start(notices=(*self.notices[:-1], told))
+
+
+FROM_THE_BEGINNING = Start()
 
 
 class Keeper:
@@ -72,7 +83,9 @@ class Keeper:
 
     def __init__(self, folder: Path, *, identity: str, earlier: Sequence[Path] = ()) -> None:
         self._folder, self._identity, self._earlier = folder, identity, tuple(earlier)
-        self._kept = _read(folder / RECORD, identity)
+        self._kept: list[Kept] = []
+        with suppress(OSError, ValueError):
+            self._kept = _read(folder / RECORD, identity)  # what it goes on from
         self._disk: ThreadPoolExecutor | None = None  # not before ranks are forked: threads do not survive that
         self._pending: Future[None] | None = None
 
@@ -110,20 +123,10 @@ class Keeper:
         self._earlier = ()
 
 
-def save(trainer: Any, checkpoint: Path) -> None:
-    """Replace the checkpoint at once or not at all. To be called by every rank."""
-    partial = checkpoint.with_suffix(".partial")
-    trainer.save_checkpoint(partial)
-    if trainer.is_global_zero:
-        _sync(partial)
-        partial.replace(checkpoint)
-        _sync(partial.parent)
-
-
 def identity_of(config: TrainerConfig, job: FitJob) -> str:
     """What a checkpoint must be of for a trial to go on from it: the model, the data, the parameters, the goal."""
     settings = {name: value for name, value in config.to_json().items() if name not in HOW_IT_RUNS}
-    asked = {name: value for name, value in job.to_json().items() if name not in ("directory", "earlier")}
+    asked = {name: value for name, value in job.to_json().items() if name not in ("directory", "earlier", "files")}
     return hashlib.sha256(json.dumps([settings, asked], sort_keys=True).encode()).hexdigest()
 
 

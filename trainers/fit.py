@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from trainers.checkpoints import FROM_THE_BEGINNING, Keeper, Start, identity_of
 from trainers.components import listed
+from trainers.continuation import CheckpointError, Continuation, may_be_read_as_weights
 from trainers.devices import choose_devices
 from trainers.job import FitJob, Outcome, TrainerConfig
 from trainers.judge import EpochJudge, Report
 from trainers.programs import Complete, LightningProgram
-from trainers.strategies import choose_strategy
+from trainers.strategies import choose_strategy, strategy_settings, without_strategy
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_progress_bar": False,
@@ -22,21 +26,62 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def fit(program: LightningProgram, config: TrainerConfig, job: FitJob, *, slot: int, report: Report) -> Outcome:
+def fit(
+    program: LightningProgram,
+    config: TrainerConfig,
+    job: FitJob,
+    *,
+    slot: int,
+    report: Report,
+    pulse: Callable[[], None],
+    start: Start = FROM_THE_BEGINNING,
+) -> Outcome:
     """Train one configuration.
 
     slot: which of the trials that run side by side this is; it decides the devices.
+    start: the checkpoint to go on from; should the model not take it over, the trial begins anew and says so.
     Raises FitError, TrainerError, and whatever the user's code raises.
     """
+    try:
+        return _fit(program, config, job, slot=slot, report=report, pulse=pulse, start=start)
+    except CheckpointError as error:
+        begin = start.refused(error)
+    return _fit(program, config, job, slot=slot, report=report, pulse=pulse, start=begin)
+
+
+def _fit(
+    program: LightningProgram,
+    config: TrainerConfig,
+    job: FitJob,
+    *,
+    slot: int,
+    report: Report,
+    pulse: Callable[[], None],
+    start: Start,
+) -> Outcome:
+    """Raises CheckpointError where the trial cannot go on from the checkpoint, besides."""
     lightning.seed_everything(job.seed, workers=True, verbose=False)
-    judge = EpochJudge(job, threads=config.threads, report=report)
-    complete = completion(config, [judge], directory=job.directory, slot=slot)
-    parts = program.make(job.params, complete, seed=job.seed, directory=job.directory)
-    parts.trainer.fit(parts.model, datamodule=parts.data)
-    return judge.outcome()
+    identity, earlier = identity_of(config, job), [Path(folder) for folder in job.earlier]
+    keeper = Keeper(Path(job.directory), identity=identity, earlier=earlier)
+    judge = EpochJudge(job, threads=config.threads, report=report, pulse=pulse, keeper=keeper)
+    continuation = Continuation()
+    settings = strategy_settings(config, job.params)
+    complete = completion(config, [continuation, judge], strategy=settings, directory=job.directory, slot=slot)
+    params = {name: job.params[name] for name in without_strategy(job.params)}
+    parts = program.make(params, complete, seed=job.seed, directory=job.directory)
+    weights_only = None if start.checkpoint is None else may_be_read_as_weights(start.checkpoint, parts.model)
+    try:
+        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=start.checkpoint, weights_only=weights_only)
+    except Exception as error:
+        if start.checkpoint is not None and not continuation.has_begun:
+            raise CheckpointError(f"the trial cannot go on from it ({type(error).__name__}: {error})") from error
+        raise
+    return replace(judge.outcome(), notes=start.notices)
 
 
-def completion(config: TrainerConfig, callbacks: list[Callback], *, directory: str, slot: int) -> Complete:
+def completion(
+    config: TrainerConfig, callbacks: list[Callback], *, strategy: Mapping[str, Any], directory: str, slot: int
+) -> Complete:
     """What adds ours to a program's own arguments of the Trainer: defaults, where it runs, and callbacks."""
 
     def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +91,8 @@ def completion(config: TrainerConfig, callbacks: list[Callback], *, directory: s
             **{"max_epochs": config.max_epochs, "logger": False, **TRAINER_DEFAULTS, **given},
             "accelerator": config.accelerator if config.accelerator != "auto" else given.get("accelerator", "auto"),
             "devices": choose_devices(config, slot=slot),
-            "strategy": choose_strategy(config),
+            "num_nodes": config.nodes,
+            "strategy": choose_strategy(config, strategy),
             "callbacks": [*listed(given, "callbacks"), *callbacks],
             "default_root_dir": directory,
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainers.channel import Channel, Message
+from trainers.checkpoints import FROM_THE_BEGINNING, Start, find_start, identity_of
 from trainers.errors import TrainerError
 from trainers.fit import fit
 from trainers.functions import FunctionProgram
@@ -17,8 +18,9 @@ from trainers.job import OUTPUT_LOG, FailureKind, FitJob, TrainerConfig
 from trainers.judge import FitError
 from trainers.loading import Program
 from trainers.ranks import run_ranks
-from trainers.strategies import count_ranks
+from trainers.strategies import count_ranks, server_of, strategy_settings
 from trainers.tracebacks import format_traceback
+from trainers.watchdog import Pulse
 
 OUT_OF_MEMORY = re.compile(r"\b(OutOfMemoryError|MemoryError)\b|DefaultCPUAllocator: can't allocate memory")
 
@@ -40,17 +42,28 @@ def _train(channel: Channel, program: Program, config: TrainerConfig, job: FitJo
     """The trial's last message."""
     try:
         redirect_output(Path(job.directory))
-        count = count_ranks(config)
+        count, server = count_ranks(config), server_of(config, strategy_settings(config, job.params))
+        start = find_start(
+            Path(job.directory), identity=identity_of(config, job), earlier=[Path(folder) for folder in job.earlier]
+        )
 
-        def fit_rank() -> Message:
-            return _fit(channel, program, config, job, slot=slot)
+        def run() -> Message:
+            return fit_rank(channel, program, config, job, slot=slot, start=start)
 
-        return fit_rank() if count == 1 else run_ranks(fit_rank, count=count)
+        return run() if count == 1 else run_ranks(run, count=count, server=server)
     except BaseException as error:
-        return _failure(error)
+        return failure(error)
 
 
-def _fit(channel: Channel, program: Program, config: TrainerConfig, job: FitJob, *, slot: int) -> Message:
+def fit_rank(
+    channel: Channel,
+    program: Program,
+    config: TrainerConfig,
+    job: FitJob,
+    *,
+    slot: int,
+    start: Start = FROM_THE_BEGINNING,
+) -> Message:
     """What one rank does, and how it went. Only rank 0 reports."""
 
     def report(*, epoch: int, value: float | None, metrics: dict[str, float]) -> bool:
@@ -60,13 +73,14 @@ def _fit(channel: Channel, program: Program, config: TrainerConfig, job: FitJob,
             raise ConnectionError("the study's process is gone")
         return bool(answer["prune"])
 
+    pulse = Pulse(lambda: channel.send_if_room({"type": "alive"}))
     try:
         if isinstance(program, FunctionProgram):
             outcome = program.run(job, slot=slot, report=report)
         else:
-            outcome = fit(program, config, job, slot=slot, report=report)
+            outcome = fit(program, config, job, slot=slot, report=report, pulse=pulse, start=start)
     except BaseException as error:
-        return _failure(error)
+        return failure(error)
     return {"type": "finished", "outcome": outcome.to_json()}
 
 
@@ -86,7 +100,7 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     return ("out_of_memory" if OUT_OF_MEMORY.search(text) else "exception"), text.splitlines()[0]
 
 
-def _failure(error: BaseException) -> Message:
+def failure(error: BaseException) -> Message:
     """The last message of what went wrong. Whatever the user's code raises becomes one, `sys.exit` too."""
     if isinstance(error, FitError):
         kind, reason = error.kind, error.reason

