@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainers.errors import RecipeError
@@ -28,9 +29,44 @@ CNN_SPACE: dict[str, dict[str, Any]] = {
     "channels": {"type": "int", "low": 4, "high": 32, "log": True},
     "depth": {"type": "int", "low": 1, "high": 3},
 }
+REGULARISED: dict[str, dict[str, Any]] = {
+    **TRAINING_SPACE,
+    "trainer.gradient_clip_val": {"type": "float", "low": 0.05, "high": 10.0, "log": True},
+}
+SMOOTHED: dict[str, dict[str, Any]] = {
+    **REGULARISED,
+    "label_smoothing": {"type": "float", "low": 0.0, "high": 0.3},
+}
+RNN_SPACE: dict[str, dict[str, Any]] = {
+    **SMOOTHED,
+    "shift": {"type": "int", "low": 0, "high": 2},
+    "cell": {"type": "categorical", "choices": ["lstm", "gru"]},
+    "width": {"type": "int", "low": 8, "high": 64, "log": True},
+    "depth": {"type": "int", "low": 1, "high": 2},
+}
+MNIST_SPACE: dict[str, dict[str, Any]] = {
+    **SMOOTHED,
+    "shift": {"type": "int", "low": 0, "high": 4},
+    "channels": {"type": "int", "low": 4, "high": 32, "log": True},
+    "depth": {"type": "int", "low": 1, "high": 4},
+}
+TRANSFORMER_SPACE: dict[str, dict[str, Any]] = {
+    **SMOOTHED,
+    "heads": {"type": "int", "low": 1, "high": 4},
+    "head_width": {"type": "int", "low": 4, "high": 16, "log": True},
+    "depth": {"type": "int", "low": 1, "high": 2},
+}
+REGRESSION_SPACE: dict[str, dict[str, Any]] = {
+    **REGULARISED,
+    "width": {"type": "int", "low": 8, "high": 256, "log": True},
+    "depth": {"type": "int", "low": 1, "high": 4},
+}
 DIGITS = ("all", "odd-even", "low-high", "curved-straight", "even", "odd", "small", "noisy-20", "blurred", "grainy")
 BREAST_CANCER = ("all", "means", "errors", "worst", "small", "noisy-20")
 WINE = ("all", "first-or-not", "chemistry", "noisy-20")
+DIABETES = ("all", "patient", "blood", "small", "mixed-up-20")
+TOPICS = ("all", "statements", "expressions", "classes", "types", "strings", "containers", "debugger", "small")
+MNIST = ("all", "odd-even", "low-high", "small", "noisy-20")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +82,7 @@ class Recipe:
     max_epochs: int
     space: dict[str, dict[str, Any]]  # as in a study file
     summary: str
+    needs: Mapping[str, str] = field(default_factory=dict)  # arguments of its data that only the user knows; examples
 
 
 _ALL = (
@@ -84,6 +121,43 @@ _ALL = (
         max_epochs=20,
         space=MLP_SPACE,
         summary="a perceptron that tells the cultivar of a wine (178 wines, 13 features)",
+    ),
+    Recipe(
+        name="digits_rnn",
+        model="trainers.recipes.recurrent.RNN",
+        data="trainers.recipes.digits.Digits",
+        variants=DIGITS,
+        max_epochs=8,
+        space=RNN_SPACE,
+        summary="an LSTM or GRU that reads handwritten digits row by row (1,797 images of 8x8)",
+    ),
+    Recipe(
+        name="topics_transformer",
+        model="trainers.recipes.transformer.CharTransformer",
+        data="trainers.recipes.topics.Topics",
+        variants=TOPICS,
+        max_epochs=5,
+        space=TRANSFORMER_SPACE,
+        summary="a small Transformer that learns to write like Python's own help topics, a character at a time",
+    ),
+    Recipe(
+        name="diabetes_mlp",
+        model="trainers.recipes.regression.MLPRegressor",
+        data="trainers.recipes.tables.Diabetes",
+        variants=DIABETES,
+        max_epochs=20,
+        space=REGRESSION_SPACE,
+        summary="a perceptron that predicts how diabetes progresses within a year (442 patients, 10 features)",
+    ),
+    Recipe(
+        name="mnist_cnn",
+        model="trainers.recipes.networks.ScoredCNN",
+        data="trainers.recipes.mnist.MNIST",
+        variants=MNIST,
+        max_epochs=5,
+        space=MNIST_SPACE,
+        summary="a convolutional network on your files of MNIST or Fashion-MNIST (60,000 images of 28x28)",
+        needs={"folder": "data/mnist"},
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}

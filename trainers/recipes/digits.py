@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
-from trainers.recipes.arrays import ArrayData, Floats, Labels, Split, mislabel, shorten, split
+from trainers.recipes.arrays import Floats, Labels, Split, mislabel, shorten, split
+from trainers.recipes.images import ImageData
 
 BRIGHTEST = 16.0
 EVEN, ODD = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
@@ -18,38 +20,41 @@ BLUR = 1.0  # standard deviation in pixels
 GRAIN_SEED = 1
 
 
-class Digits(ArrayData):
+class Digits(ImageData):
     """One of the variants listed in `trainers.recipes.DIGITS`."""
 
-    def __init__(self, *, variant: str = "all", batch_size: int = 64) -> None:
-        super().__init__(digits(variant), batch_size=batch_size)
+    def __init__(
+        self, *, variant: str = "all", batch_size: int = 64, shift: int = 0, fold: int = 0, folds: int = 1
+    ) -> None:
+        super().__init__(digits(variant, fold=fold, folds=folds), batch_size=batch_size, shift=shift)
 
 
-def digits(variant: str) -> Split:
+def digits(variant: str, *, fold: int = 0, folds: int = 1) -> Split:
     """Images of shape (n, 1, 8, 8) in [0, 1], apart from grain."""
     images, labels = _load()
+    divide = partial(split, fold=fold, folds=folds)
     match variant:
         case "all":
-            return split(images, labels)
+            return divide(images, labels)
         case "odd-even":
-            return split(images, labels % 2)
+            return divide(images, labels % 2)
         case "low-high":
-            return split(images, (labels >= 5).astype(np.int64))
+            return divide(images, (labels >= 5).astype(np.int64))
         case "curved-straight":
-            return split(images, np.isin(labels, STRAIGHT).astype(np.int64))
+            return divide(images, np.isin(labels, STRAIGHT).astype(np.int64))
         case "even":
-            return split(*_only(EVEN, images, labels))
+            return divide(*_only(EVEN, images, labels))
         case "odd":
-            return split(*_only(ODD, images, labels))
+            return divide(*_only(ODD, images, labels))
         case "small":
-            return shorten(split(images, labels), 300)
+            return shorten(divide(images, labels), 300)
         case "noisy-20":
-            return mislabel(split(images, labels), 0.2)
+            return mislabel(divide(images, labels), 0.2)
         case "blurred":
-            return split(gaussian_filter(images, sigma=BLUR, axes=(2, 3)), labels)
+            return divide(gaussian_filter(images, sigma=BLUR, axes=(2, 3)), labels)
         case "grainy":
             grain = np.random.default_rng(GRAIN_SEED).normal(scale=GRAIN, size=images.shape)
-            return split((images + grain).astype(np.float32), labels)
+            return divide((images + grain).astype(np.float32), labels)
     raise ValueError(f"there is no variant {variant!r} of the digits")
 
 
