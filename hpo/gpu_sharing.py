@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hpo.spec import StudySpec
+from storage import history
+from storage.database import Store
+from storage.families import family_of
+from trainers.gpus import visible_gpus
+
 MARGIN = 0.2  # of the memory that stays free: allocators fragment, and a new configuration may be larger (heuristic)
 CONTEXT_BYTES = 600 * 2**20  # that each process takes besides: the CUDA context and libraries (heuristic)
 MOST = 8  # trials on one GPU: beyond, they only wait for each other (heuristic)
@@ -20,3 +26,13 @@ def trials_that_fit(peaks_bytes: Iterable[int], gpu_bytes: int | None) -> int:
         return 1
     fit = int(gpu_bytes * (1 - MARGIN) / (max(peaks) + CONTEXT_BYTES))
     return max(1, min(fit, MOST))
+
+
+def trials_per_device(spec: StudySpec, store: Store) -> int:
+    """What a study asks for; `auto` by the memory that past trials of its family took, and that of the GPUs here."""
+    asked = spec.trainer.trials_per_device
+    if asked != "auto":
+        return asked
+    known = [gpu.memory_bytes for gpu in visible_gpus() if gpu.memory_bytes is not None]
+    family = family_of(spec.search_space().to_json(), spec.task.metric, spec.task.directions)
+    return trials_that_fit(history.peak_memory(store, family), min(known, default=None))

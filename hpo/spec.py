@@ -28,6 +28,7 @@ from hpo.yaml_lines import Path_, read_yaml
 from storage.distributions import distribution_of
 from trainers.compression.settings import ROLE, Prune, Quantize, compression_of
 from trainers.errors import CompressionError, TrainerError
+from trainers.job import OnOutOfMemory
 from trainers.recipes import find_recipe
 
 Choice = bool | int | float | str | None
@@ -184,6 +185,8 @@ class Trainer(_Section):
     strategy: Arguments = Field(default_factory=dict)  # how its devices work together: `name` and options
     report: Literal["epoch", "validation"] = "epoch"  # after what it tells its value, and may be pruned
     stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)  # without a step: ended, and tried again
+    trials_per_device: Annotated[int, Field(ge=1)] | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
+    on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     resources: dict[str, Amount] = Field(default_factory=dict)  # Ray's custom ones, that a trial needs besides
     scale_lr: ScaleLr | None = None
@@ -240,6 +243,8 @@ class Trainer(_Section):
                 f"say in one way what is trained{instead}: `recipe` (a ready task), `model` (the import path of your "
                 "LightningModule), `cli` (the config of a LightningCLI project) or `function` (the import path of one)"
             )
+        if self.function is not None and self.on_out_of_memory == "halve_batch":
+            raise ValueError("a function minds its own batch: `on_out_of_memory: halve_batch` is for Lightning modules")
         if self.recipe is not None and self.data is not None:
             raise ValueError("a recipe brings its own data: remove `data`, or give your own `model` as well")
         if self.cli is not None and any(part and part.init_args for part in (self.model, self.data)):

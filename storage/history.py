@@ -146,6 +146,22 @@ def family_trials(store: Store, family_or_task: str) -> list[StudyTrials]:
         ]
 
 
+@retried
+def peak_memory(store: Store, family: str, *, most: int = 1_000) -> list[int]:
+    """The bytes that the newest trials of a family took at their peak, `most` at most."""
+    peak = trials.c.peak_memory_bytes
+    query = (
+        select(peak)
+        .join_from(trials, studies)
+        .join(families)
+        .where(families.c.name == family, peak.is_not(None))
+        .order_by(trials.c.id.desc())
+        .limit(most)
+    )
+    with store.read() as connection:
+        return list(connection.execute(query).scalars())
+
+
 _STUDIES = (
     select(studies, tasks.c.name.label("task"), tasks.c.metric)
     .join_from(studies, tasks, isouter=True)
