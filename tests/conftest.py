@@ -38,6 +38,16 @@ def postgresql_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A Ray cluster of two nodes that runs as long as the tests do."""
+    pytest.importorskip("ray", reason="Ray comes with hindsight-hpo[ray]")
+    from tests import ray_cluster as cluster
+
+    with cluster.ray_cluster() as running:
+        yield running
+
+
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'history.db'}"

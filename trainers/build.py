@@ -18,7 +18,7 @@ OURS = {
     "devices": "set `trainer.devices`",
     "accelerator": "set `trainer.accelerator`",
     "strategy": "it follows from `devices`",
-    "num_nodes": "a trial runs on one machine",
+    "num_nodes": "set `trainer.nodes`",
     "enable_checkpointing": "the best epoch of a trial is always kept",
     "barebones": "it would switch off what a study needs: metrics and checkpoints",
     "fast_dev_run": "set `max_epochs` and `limit_train_batches` instead",

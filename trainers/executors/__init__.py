@@ -13,7 +13,7 @@ class Executor(Protocol):
     """Runs trials side by side and tells what becomes of them.
 
     Each key that is launched, and not killed, gives any number of Reported and then exactly one Finished or Failed.
-    Each Reported waits for exactly one answer. One thread uses an executor.
+    Each Reported waits for exactly one answer. One thread uses an executor, and polls it: else trials stand still.
     """
 
     def start(self, parameters: Collection[str] = ()) -> None:

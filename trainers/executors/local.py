@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -22,6 +22,7 @@ from trainers.executors import Executor
 from trainers.executors.events import ended, reported, tail
 from trainers.job import Event, FitJob, TrainerConfig
 from trainers.launch_environment import without_launcher
+from trainers.oom_kills import blame_memory, oom_kills
 from trainers.processes import describe_exit, kill_trial
 from trainers.watchdog import Watchdog
 
@@ -46,6 +47,7 @@ class _Trial:
     group: int | None = None  # of processes, once the trial has started
     awaits_answer: bool = False
     last_words: Message | None = None  # how it went; told once its processes are gone
+    oom_kills: int | None = field(default_factory=oom_kills)  # when it was launched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,7 @@ class LocalExecutor(Executor):
     def _start_template(self) -> _Template:
         template = _spawn_template(self._config)
         try:
-            folder = _introduce(template, self._config, self._parameters)
+            folder = _introduce(template, self._config, self._parameters, jobs=self._jobs)
         except BaseException:
             template.process.kill()
             _end(template)
@@ -229,6 +231,7 @@ class LocalExecutor(Executor):
         self._handle_trial(trial)  # for its last words
         self._forget(trial)
         words = trial.last_words or {"type": "failed", "kind": "killed", "reason": end}
+        words = blame_memory(words, before=trial.oom_kills)
         self._events.append(ended(trial.key, words, directory=trial.directory))
 
     def _forget(self, trial: _Trial) -> None:
@@ -262,9 +265,9 @@ def _spawn_template(config: TrainerConfig) -> _Template:
     return _Template(process=process, control=ours, output=output)
 
 
-def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str, ...]) -> str:
+def _introduce(template: _Template, config: TrainerConfig, parameters: tuple[str, ...], *, jobs: int) -> str:
     """Hand over the study's code, wait until it is imported, and hear of its folder. Raises TrainerError."""
-    template.control.send({"config": config.to_json(), "names": parameters})
+    template.control.send({"config": config.to_json(), "names": parameters, "jobs": jobs})
     with selectors.DefaultSelector() as selector:
         selector.register(template.control, selectors.EVENT_READ)
         if not selector.select(START_SECONDS):

@@ -382,7 +382,7 @@ def needed(
     needs: dict[str, float] = {"CPU": config.threads * config.devices, **resources}
     has_gpus = any(node.get("GPU", 0) for node in nodes)
     if config.accelerator in ("gpu", "cuda") or (config.accelerator == "auto" and has_gpus):
-        needs["GPU"] = config.devices
+        needs["GPU"] = 1 / config.trials_per_device if config.devices == 1 else config.devices
     return needs
 
 
