@@ -30,7 +30,7 @@ from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storag
 from hpo.spec import Pruner, Stop, StudySpec, load_spec, parse_spec
 from hpo.stopping import Stopper
 from hpo.teachers import compress_section
-from hpo.trainer_settings import components, trainer_config
+from hpo.trainer_settings import describe_data, trainer_config
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.families import METRIC_NAMES
@@ -339,6 +339,7 @@ class StudyRunner:
             metric=task.metric,
             direction=task.direction,
             directory=directory,
+            files=str(running.directory.with_name("files")) if self._spec.trainer.function else None,
             against=tuple(task.metrics[1:]),
         )
         self._executor.launch(claim.trial_id, job)
@@ -460,8 +461,8 @@ class StudyRunner:
         return self._runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
 
     def _data_fingerprint(self) -> str | None:
-        _, data = components(self._spec)
-        return None if data is None else fingerprint(data.model_dump())
+        data = describe_data(self._spec, folder=self._folder)
+        return None if data is None else fingerprint(data)
 
     def _seconds_spent(self) -> float:
         return self._spent_before + time.monotonic() - self._started

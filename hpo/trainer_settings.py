@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpo.lightning_project import LightningProject, read_project
+from hpo.space import SearchSpace
 from hpo.spec import CategoricalParameter, Component, StudySpec
+from storage.distributions import fields_of
 from trainers.job import TrainerConfig
 from trainers.recipes import find_recipe
 
@@ -16,19 +20,25 @@ def trainer_config(
     *,
     folder: Path,
     threads: int = 1,
+    trials_per_device: int = 1,
     compress: Mapping[str, Any] | None = None,
 ) -> TrainerConfig:
     """The settings of a study's trainer.
 
     folder: of the study file, which is searched for the user's modules. threads: where the file says nothing.
+    trials_per_device: what the file's comes to (`hpo.gpu_sharing`).
     compress: the file's section with its teacher found (`hpo.teachers`).
     """
     trainer = spec.trainer
     model, data = components(spec)
-    return TrainerConfig(
-        model=model.class_path,
+    project = read_project(trainer.cli.config, folder=folder) if trainer.cli else None
+    config = TrainerConfig(
+        model=None if model is None else model.class_path,
         data=None if data is None else data.class_path,
-        model_args=dict(model.init_args),
+        cli=None if project is None else str(project.config),
+        cli_class=None if trainer.cli is None else trainer.cli.class_path,
+        function=trainer.function,
+        model_args={} if model is None else dict(model.init_args),
         data_args={} if data is None else dict(data.init_args),
         trainer_args=dict(trainer.arguments),
         max_epochs=trainer.max_epochs,
@@ -39,20 +49,56 @@ def trainer_config(
         strategy_choices=_strategy_choices(spec),
         report=trainer.report,
         stall_minutes=trainer.stall_minutes,
+        trials_per_device=trials_per_device,
+        on_out_of_memory=trainer.on_out_of_memory,
         threads=trainer.threads or threads,
+        scale_rule=None if trainer.scale_lr is None else trainer.scale_lr.rule,
+        scale_batch=256 if trainer.scale_lr is None else trainer.scale_lr.batch,
+        sample=sample(spec.search_space()),
         compress=None if compress is None else dict(compress),
         python_path=tuple(dict.fromkeys((str(folder), str(Path.cwd())))),
     )
+    return config if project is None else _as_in_project(config, project, said=trainer.model_fields_set)
 
 
-def components(spec: StudySpec) -> tuple[Component, Component | None]:
-    """The model and the data module, the user's own or the recipe's."""
+def _as_in_project(config: TrainerConfig, project: LightningProject, *, said: Collection[str]) -> TrainerConfig:
+    """What the study file does not say is as the project's config has it."""
+    found: dict[str, Any] = {
+        "devices": project.devices,
+        "nodes": project.nodes,
+        "strategy": {**config.strategy, **project.strategy},
+    }
+    return replace(config, **{name: value for name, value in found.items() if name not in said})
+
+
+def components(spec: StudySpec) -> tuple[Component | None, Component | None]:
+    """The model and the data module that the study file names, or the recipe's."""
     trainer = spec.trainer
-    if trainer.model is not None:
+    if trainer.recipe is None:
         return trainer.model, trainer.data
-    assert trainer.recipe is not None  # a valid file has one of both
     recipe, variant = find_recipe(trainer.recipe)
-    return Component(class_path=recipe.model), Component(class_path=recipe.data, init_args={"variant": variant})
+    given = {} if trainer.data is None else trainer.data.init_args
+    data = Component(class_path=recipe.data, init_args={"variant": variant, **given})
+    return Component(class_path=recipe.model), data
+
+
+def describe_data(spec: StudySpec, *, folder: Path) -> Any:
+    """What a study says of its data, as plain data; None where the model or the function brings them."""
+    if spec.trainer.cli is not None:
+        project = read_project(spec.trainer.cli.config, folder=folder)
+        return project.data if spec.trainer.data is None else [spec.trainer.data.class_path, project.data]
+    _, data = components(spec)
+    return None if data is None else data.model_dump()
+
+
+def sample(space: SearchSpace) -> dict[str, Any]:
+    """One configuration: of every active parameter the first choice, or the lower end of its range."""
+    params: dict[str, Any] = {}
+    for name, distribution in space.distributions.items():
+        if space.is_active(name, params):
+            fields = fields_of(distribution)
+            params[name] = fields["choices"][0] if "choices" in fields else fields["low"]
+    return params
 
 
 def _strategy_choices(spec: StudySpec) -> dict[str, list[Any]]:
