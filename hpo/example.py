@@ -27,7 +27,7 @@ trainer:
 
 _RECIPE = """\
   recipe: {recipe:<21} # a ready task (`hpo recipes` lists them); for your own code write instead:
-  # model: my_package.my_module.MyLightningModule     # import path; this file's folder is searched first
+{needs}  # model: my_package.my_module.MyLightningModule     # import path; this file's folder is searched first
   # data: my_package.my_module.MyDataModule           # leave out if the model has its own dataloaders
   # model: {{class_path: my_module.MyModel, init_args: {{width: 64}}}}   # the same with fixed arguments
 """
@@ -97,7 +97,8 @@ def _recipe_example(path: Path, text: str) -> str:
     recipe, variant = find_recipe(text)
     name = f"{recipe.name}/{variant}"
     head = _HEAD.format(file=path, study=name, task=name, metric=recipe.metric, direction=recipe.direction)
-    trainer = _RECIPE.format(recipe=name) + _TRAINER_TAIL.format(max_epochs=recipe.max_epochs)
+    needs = f"  data: {_flow({'init_args': recipe.needs})}    # where your files are\n" if recipe.needs else ""
+    trainer = _RECIPE.format(recipe=name, needs=needs) + _TRAINER_TAIL.format(max_epochs=recipe.max_epochs)
     return head + trainer + _space_lines(recipe.space) + _TAIL
 
 

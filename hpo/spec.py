@@ -245,8 +245,8 @@ class Trainer(_Section):
             )
         if self.function is not None and self.on_out_of_memory == "halve_batch":
             raise ValueError("a function minds its own batch: `on_out_of_memory: halve_batch` is for Lightning modules")
-        if self.recipe is not None and self.data is not None:
-            raise ValueError("a recipe brings its own data: remove `data`, or give your own `model` as well")
+        if self.recipe is not None:
+            self._check_data_of(self.recipe)
         if self.cli is not None and any(part and part.init_args for part in (self.model, self.data)):
             raise ValueError(
                 "beside `cli`, `model` and `data` are import paths only: their arguments are in its config"
@@ -258,6 +258,16 @@ class Trainer(_Section):
         if self.max_epochs is None and not (self.cli or self.function or "max_steps" in self.arguments):
             raise ValueError("max_epochs is missing; e.g. max_epochs: 10, or arguments: {max_steps: 10_000}")
         return self
+
+    def _check_data_of(self, text: str) -> None:
+        recipe, _ = find_recipe(text)
+        if self.data is not None and self.data.class_path != recipe.data:
+            raise ValueError("a recipe brings its own data: remove `data`, or give your own `model` as well")
+        for name, example in recipe.needs.items():
+            if self.data is None or name not in self.data.init_args:
+                raise ValueError(
+                    f"recipe {recipe.name} needs to know `{name}`; e.g. data: {{init_args: {{{name}: {example}}}}}"
+                )
 
 
 class _Parameter(_Section):
@@ -538,6 +548,8 @@ def _with_defaults(
     if isinstance(trainer, Mapping) and isinstance(trainer.get("recipe"), str):
         recipe, variant = _recipe(trainer["recipe"])
         content["trainer"] = {"max_epochs": recipe.max_epochs, **trainer}
+        if isinstance(trainer.get("data"), Mapping):
+            content["trainer"]["data"] = {"class_path": recipe.data, **trainer["data"]}
         content.setdefault("space", recipe.space)
         defaults = {"name": f"{recipe.name}/{variant}", "metric": recipe.metric, "direction": recipe.direction}
         if task is None or isinstance(task, Mapping):

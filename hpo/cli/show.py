@@ -101,7 +101,13 @@ def recipes(known: Sequence[Recipe], *, as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {"name": recipe.name, "variants": recipe.variants, "metric": recipe.metric, "summary": recipe.summary}
+                {
+                    "name": recipe.name,
+                    "variants": recipe.variants,
+                    "metric": recipe.metric,
+                    "summary": recipe.summary,
+                    "needs": list(recipe.needs),
+                }
                 for recipe in known
             ]
         )

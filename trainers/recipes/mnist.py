@@ -42,7 +42,7 @@ class MNIST(ImageData):
         fold: int = 0,
         folds: int = 1,
     ) -> None:
-        data = mnist(Path(folder), variant, fold=fold, folds=folds)
+        data = mnist(Path(folder).expanduser(), variant, fold=fold, folds=folds)
         super().__init__(data, batch_size=batch_size, shift=shift)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

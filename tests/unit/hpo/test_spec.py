@@ -11,7 +11,7 @@ import pytest
 
 from hpo.errors import SpecError
 from hpo.example import write_study_file
-from hpo.spec import load_spec, parse_spec
+from hpo.spec import Trainer, load_spec, parse_spec
 
 GOOD = """
 study: first
@@ -138,6 +138,21 @@ def test_a_recipe_brings_its_task_space_and_epochs() -> None:
     assert spec.task.name == spec.study == "digits_mlp/odd-even"
     assert spec.trainer.max_epochs
     assert "lr" in spec.space
+
+
+def test_a_recipe_is_told_where_the_users_files_are() -> None:
+    def trainer(**section: Any) -> Trainer:
+        return parse_spec({"trainer": {"recipe": "mnist_cnn/small", **section}, "budget": {"trials": 2}}).trainer
+
+    given = trainer(data={"init_args": {"folder": "~/mnist"}}).data
+    assert given is not None
+    assert (given.class_path, given.init_args) == ("trainers.recipes.mnist.MNIST", {"folder": "~/mnist"})
+    advice = r"recipe mnist_cnn needs to know `folder`; e.g. data: \{init_args: \{folder: data/mnist\}\}"
+    for section in ({}, {"data": {"init_args": {}}}):
+        with pytest.raises(SpecError, match=advice):
+            trainer(**section)
+    with pytest.raises(SpecError, match="a recipe brings its own data"):
+        trainer(data={"class_path": "my.module.Data", "init_args": {"folder": "~/mnist"}})
 
 
 @pytest.mark.parametrize("recipe", ["nothing/here", "digits_mlp/no-such-task"])

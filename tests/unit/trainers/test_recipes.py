@@ -66,7 +66,7 @@ def test_every_variant_is_a_task(recipe: Recipe, variant: str, mnist_folder: Pat
     data_class = import_user_classes(TrainerConfig(model=recipe.model, data=recipe.data, max_epochs=1)).data
     assert data_class is not None
     needed = {name: str(mnist_folder) for name in recipe.needs}
-    data = data_class(variant=variant, batch_size=32, **needed)
+    data: Any = data_class(variant=variant, batch_size=32, **needed)
     inputs, targets = next(iter(data.train_dataloader()))
     assert inputs.shape == (32, *data.input_shape)
     assert data.n_outputs == 1 or 0 <= targets.min() <= targets.max() < data.n_outputs
