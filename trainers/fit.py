@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Callback
 
 from trainers.checkpoints import FROM_THE_BEGINNING, Keeper, Start, identity_of
 from trainers.components import listed
+from trainers.compression.settings import split_params
+from trainers.compression.steps import compression_of_trial, finish, prepare
 from trainers.continuation import CheckpointError, Continuation, may_be_read_as_weights
 from trainers.devices import choose_devices
 from trainers.job import FitJob, Outcome, TrainerConfig
@@ -67,8 +69,10 @@ def _fit(
     continuation = Continuation()
     settings = strategy_settings(config, job.params)
     complete = completion(config, [continuation, judge], strategy=settings, directory=job.directory, slot=slot)
-    params = {name: job.params[name] for name in without_strategy(job.params)}
+    params, _ = split_params({name: job.params[name] for name in without_strategy(job.params)})
     parts = program.make(params, complete, seed=job.seed, directory=job.directory)
+    compression = compression_of_trial(config, job)
+    prepare(parts, compression)
     weights_only = None if start.checkpoint is None else may_be_read_as_weights(start.checkpoint, parts.model)
     try:
         parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=start.checkpoint, weights_only=weights_only)
@@ -76,7 +80,10 @@ def _fit(
         if start.checkpoint is not None and not continuation.has_begun:
             raise CheckpointError(f"the trial cannot go on from it ({type(error).__name__}: {error})") from error
         raise
-    return replace(judge.outcome(), notes=start.notices)
+    outcome, devices = replace(judge.outcome(), notes=start.notices), choose_devices(config, slot=slot)
+    if not parts.trainer.is_global_zero:
+        return outcome
+    return finish(program, config, job, outcome, compression, devices=devices, pulse=pulse)
 
 
 def completion(

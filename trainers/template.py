@@ -24,6 +24,7 @@ import torch
 import torch.profiler  # Lightning imports it when a fit begins
 
 from trainers.channel import Channel, Message, open_inherited_channel
+from trainers.compression.settings import check_compression
 from trainers.errors import ERRORS_BY_NAME, ModelImportError, TrainerError
 from trainers.fit import completion
 from trainers.functions import FunctionProgram
@@ -101,6 +102,7 @@ def _check(program: Program, config: TrainerConfig, *, names: Collection[str]) -
 def refusal(program: Program, config: TrainerConfig, *, names: Collection[str]) -> str:
     """The kind of error and what is said against the settings; empty where they are taken."""
     try:
+        names = check_compression(config, names)
         if isinstance(program, FunctionProgram):
             program.check(names)
         else:
