@@ -65,7 +65,7 @@ def _fit(
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     identity, earlier = identity_of(config, job), [Path(folder) for folder in job.earlier]
     keeper = Keeper(Path(job.directory), identity=identity, earlier=earlier)
-    judge = EpochJudge(job, threads=config.threads, report=report, pulse=pulse, keeper=keeper)
+    judge = EpochJudge(job, threads=config.threads, after=config.report, report=report, pulse=pulse, keeper=keeper)
     continuation = Continuation()
     settings = strategy_settings(config, job.params)
     complete = completion(config, [continuation, judge], strategy=settings, directory=job.directory, slot=slot)

@@ -1,4 +1,8 @@
-"""What is made of each epoch: is it the best, what is told, does the trial go on?"""
+"""What is made of each epoch, or each validation: is it the best, what is told, does the trial go on?
+
+Big models are trained for one epoch, or a number of steps, with many validations (`trainer.report: validation`). What
+is said of epochs below is then said of validations, counted from 0.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from trainers.checkpoints import Keeper
 from trainers.devices import peak_memory_bytes
-from trainers.job import BEST_CHECKPOINT, FailureKind, FitJob, Outcome
+from trainers.job import BEST_CHECKPOINT, FailureKind, FitJob, Outcome, ReportAfter
 
 SAVE_SECONDS = 1.0  # an epoch that ends sooner after the last one that was saved is only saved if it is the best
 EPOCHS_WITHOUT_METRIC = 10  # heuristic: validated epochs after which a metric never seen is taken for a wrong name
@@ -56,8 +60,18 @@ class EpochJudge(Checkpoint):
     from one reports the earlier epochs again, for each attempt at a trial has a curve of its own.
     """
 
-    def __init__(self, job: FitJob, *, threads: int, report: Report, pulse: Callable[[], None], keeper: Keeper) -> None:
+    def __init__(
+        self,
+        job: FitJob,
+        *,
+        threads: int,
+        after: ReportAfter,
+        report: Report,
+        pulse: Callable[[], None],
+        keeper: Keeper,
+    ) -> None:
         self._job = job
+        self._after = after
         self._threads = threads
         self._report = report
         self._pulse = pulse
@@ -74,6 +88,7 @@ class EpochJudge(Checkpoint):
         self._told: dict[str, torch.Tensor] = {}  # what it knew when it was last told
         self._best: tuple[float, int] | None = None  # value and epoch
         self._epochs = 0
+        self._judged_step = -1  # the optimizer's, at which a validation was judged
         self._has_validated = False
         self._epochs_without_metric = 0
         self._pruned = False
@@ -94,26 +109,35 @@ class EpochJudge(Checkpoint):
             self._pulse()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remember that there was a chance to log."""
-        self._has_validated |= not trainer.sanity_checking
+        """Remember that there was a chance to log; judge the validation, where those are what counts."""
+        if trainer.sanity_checking:
+            return
+        self._has_validated = True
+        if self._after == "validation" and trainer.global_step > self._judged_step:  # else it is done once more
+            self._judged_step = trainer.global_step
+            self._conclude(trainer, pl_module, self._epochs)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Judge the epoch on rank 0; act on the verdict on every rank."""
-        if trainer.current_epoch < self._epochs:
-            return  # with `max_steps`, Lightning ends the epoch of the checkpoint once more before it trains the next
-        self._epochs = trainer.current_epoch + 1
+        """Judge the epoch, unless validations are what counts."""
+        if self._after == "epoch" and trainer.current_epoch >= self._epochs:
+            # with `max_steps`, Lightning ends the epoch of a checkpoint once more before it trains the next
+            self._conclude(trainer, pl_module, trainer.current_epoch)
+
+    def _conclude(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, epoch: int) -> None:
+        """Judge on rank 0; act on the verdict on every rank."""
+        self._epochs = epoch + 1
         self._logged = dict(trainer.callback_metrics)  # by every rank: to read what is logged with sync_dist joins them
-        verdict = trainer.strategy.broadcast(self._judge(trainer) if trainer.is_global_zero else Verdict())
+        verdict = trainer.strategy.broadcast(self._judge(trainer, epoch) if trainer.is_global_zero else Verdict())
         if verdict.failure:
             raise FitError(*verdict.failure)
         if verdict.is_best and verdict.value is not None:
-            self._best = (verdict.value, trainer.current_epoch)
+            self._best = (verdict.value, epoch)
         news = self._news() if trainer.is_global_zero else {}
         if news:
-            self._curve.append((trainer.current_epoch, verdict.value, news))
+            self._curve.append((epoch, verdict.value, news))
         if verdict.is_saved:
-            self._save(trainer, pl_module, is_best=verdict.is_best)
-        is_to_be_pruned = bool(news) and self._tell(trainer.current_epoch, verdict.value, news)
+            self._save(trainer, pl_module, epoch, is_best=verdict.is_best)
+        is_to_be_pruned = bool(news) and self._tell(epoch, verdict.value, news)
         self._told = self._logged
         if verdict.value is not None and trainer.strategy.broadcast(is_to_be_pruned):
             self._pruned = True
@@ -145,6 +169,7 @@ class EpochJudge(Checkpoint):
         return {
             "best": self._best,
             "epochs": self._epochs,
+            "judged_step": self._judged_step,
             "curve": self._curve,
             "seconds": self._seconds(),
             "peak_memory_bytes": self._peak_memory_bytes,
@@ -155,6 +180,7 @@ class EpochJudge(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what an earlier attempt knew when it saved the checkpoint."""
         self._best, self._epochs, self._curve = state_dict["best"], state_dict["epochs"], state_dict["curve"]
+        self._judged_step = state_dict["judged_step"]
         self._seconds_before = state_dict["seconds"]
         self._peak_memory_bytes = state_dict["peak_memory_bytes"]
         self._has_validated = state_dict["has_validated"]
@@ -167,7 +193,7 @@ class EpochJudge(Checkpoint):
             raise FitError("exception", "the fit ended before it trained an epoch")
         return self._outcome
 
-    def _judge(self, trainer: lightning.Trainer) -> Verdict:
+    def _judge(self, trainer: lightning.Trainer, epoch: int) -> Verdict:
         logged = self._logged.get(self._job.metric)
         if logged is None:
             return self._judge_missing(trainer)
@@ -176,7 +202,7 @@ class EpochJudge(Checkpoint):
             return Verdict(is_saved=is_due)
         value = float(logged)
         if not math.isfinite(value):
-            return Verdict(failure=("nan", f"{self._job.metric} is {value} in epoch {trainer.current_epoch}"))
+            return Verdict(failure=("nan", f"{self._job.metric} is {value} in {self._after} {epoch}"))
         sign = 1 if self._job.direction == "minimize" else -1
         is_best = self._best is None or sign * value < sign * self._best[0]
         return Verdict(value=value, is_best=is_best, is_saved=is_best or is_due)
@@ -190,13 +216,15 @@ class EpochJudge(Checkpoint):
 
     def _how_it_is_missing(self) -> str:
         logged = ", ".join(sorted(self._logged)) or "nothing"
-        return f"{self._job.metric} was not logged in {self._epochs} epochs; logged: {logged}"
+        return f"{self._job.metric} was not logged in {self._epochs} {self._after}s; logged: {logged}"
 
-    def _save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *, is_best: bool) -> None:
+    def _save(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, epoch: int, *, is_best: bool
+    ) -> None:
         self._peak_memory(pl_module)
-        trainer.save_checkpoint(self._keeper.draft(trainer.current_epoch))  # by every rank, each with its part
+        trainer.save_checkpoint(self._keeper.draft(epoch))  # by every rank, each with its part
         if trainer.is_global_zero:
-            self._keeper.keep(trainer.current_epoch, is_best=is_best)
+            self._keeper.keep(epoch, is_best=is_best)
         self._saved_at = time.monotonic()
 
     def _news(self) -> dict[str, float]:
