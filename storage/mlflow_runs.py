@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, select
 
 from storage.database import Store, insert_if_absent
-from storage.models import UNFINISHED, mlflow_runs, trials
+from storage.models import UNFINISHED, mlflow_runs, studies, trials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,6 +37,20 @@ IS_GONE = "RESOURCE_DOES_NOT_EXIST"
 def study_run_key(name: str, created_at: float) -> str:
     """The key of a study's run, unlike any other study's, also in another store that sends to the same MLflow."""
     return f"{name}@{created_at!r}"
+
+
+def known_run(store: Store, study_id: int, number: int, attempt: int, *, mlflow_uri: str) -> str | None:
+    """The id of the run of an attempt at a trial, where that MLflow has been told of it."""
+    with store.read() as connection:
+        study = connection.execute(select(studies.c.name, studies.c.created_at).where(studies.c.id == study_id)).one()
+        key = _attempt_key(study_run_key(study.name, study.created_at), number, attempt)
+        query = select(mlflow_runs.c.run_id).filter_by(mlflow_uri=mlflow_uri, run_key=key)
+        found: str | None = connection.execute(query).scalar()
+    return found
+
+
+def _attempt_key(study_key: str, number: int | None, attempt: int | None) -> str:
+    return f"{study_key}/{number}/{attempt}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +172,7 @@ class StudyRuns:
             "hindsight.trial": str(message.number),
             "hindsight.attempt": str(message.attempt),
         }
-        key = f"{self._study.run_key}/{message.number}/{message.attempt}"
+        key = _attempt_key(self._study.run_key, message.number, message.attempt)
         return self._run_id(key, name, tags, message.milliseconds)
 
     def _run_id(self, key: str, name: str, tags: dict[str, str], started_milliseconds: int) -> str:

@@ -335,6 +335,34 @@ def front(
 
 
 @app.command(
+    epilog="Examples: hpo promote churn-mlp | hpo promote churn-mlp --trial 7 --name churn | "
+    "hpo promote small-cnn --trial 12 --mlflow http://mlflow:5000 --json"
+)
+def promote(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    trial: Annotated[
+        int | None,
+        typer.Option(min=0, help="Its number (default: the best, as `hpo best` judges).", metavar="N"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the model in the registry (default: the task's).", show_default=False)
+    ] = None,
+    storage: Storage = None,
+    mlflow: Mlflow = None,
+    json: Json = False,
+) -> None:
+    """Put a trial's model into MLflow's model registry, with its signature, its evaluation and the alias `champion`.
+
+    Of a study of several objectives, say which trial of its front. The model is loaded from its checkpoint, validated
+    once more, and registered in a form that loads without your code wherever torch can export it; that it then
+    predicts the same is checked before it gets the alias.
+    """
+    from hpo.cli.promote import promote_and_tell
+
+    promote_and_tell(study, trial=trial, name=name, mlflow=mlflow, storage=existing_url(storage), as_json=json)
+
+
+@app.command(
     epilog="Examples: hpo compare digits/new digits/old | hpo compare 'new/*' 'old/*' --figure new.png | "
     "hpo compare digits_mlp/all#3 digits_mlp/all#7 | hpo compare new tpe random --json"
 )
