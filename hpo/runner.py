@@ -19,6 +19,7 @@ from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
 from hpo.executors import HERE, Placement, make_executor
 from hpo.front import unbeaten
+from hpo.gpu_sharing import trials_per_device
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
@@ -37,6 +38,7 @@ from storage.families import METRIC_NAMES
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
+from trainers.checkpoints import clear
 from trainers.errors import TrainerError
 from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported
 
@@ -47,6 +49,7 @@ MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one succe
 PATIENCE_SECONDS = 1800.0  # with nothing left to train, how long to wait for a history that cannot be reached
 CALL_SECONDS = 3.0  # how long a call waits for it: trials wait meanwhile, and go on without it after that
 SECONDS_SPENT = "hindsight:seconds_spent"
+HALVED_BATCH = "hindsight:halved_batch"  # trial system attribute: it ran out of memory, and is to have half the batch
 NONE = Pruner(name="none")
 
 
@@ -173,6 +176,7 @@ class StudyRunner:
                 self._spec,
                 folder=self._folder,
                 threads=self._placement.threads(jobs=self._jobs, devices=self._spec.trainer.devices),
+                trials_per_device=trials_per_device(self._spec, self._store),
                 compress=compress_section(self._spec, self._store, folder=self._folder),
             ),
             jobs=self._jobs,
@@ -332,18 +336,22 @@ class StudyRunner:
         except StaleAttemptError as error:
             self._lose(running, error)
             return
-        directory = str(running.directory)
         job = FitJob(
             params=params,
             seed=seed,
             metric=task.metric,
             direction=task.direction,
-            directory=directory,
+            directory=str(running.directory),
+            earlier=tuple(str(folder) for folder in _earlier_attempts(running)),
             files=str(running.directory.with_name("files")) if self._spec.trainer.function else None,
+            halve_batch=self._is_to_be_halved(claim),
             against=tuple(task.metrics[1:]),
         )
         self._executor.launch(claim.trial_id, job)
         running.is_launched = True
+
+    def _is_to_be_halved(self, claim: studies.Claim) -> bool:
+        return claim.attempt > 1 and bool(self._storage.get_trial(claim.trial_id).system_attrs.get(HALVED_BATCH))
 
     def _job(self, claim: studies.Claim) -> tuple[dict[str, Any], int]:
         if self._plan is not None:
@@ -384,6 +392,7 @@ class StudyRunner:
             value=outcome.value,
             more_values=outcome.more_values,
             measured=outcome.measured,
+            notes=outcome.notes,
             cost_seconds=outcome.seconds,
             epochs=outcome.epochs,
             peak_memory_bytes=outcome.peak_memory_bytes,
@@ -391,24 +400,47 @@ class StudyRunner:
             finished_at=time.time(),
         )
         self._results.end(running.claim, end)
+        _drop_checkpoints(running)
+        for note in outcome.notes:
+            self._watcher.notice(f"trial {running.claim.number} {note}")
         self._outage.attempt(self._note_seconds_spent, otherwise=None)
 
     def _fail(self, running: _Running, event: Failed) -> None:
         claim = running.claim
         if event.kind in ("killed", "stalled"):
             is_tried_again = self._results.end(claim, Release(reason=event.reason, counts=True))
+            if not is_tried_again:
+                _drop_checkpoints(running)
             self._watcher.notice(
                 f"trial {claim.number}: {event.reason}{'; it is tried again' if is_tried_again else ''}; "
                 f"what it printed: {running.directory / OUTPUT_LOG}"
             )
             return
         reason = f"{event.kind}: {event.reason}"
+        if event.kind == "out_of_memory" and self._is_halved_and_released(claim, reason):
+            self._watcher.notice(f"trial {claim.number} ran out of memory; it is tried once more at half the batch")
+            return
         self._results.end(claim, Finish(state=TrialState.FAIL, value=None, error=reason, finished_at=time.time()))
+        _drop_checkpoints(running)
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
         self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}")
         if event.kind == "missing_metric":
             raise StudyFailedError(f"task.metric: {event.reason}")
         self._stop_if_nothing_works(reason, running.directory)
+
+    def _is_halved_and_released(self, claim: studies.Claim, reason: str) -> bool:
+        """Whether a trial that ran out of memory goes back to the queue, marked so that whoever takes it halves it."""
+
+        def mark() -> bool:
+            if self._is_to_be_halved(claim):
+                return False
+            self._storage.set_trial_system_attr(claim.trial_id, HALVED_BATCH, value=True)
+            return True
+
+        allowed = self._spec.trainer.on_out_of_memory == "halve_batch"
+        if not allowed or not self._outage.attempt(mark, otherwise=False):
+            return False
+        return self._results.end(claim, Release(reason=reason))
 
     def _stop_if_nothing_works(self, reason: str, directory: Path) -> None:
         trials = self._outage.attempt(lambda: self._study.get_trials(deepcopy=False), otherwise=[])
@@ -513,6 +545,19 @@ class StudyRunner:
         if budget.hours is not None:
             estimates.append(budget.hours * 3600 - self._seconds_spent())
         return max(0.0, min(estimates)) if estimates else None
+
+
+def _earlier_attempts(running: _Running) -> list[Path]:
+    """Their folders, oldest first."""
+    return [running.directory.with_name(f"attempt-{number}") for number in range(1, running.claim.attempt)]
+
+
+def _drop_checkpoints(running: _Running) -> None:
+    """Remove what a trial would have gone on from, now that its end is recorded; the best checkpoint stays."""
+    with suppress(OSError):  # it only takes up room
+        clear(running.directory, keep_best=True)
+        for folder in _earlier_attempts(running):
+            clear(folder, keep_best=False)
 
 
 def _best_of(

@@ -11,13 +11,15 @@ from functools import cache
 
 import torch
 
-from trainers.device_locks import Hold, locks_folder, take
+from trainers.device_locks import locks_folder, take
 from trainers.errors import DeviceError
 from trainers.gpus import visible_gpus
 from trainers.job import TrainerConfig
 
 GPU_ACCELERATORS = ("auto", "cuda", "gpu")
 WAIT_SECONDS = 0.05  # between looks for a free device
+
+_held: list[int] = []  # the GPUs of the trial that this process, or the one that it was forked from, is
 
 
 def gpus_for(config: TrainerConfig) -> list[str]:
@@ -54,22 +56,28 @@ def check_room(config: TrainerConfig, *, jobs: int, gpus: Sequence[str]) -> None
         )
 
 
-def hold_devices(config: TrainerConfig, *, slot: int, wait: Callable[[], None] = lambda: None) -> Hold | None:
-    """Hold the GPUs for a trial until its last process ends; None where it needs none. Waits until enough are free.
+def hold_devices(config: TrainerConfig, *, slot: int, wait: Callable[[], None] = lambda: None) -> None:
+    """Hold GPUs for the trial that this process is, until its last process ends. Waits until enough of them are free.
 
     slot: which of the trials that run side by side this is. wait: called now and then meanwhile.
-    Raises DeviceError. To be called before ranks are forked, which hold them too.
+    Raises DeviceError. To be called before ranks are forked, which hold them too. Where none is needed, none is held.
     """
     names = gpus_for(config)
     if not names:
-        return None
+        return
+    check_room(config, jobs=1, gpus=names)
+    is_told = False
 
     def wait_for_others() -> None:
+        nonlocal is_told
+        if not is_told:
+            sys.stderr.write("waiting for a free GPU: other trials of this machine hold them\n")
+            sys.stderr.flush()
+        is_told = True
         wait()
         time.sleep(WAIT_SECONDS)
 
-    check_room(config, jobs=1, gpus=names)
-    return take(
+    hold = take(
         names,
         config.devices,
         sharers=config.trials_per_device,
@@ -77,10 +85,13 @@ def hold_devices(config: TrainerConfig, *, slot: int, wait: Callable[[], None] =
         wait=wait_for_others,
         turn_by=slot * config.devices % len(names),
     )
+    _held[:] = hold.devices  # its files stay open as long as the process lives
 
 
 def choose_devices(config: TrainerConfig, *, slot: int) -> int | list[int]:
-    """Trials that run side by side spread over the GPUs of the machine."""
+    """The GPUs that this trial holds; where it holds none, as many devices as it needs, others for other slots."""
+    if _held:
+        return list(_held)
     gpus = len(gpus_for(config))
     if gpus <= config.devices:
         return config.devices

@@ -18,6 +18,7 @@ from trainers.continuation import CheckpointError, Continuation, may_be_read_as_
 from trainers.devices import choose_devices
 from trainers.job import FitJob, Outcome, TrainerConfig
 from trainers.judge import EpochJudge, Report
+from trainers.memory import halve_batch
 from trainers.programs import Complete, LightningProgram
 from trainers.strategies import choose_strategy, strategy_settings, without_strategy
 
@@ -70,6 +71,10 @@ def _fit(
     settings = strategy_settings(config, job.params)
     complete = completion(config, [continuation, judge], strategy=settings, directory=job.directory, slot=slot)
     params, _ = split_params({name: job.params[name] for name in without_strategy(job.params)})
+    notes = start.notices
+    if job.halve_batch:
+        params, note = halve_batch(program, params, config.trainer_args)
+        notes += (note,)
     parts = program.make(params, complete, seed=job.seed, directory=job.directory)
     compression = compression_of_trial(config, job)
     prepare(parts, compression)
@@ -80,7 +85,7 @@ def _fit(
         if start.checkpoint is not None and not continuation.has_begun:
             raise CheckpointError(f"the trial cannot go on from it ({type(error).__name__}: {error})") from error
         raise
-    outcome, devices = replace(judge.outcome(), notes=start.notices), choose_devices(config, slot=slot)
+    outcome, devices = replace(judge.outcome(), notes=notes), choose_devices(config, slot=slot)
     if not parts.trainer.is_global_zero:
         return outcome
     return finish(program, config, job, outcome, compression, devices=devices, pulse=pulse)

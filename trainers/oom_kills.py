@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainers.channel import Message
+
 
 def oom_kills() -> int | None:
     """How many processes the kernel has killed for want of memory: in this control group, or else on this machine.
@@ -21,10 +23,13 @@ def oom_kills() -> int | None:
     return None
 
 
-def has_killed_since(before: int | None) -> bool:
-    """Whether `oom_kills` has grown."""
+def blame_memory(words: Message, *, before: int | None) -> Message:
+    """A trial's last message; where it was killed, and the kernel has killed since `before`, memory is the reason."""
     now = oom_kills()
-    return before is not None and now is not None and now > before
+    has_killed = before is not None and now is not None and now > before
+    if words.get("kind") != "killed" or "SIGKILL" not in words["reason"] or not has_killed:
+        return words
+    return {**words, "kind": "out_of_memory", "reason": f"{words['reason']}; the kernel did it: memory had run out"}
 
 
 def _events_of_group() -> list[Path]:
