@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.measured import Figure, keep, table
-from tests.reliability import backups, claims, first_start, full_disk, imports, kills, restarts
+from tests.reliability import backups, claims, first_start, full_disk, imports, kills, ranks, restarts
 from tests.reliability.places import Place, postgresql_place, sqlite_place
 
 FAILED = 1
@@ -24,6 +24,7 @@ SCENARIOS: dict[str, tuple[Callable[[Place], list[Figure]], set[str]]] = {
     "imports": (imports.run, BOTH),
     "full_disk": (lambda _place: full_disk.run(), SQLITE),
     "backups": (backups.run, BOTH),
+    "ranks": (ranks.run, SQLITE),
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.measured import Figure, table
 from tests.postgresql import database, postgresql_server
-from tests.reliability import backups, claims, first_start, full_disk, imports, kills, restarts
+from tests.reliability import backups, claims, first_start, full_disk, imports, kills, ranks, restarts
 from tests.reliability.places import Place, sqlite_place
 
 
@@ -56,3 +57,9 @@ def test_full_disk() -> None:
 
 def test_backups(place: Place) -> None:
     assert keeps_its_promises(backups.run(place, writers=2, backups=1, seconds_between=0.5))
+
+
+def test_ranks(tmp_path: Path) -> None:
+    place = sqlite_place(tmp_path)
+    assert keeps_its_promises(ranks.prune(place, count=4, ranks=2, seed=1))
+    assert keeps_its_promises(ranks.attack(place, signal.SIGKILL, count=2, strategy="parameter_server", seed=1))

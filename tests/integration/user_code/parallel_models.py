@@ -19,6 +19,7 @@ class Net(lightning.LightningModule):
         self.net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
 
     def setup(self, stage: str) -> None:
+        self.note("trial", os.environ.get("HINDSIGHT_TRIAL", ""))
         self.note("pid", str(os.getpid()))
 
     def configure_model(self) -> None:
