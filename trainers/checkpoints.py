@@ -150,13 +150,15 @@ def find_start(folder: Path, *, identity: str, earlier: Sequence[Path]) -> Start
             continue
         _write(folder / RECORD, identity, [kept])
         epoch = kept.last.epoch
-        notices.append(f"goes on after epoch {epoch} of {source.name}")
+        notices.append(f"went on after epoch {epoch} of {source.name}")
         return Start(checkpoint=_path(folder, epoch), epoch=epoch, notices=tuple(notices))
     return Start(notices=tuple(notices))
 
 
 def clear(folder: Path, *, keep_best: bool) -> None:
     """Remove what it takes to go on, from the folder of a trial that has ended; and the best checkpoint if told so."""
+    for fold in folder.glob("fold-*/"):
+        clear(fold, keep_best=keep_best)
     _remove(folder / RECORD)
     for pattern in (
         "epoch-*.ckpt",

@@ -106,13 +106,13 @@ def test_a_study_and_its_trials_are_nested_runs(store, study_id, client, request
 
 def test_what_was_measured_and_noted_is_in_mlflow_too(store, study_id, client, request):
     measured = {"size_bytes": 2048.0, "latency_ms": 0.5}
-    notes = ["goes on after epoch 3 of attempt-1", "batch_size = 8"]
+    notes = ["went on after epoch 3 of attempt-1", "batch_size = 8"]
     finish_trial(store, claim(store, study_id), state=TrialState.COMPLETE, value=0.25, measured=measured, notes=notes)
     deliver(store)
     runs = runs_of(client, request.node.name)
     for run in (runs["0"], runs[request.node.name]):
         assert {name: run.data.metrics[name] for name in measured} == measured
-    assert runs["0"].data.tags["hindsight.notes"] == "goes on after epoch 3 of attempt-1; batch_size = 8"
+    assert runs["0"].data.tags["hindsight.notes"] == "went on after epoch 3 of attempt-1; batch_size = 8"
 
 
 def test_each_attempt_is_a_run(store, study_id, client, request):

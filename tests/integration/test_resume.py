@@ -28,7 +28,7 @@ from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Outcome, Reported
 
 EPOCHS = 6
-RESUMED = "goes on after epoch 2 of attempt-1"
+RESUMED = "went on after epoch 2 of attempt-1"
 
 
 def config(**changes: Any) -> Any:
@@ -96,7 +96,7 @@ def test_the_best_epoch_of_an_earlier_attempt_stays_the_best(executor: LocalExec
         executor, tmp_path, habit="worsens"
     )  # only its first epoch is saved: the others are no better, and soon over
     outcome = outcome_of(run(executor, attempt(tmp_path, 2, habit="worsens")))
-    assert outcome.notes == ("goes on after epoch 0 of attempt-1",)
+    assert outcome.notes == ("went on after epoch 0 of attempt-1",)
     assert (outcome.value, outcome.best_epoch, outcome.epochs) == (0.0, 0, EPOCHS)
     import torch
 

@@ -64,7 +64,7 @@ def test_the_next_attempt_goes_on_from_the_newest_and_has_the_best(tmp_path: Pat
     earlier, folder = trained(tmp_path, as_folder=as_folder), attempt(tmp_path, 2)
     start = find_start(folder, identity=MINE, earlier=[earlier])
     assert (start.epoch, start.checkpoint) == (3, folder / "epoch-3.ckpt")
-    assert start.notices == ("goes on after epoch 3 of attempt-1",)
+    assert start.notices == ("went on after epoch 3 of attempt-1",)
     assert text(start.checkpoint) == "weights of epoch 3"
     assert text(folder / "best.ckpt") == "weights of epoch 1"
     keeper = Keeper(folder, identity=MINE, earlier=[earlier])
