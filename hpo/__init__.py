@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hpo.comparisons import compare as compare
     from hpo.errors import HpoError as HpoError
     from hpo.importance_evaluator import HistoryImportanceEvaluator as HistoryImportanceEvaluator
+    from hpo.halving import HistoryHalving as HistoryHalving
     from hpo.pruner import HistoryPruner as HistoryPruner
     from hpo.replicating import replicate as replicate
     from hpo.runner import tune as tune
@@ -23,31 +24,42 @@ if TYPE_CHECKING:
     from hpo.winner import best as best
     from storage.errors import StorageError as StorageError
     from storage.optuna_storage import HistoryStorage as HistoryStorage
+    from trainers.functions import TrialPruned as TrialPruned
+    from trainers.optimizers import make_optimizer as make_optimizer
+    from trainers.schedules import make_schedule as make_schedule
 
 __all__ = [
     "HistoryImportanceEvaluator",
+    "HistoryHalving",
     "HistoryPruner",
     "HistorySampler",
     "HistoryStorage",
     "HpoError",
     "StopWhenDone",
     "StorageError",
+    "TrialPruned",
     "best",
     "compare",
+    "make_optimizer",
+    "make_schedule",
     "replicate",
     "tune",
 ]
 
 _HOMES = {
     "HistoryImportanceEvaluator": "hpo.importance_evaluator",
+    "HistoryHalving": "hpo.halving",
     "HistoryPruner": "hpo.pruner",
     "HistorySampler": "hpo.sampler",
     "HistoryStorage": "storage.optuna_storage",
     "HpoError": "hpo.errors",
     "StopWhenDone": "hpo.stopping",
     "StorageError": "storage.errors",
+    "TrialPruned": "trainers.functions",
     "best": "hpo.winner",
     "compare": "hpo.comparisons",
+    "make_optimizer": "trainers.optimizers",
+    "make_schedule": "trainers.schedules",
     "replicate": "hpo.replicating",
     "tune": "hpo.runner",
 }

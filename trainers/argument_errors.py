@@ -9,6 +9,7 @@ import re
 
 KEY = re.compile(r'Parser key "([^"]+)":')
 PROBLEM = re.compile(r"- Problem with given class_path '([^']+)':")
+NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|(.+))$")
 GIVEN = re.compile(r"(?:Got value|Given value): (.*)$")
 
@@ -24,6 +25,8 @@ def one_line(error: BaseException) -> str:
     for place, line in enumerate(lines):
         if problem := PROBLEM.match(line):
             return f"{keys[0]}: {problem[1]}: {_first_objection(lines[place + 1 :])}"
+    if missing := [found[1] for line in lines if (found := NO_CLASS.search(line))]:
+        return f"{keys[0]}: there is no class {missing[0]!r}; write its whole import path"
     return f"{'.'.join(keys)}: {_mismatch(lines) or lines[-1]}"
 
 

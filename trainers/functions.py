@@ -58,7 +58,7 @@ class FunctionProgram:
         path = str(config.function)
         function = import_object(path, role="function")
         if not callable(function) or isinstance(function, type):
-            raise ModelImportError(f"function {path!r} is a {type(function).__name__}, not a function")
+            raise ModelImportError(f"function {path!r} is of type {type(function).__name__}, not a function")
         return cls(config=config, function=function, takes_report=_takes_report(function, path))
 
     def check(self, names: Collection[str]) -> None:
@@ -120,7 +120,7 @@ class Reporter:
         if self.failure:
             raise self.failure
         result = None if is_pruned else self._result(returned, name)
-        if result and (not self._reports or len(result) > 1):
+        if result and (self._best is None or len(result) > 1):
             self._take(self._last_step + 1, result)
         if self._best is None and is_pruned:
             raise self._fail("exception", f"{name} ended as pruned before it reported {self._job.metric}")
