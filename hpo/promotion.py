@@ -57,7 +57,8 @@ class Promotion:
     mlflow_uri: str
     serialization: str  # pt2: a graph that needs no code; pickle: the code is kept with it
     note: str  # why it is not pt2; else empty
-    compressed: bool  # whether the compressed model is meant
+    checkpoint: str
+    compressed: bool  # whether the compressed model beside it is meant
     metrics: dict[str, float]  # of the validation, run again on what was registered
     largest_difference: float  # between the predictions of the checkpoint and of the registered model
 
@@ -83,13 +84,13 @@ def promote(
     store = open_store(url, upgrade=False)
     summary = history.get_study(store, study)
     uri = mlflow_uri(mlflow) if mlflow is not None or summary.mlflow_uri is None else summary.mlflow_uri
+    trials = {record.number: record for record in history.list_trials(store, summary.study_id)}
+    number, why, expected = _choose(summary, list(trials.values()), trial, url)
+    chosen = _usable(summary, trials, number)
     if uri is None:
         raise SettingsError("a model is registered in MLflow: name one by --mlflow")
     refuse_shared_database(url, uri)
     config = config_of(summary, store)
-    trials = {record.number: record for record in history.list_trials(store, summary.study_id)}
-    number, why, expected = _choose(summary, list(trials.values()), trial, url)
-    chosen = _usable(summary, trials, number)
     checkpoint = Path(chosen.checkpoint or "")
     compressed = checkpoint.with_name(COMPRESSED_MODEL)
     objectives = dict(zip(summary.objectives, chosen.values, strict=True))
@@ -120,6 +121,7 @@ def promote(
         objectives=objectives,
         expected=expected,
         mlflow_uri=uri,
+        checkpoint=str(checkpoint),
         compressed=order["compressed"] is not None,
         **entry,
     )

@@ -128,7 +128,7 @@ def test_int8_kernels_and_channels(tmp_path: Path) -> None:
 def test_a_student_learns_from_the_checkpoint_of_an_earlier_trial(tmp_path: Path) -> None:
     teacher, _ = run(make_config(), make_job(tmp_path / "teacher", width=64))
     section = {"checkpoint": teacher.checkpoint, "config": make_config().to_json(), "params": {"width": 64}}
-    config = make_config(compress={"distil": {"teacher": section, "temperature": 2.0}})
+    config = make_config(compress={"distil": {"teacher": section, "temperature": 2.0}}, max_epochs=8)
     outcome, told = run(config, make_job(tmp_path / "student", width=16, **{"compress.distil.mixing": 1.0}))
     lessons = [metrics["distillation_loss"] for metrics in told]
     assert lessons[-1] < 0.5 * lessons[0]
@@ -136,7 +136,7 @@ def test_a_student_learns_from_the_checkpoint_of_an_earlier_trial(tmp_path: Path
     state = torch.load(str(outcome.checkpoint), weights_only=True)["state_dict"]
     assert set(state) == {f"layers.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")}
     ignored, _ = run(config, make_job(tmp_path / "ignored", width=16, **{"compress.distil.mixing": 0.0}))
-    alone, _ = run(make_config(), make_job(tmp_path / "alone", width=16))
+    alone, _ = run(make_config(max_epochs=8), make_job(tmp_path / "alone", width=16))
     assert ignored.value == alone.value  # a teacher that does not count changes nothing, not even the first weights
 
 
