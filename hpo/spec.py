@@ -187,6 +187,7 @@ class Trainer(_Section):
     stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)  # without a step: ended, and tried again
     trials_per_device: Annotated[int, Field(ge=1)] | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
+    folds: int = Field(default=1, ge=1)  # of cross-validation: a trial trains as many fits, its value is their mean
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     resources: dict[str, Amount] = Field(default_factory=dict)  # Ray's custom ones, that a trial needs besides
     scale_lr: ScaleLr | None = None
@@ -251,6 +252,8 @@ class Trainer(_Section):
             raise ValueError(
                 "beside `cli`, `model` and `data` are import paths only: their arguments are in its config"
             )
+        if self.function is not None and self.folds > 1:
+            raise ValueError("a function divides its own data: `folds` is for Lightning modules")
         if self.function is not None and (self.data or self.max_epochs or self.scale_lr):
             raise ValueError(
                 "`function` trains by itself: remove `data`, `max_epochs` and `scale_lr`; its own go to `arguments`"
@@ -378,15 +381,18 @@ class Budget(_Section):
 class Pruner(_Section):
     """Which trials are stopped early."""
 
-    name: Literal["history", "median", "none"] = "median"
+    name: Literal["history", "halving", "median", "none"] = "median"
     startup_trials: int = Field(default=5, ge=0)  # trials before the first may be pruned
     warmup_epochs: int = Field(default=0, ge=0)  # epochs before a trial may be pruned
-    false_prunes: float | None = Field(default=None, gt=0, lt=1)  # of `history`: studies that may lose their best trial
+    false_prunes: float | None = Field(default=None, gt=0, lt=1)  # studies that may lose their best trial: of the two
+    # that learn from past curves, `history` (5%) and `halving` (10%)
 
     @model_validator(mode="after")
     def _promises_what_it_can(self) -> Self:
-        if self.false_prunes is not None and self.name != "history":
-            raise ValueError(f"false_prunes is for `name: history`; the {self.name} pruner promises no rate")
+        if self.false_prunes is not None and self.name not in ("history", "halving"):
+            raise ValueError(f"false_prunes is for `history` and `halving`; the {self.name} pruner promises no rate")
+        if self.name == "halving" and "startup_trials" in self.model_fields_set:
+            raise ValueError("startup_trials is not for `halving`, which compares the first trials with past ones")
         return self
 
 

@@ -11,7 +11,7 @@ from hpo.lightning_project import LightningProject, read_project
 from hpo.space import SearchSpace
 from hpo.spec import CategoricalParameter, Component, StudySpec
 from storage.distributions import fields_of
-from trainers.job import TrainerConfig
+from trainers.job import FOLD, FOLDS, TrainerConfig
 from trainers.recipes import find_recipe
 
 
@@ -54,7 +54,8 @@ def trainer_config(
         threads=trainer.threads or threads,
         scale_rule=None if trainer.scale_lr is None else trainer.scale_lr.rule,
         scale_batch=256 if trainer.scale_lr is None else trainer.scale_lr.batch,
-        sample=sample(spec.search_space()),
+        folds=trainer.folds,
+        sample=sample(spec.search_space()) | ({FOLD: 0, FOLDS: trainer.folds} if trainer.folds > 1 else {}),
         compress=None if compress is None else dict(compress),
         python_path=tuple(dict.fromkeys((str(folder), str(Path.cwd())))),
     )

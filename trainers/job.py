@@ -10,6 +10,8 @@ OUTPUT_LOG = "output.log"  # in a trial's directory: what it printed
 BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
 COMPRESSED_MODEL = "compressed.ckpt.gz"  # beside it, where the study compresses its models
 
+FOLD, FOLDS = "data.fold", "data.folds"  # parameters of cross-validation: which one, from 0, and of how many
+
 Direction: TypeAlias = Literal["minimize", "maximize"]
 OnOutOfMemory: TypeAlias = Literal["fail", "halve_batch"]
 ScaleRule: TypeAlias = Literal["none", "linear", "sqrt"]
@@ -42,6 +44,7 @@ class TrainerConfig:
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
     scale_rule: ScaleRule | None = None  # of the learning rate with the effective batch; None: neither scaled nor told
     scale_batch: int = 256  # that learning rates are meant for
+    folds: int = 1  # of cross-validation; a trial trains as many fits, and its value is their mean
     sample: dict[str, Any] = field(default_factory=dict)  # a configuration of the space, to be tried at the start
     compress: dict[str, Any] | None = None  # what is done beside and after the training: see trainers.compression
     python_path: tuple[str, ...] = ()  # folders that are searched first for the user's modules
@@ -51,7 +54,7 @@ class TrainerConfig:
             raise ValueError("nothing to train: give `model`, `cli` or `function`")
         if not self.stall_minutes > 0:
             raise ValueError(f"stall_minutes = {self.stall_minutes} is not above 0")
-        for name in ("max_epochs", "devices", "nodes", "threads", "trials_per_device", "scale_batch"):
+        for name in ("max_epochs", "devices", "nodes", "threads", "trials_per_device", "scale_batch", "folds"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a positive number")
 

@@ -25,11 +25,14 @@ import torch.profiler  # Lightning imports it when a fit begins
 
 from trainers.channel import Channel, Message, open_inherited_channel
 from trainers.compression.settings import check_compression
+from trainers.devices import check_room, gpus_for
 from trainers.errors import ERRORS_BY_NAME, ModelImportError, TrainerError
 from trainers.fit import completion
+from trainers.folds import check_folds
 from trainers.functions import FunctionProgram
 from trainers.job import FitJob, TrainerConfig
 from trainers.loading import Program, load_program
+from trainers.memory import check_halving
 from trainers.processes import (
     TRIAL_VARIABLE,
     adopt_orphans,
@@ -58,6 +61,7 @@ def main(control_file: int, parent: int) -> None:
     config = TrainerConfig.from_json(order["config"])
     sys.path[:0] = config.python_path
     try:
+        check_room(config, jobs=order["jobs"], gpus=gpus_for(config))
         program = _import(config, names=order["names"])
     except TrainerError as error:
         control.send({"type": "error", "error": type(error).__name__, "message": str(error)})
@@ -106,6 +110,9 @@ def refusal(program: Program, config: TrainerConfig, *, names: Collection[str]) 
         if isinstance(program, FunctionProgram):
             program.check(names)
         else:
+            if config.on_out_of_memory == "halve_batch":
+                check_halving(program, names)
+            names = check_folds(program, config, names)
             check_option_names(config, [name.removeprefix(ROLE) for name in names if name.startswith(ROLE)])
             for settings in settings_to_try(config):
                 complete = completion(config, [], strategy=settings, directory=tempfile.gettempdir(), slot=0)

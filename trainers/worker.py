@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from trainers.channel import Channel, Message
-from trainers.checkpoints import FROM_THE_BEGINNING, Start, find_start, identity_of
+from trainers.checkpoints import Start
+from trainers.devices import hold_devices
 from trainers.errors import TrainerError
-from trainers.fit import fit
+from trainers.folds import find_starts, train
 from trainers.functions import FunctionProgram
 from trainers.job import OUTPUT_LOG, FailureKind, FitJob, TrainerConfig
 from trainers.judge import FitError
 from trainers.loading import Program
+from trainers.memory import is_out_of_memory
 from trainers.ranks import run_ranks
 from trainers.strategies import count_ranks, server_of, strategy_settings
 from trainers.tracebacks import format_traceback
 from trainers.watchdog import Pulse
-
-OUT_OF_MEMORY = re.compile(r"\b(OutOfMemoryError|MemoryError)\b|DefaultCPUAllocator: can't allocate memory")
 
 
 def run_trial(channel: Channel, program: Program, config: TrainerConfig, job: FitJob, *, slot: int) -> NoReturn:
@@ -42,13 +42,14 @@ def _train(channel: Channel, program: Program, config: TrainerConfig, job: FitJo
     """The trial's last message."""
     try:
         redirect_output(Path(job.directory))
-        count, server = count_ranks(config), server_of(config, strategy_settings(config, job.params))
-        start = find_start(
-            Path(job.directory), identity=identity_of(config, job), earlier=[Path(folder) for folder in job.earlier]
-        )
+        hold_devices(config, slot=slot, wait=_pulse(channel))
+        count = 1 if isinstance(program, FunctionProgram) else count_ranks(config)  # a function starts its own
+        server = server_of(config, strategy_settings(config, job.params))
+        starts = find_starts(config, job)
+        sys.stderr.writelines(f"{notice}\n" for start in starts for notice in start.notices)
 
         def run() -> Message:
-            return fit_rank(channel, program, config, job, slot=slot, start=start)
+            return fit_rank(channel, program, config, job, slot=slot, starts=starts)
 
         return run() if count == 1 else run_ranks(run, count=count, server=server)
     except BaseException as error:
@@ -62,7 +63,7 @@ def fit_rank(
     job: FitJob,
     *,
     slot: int,
-    start: Start = FROM_THE_BEGINNING,
+    starts: Sequence[Start] = (),
 ) -> Message:
     """What one rank does, and how it went. Only rank 0 reports."""
 
@@ -73,15 +74,19 @@ def fit_rank(
             raise ConnectionError("the study's process is gone")
         return bool(answer["prune"])
 
-    pulse = Pulse(lambda: channel.send_if_room({"type": "alive"}))
+    pulse = _pulse(channel)
     try:
         if isinstance(program, FunctionProgram):
             outcome = program.run(job, slot=slot, report=report)
         else:
-            outcome = fit(program, config, job, slot=slot, report=report, pulse=pulse, start=start)
+            outcome = train(program, config, job, slot=slot, report=report, pulse=pulse, starts=starts)
     except BaseException as error:
         return failure(error)
     return {"type": "finished", "outcome": outcome.to_json()}
+
+
+def _pulse(channel: Channel) -> Pulse:
+    return Pulse(lambda: channel.send_if_room({"type": "alive"}))
 
 
 def redirect_output(directory: Path) -> None:
@@ -97,7 +102,7 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     if isinstance(error, SystemExit):
         return "exception", f"the code called sys.exit({error.code!r})"
     text = "".join(traceback.format_exception_only(error)).strip()
-    return ("out_of_memory" if OUT_OF_MEMORY.search(text) else "exception"), text.splitlines()[0]
+    return ("out_of_memory" if is_out_of_memory(error) else "exception"), text.splitlines()[0]
 
 
 def failure(error: BaseException) -> Message:
