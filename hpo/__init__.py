@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpo.comparisons import compare as compare
     from hpo.errors import HpoError as HpoError
-    from hpo.importance_evaluator import HistoryImportanceEvaluator as HistoryImportanceEvaluator
     from hpo.halving import HistoryHalving as HistoryHalving
+    from hpo.importance_evaluator import HistoryImportanceEvaluator as HistoryImportanceEvaluator
     from hpo.pruner import HistoryPruner as HistoryPruner
     from hpo.replicating import replicate as replicate
     from hpo.runner import tune as tune

@@ -57,6 +57,7 @@ budget:
 pruner: median            # none, or history, which learns from past curves what to stop; with options:
 # pruner: {name: history, false_prunes: 0.05}    # at most 5% of studies may lose their best trial
 # pruner: {name: median, startup_trials: 5, warmup_epochs: 2}
+# pruner: halving         # for 100 trials and more: successive halving at the epochs that past curves call telling
 
 stop: none                # before the budget is spent: auto (what is left to gain is below the noise), gain=0.002 (of
                           # the metric), or by price: {rule: cost, price_per_hour: 2.5, worth: 4000} (of 1.0 of it)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 PRUNED_BECAUSE = "hindsight:pruned_because"  # the trial system attribute of `hpo.pruner`
+HALVED_BECAUSE = "hindsight:halved_because"  # that of `hpo.halving`
 NAMED = 8  # past studies that are named at most
 
 
@@ -42,6 +43,54 @@ class PruneReason:
         promise = f"at most {self.false_prunes:.0%} of studies are to lose their best trial"
         proof = f" (proven: {self.proven:.0%}, if it is like the past ones)" if self.proven < 1.0 else ""
         return f"From {past}, and from this study's own complete trials; {promise}{proof}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvingReason:
+    """How a trial stood at a rung where it was to be stopped; the value is of the metric."""
+
+    step: float  # of the rung's report
+    value: float | None  # there; None if it was no number
+    better: float  # share of all trials that were better there, a few past ones included
+    allowed: float  # share that may be
+    compared: int  # trials of the study itself
+    false_prunes: float  # the promised rate of studies that lose their best trial
+    past_studies: int  # that it was learned from
+    named: tuple[str, ...]  # some of them
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept with the trial."""
+        return asdict(self) | {"named": list(self.named[:NAMED])}
+
+    @property
+    def sentence(self) -> str:
+        """In words, without the value."""
+        plural = "study" if self.past_studies == 1 else "studies"
+        return (
+            f"Of {self.compared} other trials there and a few of {self.past_studies} past {plural}, {self.better:.0%} "
+            f"were better; from {self.allowed:.0%} on a trial is stopped, as the past's curves have it (at most "
+            f"{self.false_prunes:.0%} of studies are to lose their best trial)."
+        )
+
+
+def halving_reason_of(system_attrs: Mapping[str, Any]) -> HalvingReason | None:
+    """The reason kept among the system attributes of a trial; None where there is none, or it does not read as one."""
+    content = system_attrs.get(HALVED_BECAUSE)
+    if not isinstance(content, Mapping) or any(field.name not in content for field in fields(HalvingReason)):
+        return None
+    numbers = ("step", "better", "allowed", "compared", "false_prunes", "past_studies")
+    if not all(_is_number(content[name]) for name in numbers) or not _are(content["named"], _is_text):
+        return None
+    return HalvingReason(
+        step=float(content["step"]),
+        value=float(content["value"]) if _is_number(content["value"]) else None,
+        better=float(content["better"]),
+        allowed=float(content["allowed"]),
+        compared=int(content["compared"]),
+        false_prunes=float(content["false_prunes"]),
+        past_studies=int(content["past_studies"]),
+        named=tuple(content["named"]),
+    )
 
 
 def reason_of(system_attrs: Mapping[str, Any]) -> PruneReason | None:

@@ -20,6 +20,7 @@ from hpo.errors import SpecError, StudyFailedError
 from hpo.executors import HERE, Placement, make_executor
 from hpo.front import unbeaten
 from hpo.gpu_sharing import trials_per_device
+from hpo.halving import HistoryHalving
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
@@ -576,11 +577,14 @@ def _best_of(
 def _make_pruner(pruner: Pruner, storage: HistoryStorage) -> optuna.pruners.BasePruner:
     if pruner.name == "none":
         return optuna.pruners.NopPruner()
+    promised = {} if pruner.false_prunes is None else {"false_prunes": pruner.false_prunes}
+    if pruner.name == "halving":
+        return HistoryHalving(storage, warmup_steps=pruner.warmup_epochs, **promised)
     if pruner.name == "history":
         return HistoryPruner(
             storage,
             startup_trials=pruner.startup_trials,
             warmup_steps=pruner.warmup_epochs,
-            **({} if pruner.false_prunes is None else {"false_prunes": pruner.false_prunes}),
+            **promised,
         )
     return optuna.pruners.MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
-from hpo.prune_reasons import reason_of
+from hpo.prune_reasons import halving_reason_of, reason_of
 from hpo.receipts import Receipt, cost_of, fell_inside, receipt_of
 from hpo.statistics.rates import rate_interval
 from storage.errors import TrialNotFoundError
@@ -117,12 +117,17 @@ def _cost(receipt: Receipt, trial: TrialRecord) -> str:
 
 
 def _print_prune_reason(console: Console, trial: TrialRecord) -> None:
-    reason = reason_of(trial.system_attrs)
-    if reason is None:
+    reason, halved = reason_of(trial.system_attrs), halving_reason_of(trial.system_attrs)
+    told = reason or halved
+    if told is None:
         return
     stopped = trial.state == TrialState.PRUNED
     console.print(f"\n[bold]{'stopped early' if stopped else 'would have been stopped early'}[/]", soft_wrap=True)
-    console.print(f"  {escape(reason.sentence)}", soft_wrap=True)
+    console.print(f"  {escape(told.sentence)}", soft_wrap=True)
+    if reason is None:
+        facts = [("at step", f"{told.step:g}, with {number(told.value)}")]
+        _print_facts(console, [*facts, ("learned from", _names(told.named, told.past_studies))])
+        return
     chance = f"{_small(reason.chance)} that its end beats the best value till then, {number(reason.incumbent)}"
     facts = [
         ("at step", f"{reason.step:g}, with {number(reason.value)}"),
@@ -130,10 +135,13 @@ def _print_prune_reason(console: Console, trial: TrialRecord) -> None:
         ("probability", f"{chance}; trials are stopped below {_small(reason.least_chance)}"),
     ]
     if reason.named:
-        more = reason.past_studies - len(reason.named)
-        others = f" and {more} more" if more > 0 else ""
-        facts.append(("learned from", ", ".join(map(escape, reason.named)) + others))
+        facts.append(("learned from", _names(reason.named, reason.past_studies)))
     _print_facts(console, facts)
+
+
+def _names(named: Sequence[str], studies: int) -> str:
+    more = studies - len(named)
+    return ", ".join(map(escape, named)) + (f" and {more} more" if more > 0 else "")
 
 
 def _small(share: float) -> str:
@@ -256,7 +264,7 @@ def _mark(trial: TrialRecord, verdict: bool | None, receipt: Receipt) -> str:
 
 
 def _fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
-    reason = reason_of(trial.system_attrs)
+    reason = reason_of(trial.system_attrs) or halving_reason_of(trial.system_attrs)
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),

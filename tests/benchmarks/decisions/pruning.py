@@ -35,11 +35,13 @@ from optuna.trial import TrialState
 from hpo.past_curves import CURVES_OF_A_STUDY
 from hpo.priors.curves import Curve, is_probe, standing
 from hpo.priors.foresight import Foresight, PastCurves, learn
+from hpo.priors.rungs import Rungs, at_rungs, compare, learn_rungs
 from hpo.replay.scores import bootstrap_means
 
 RESULTS = Path(__file__).parents[1] / "results"
 OURS = "history"
 PROMISED = 0.05
+PROMISED_BY_HALVING = 0.1
 ON_THE_WAY = 200  # points at which the area under the regret is read
 
 
@@ -123,6 +125,28 @@ def ours(order: Order, foresight: Foresight) -> list[int | None]:
         stopped.append(stop)
         if stop is None and not np.isnan(curve.losses[-1]):  # else it fails
             ended.append(curve)
+    return stopped
+
+
+def halved(order: Order, rungs: Rungs) -> list[int | None]:
+    """The same as `HistoryHalving` does."""
+    stopped: list[int | None] = []
+    shown = np.array([at_rungs(curve, rungs.steps, "last") for curve in order.curves])
+    leader: int | None = None
+    for number, curve in enumerate(order.curves):
+        stop = None
+        for rung, step in enumerate(rungs.steps):
+            place = int(np.searchsorted(curve.steps, step))
+            if is_probe(number) or place >= len(curve.steps) - 1:
+                break
+            best = None if leader is None else float(shown[leader, rung])
+            if compare(rungs, rung, float(shown[number, rung]), shown[:number, rung], best).is_lost:
+                stop = place + 1
+                shown[number, rung + 1 :] = np.inf
+                break
+        stopped.append(stop)
+        if stop is None and (leader is None or order.ends[number] < order.ends[leader]):
+            leader = number
     return stopped
 
 
@@ -320,11 +344,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         targets = tasks[:: max(1, len(tasks) // (asked.tasks or len(tasks)))][: asked.tasks]
         seeds = max(asked.seeds, -(-asked.runs // len(targets)))
         for task in targets:
-            taught = learn(past_of(tasks, task), "last", false_prunes=PROMISED)
+            past = past_of(tasks, task)
+            taught = learn(past, "last", false_prunes=PROMISED)
+            rungs = learn_rungs(past, "last", false_prunes=PROMISED_BY_HALVING)
             for seed in range(seeds):
                 order = order_of(folder.name, task, seed, asked.trials)
                 runs.append(judged(order, OURS, ours(order, taught)))
                 runs.append(judged(order, "no history", ours(order, cold)))
+                if rungs is not None:
+                    runs.append(judged(order, "halving, history", halved(order, rungs)))
                 runs.append(judged(order, "none", [None] * len(order.curves)))
                 horizon = max(len(curve.steps) for curve in order.curves)
                 for name, make in RIVALS.items():

@@ -221,7 +221,7 @@ def test_the_pruner_that_learns_promises_a_rate():
     pruner = parse_spec({**CONTENT, "pruner": {"name": "history", "false_prunes": 0.1}}).pruner
     assert (pruner.name, pruner.false_prunes) == ("history", 0.1)
     assert parse_spec({**CONTENT, "pruner": "history"}).pruner.false_prunes is None
-    with pytest.raises(SpecError, match="false_prunes is for `name: history`"):
+    with pytest.raises(SpecError, match="false_prunes is for `history` and `halving`"):
         parse_spec({**CONTENT, "pruner": {"name": "median", "false_prunes": 0.1}})
     with pytest.raises(SpecError, match="false_prunes"):
         parse_spec({**CONTENT, "pruner": {"name": "history", "false_prunes": 1.5}})
@@ -342,3 +342,9 @@ def test_a_teacher_is_a_trial_or_a_checkpoint():
     assert (by_path.checkpoint, by_path.model) == ("big.ckpt", None)
     named = taught({"checkpoint": "big.ckpt", "model": {"class_path": "a.Big", "init_args": {"width": 9}}})
     assert named.trainer.compress.distil.teacher.model.init_args == {"width": 9}
+
+
+def test_halving_promises_a_rate_and_needs_no_startup_trials():
+    assert parse_spec({**CONTENT, "pruner": {"name": "halving", "false_prunes": 0.2}}).pruner.false_prunes == 0.2
+    with pytest.raises(SpecError, match="startup_trials is not for `halving`"):
+        parse_spec({**CONTENT, "pruner": {"name": "halving", "startup_trials": 3}})
