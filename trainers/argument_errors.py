@@ -44,6 +44,11 @@ def _first_objection(lines: list[str]) -> str:
 def _mismatch(lines: list[str]) -> str:
     """`expected int or float, not 'abc'`; empty where no type is said to be expected."""
     found = [expected for line in lines if (expected := EXPECTED.search(line.partition(". Got value")[0]))]
-    types = list(dict.fromkeys("null" if each[1] == "NoneType" else each[1] or each[2] for each in found))
+    types = list(dict.fromkeys("null" if each[1] == "NoneType" else each[1] or _choices(each[2]) for each in found))
     given = [value[1] for line in lines if (value := GIVEN.search(line))]
     return f"expected {' or '.join(types)}" + (f", not {given[0]}" if given else "") if types else ""
+
+
+def _choices(expected: str) -> str:
+    """`one of 16, 32` for `typing.Literal[16, 32]`."""
+    return re.sub(r"^typing\.Literal\[(.*)\]$", r"one of \1", expected)

@@ -17,7 +17,7 @@ from trainers.optimization import ROLES, Optimization, chosen_roles, take_choice
 OURS = {
     "devices": "set `trainer.devices`",
     "accelerator": "set `trainer.accelerator`",
-    "strategy": "it follows from `devices`",
+    "strategy": "set `trainer.strategy`",
     "num_nodes": "set `trainer.nodes`",
     "enable_checkpointing": "the best epoch of a trial is always kept",
     "barebones": "it would switch off what a study needs: metrics and checkpoints",

@@ -5,6 +5,7 @@ As in a LightningCLI config, by the same parser, which also checks the types of 
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from importlib import import_module
@@ -29,7 +30,7 @@ def make_components(arguments: Mapping[str, Any], *, directory: str) -> dict[str
     """
     if not arguments:
         return {}
-    given = dict(arguments)
+    given = copy.deepcopy(dict(arguments))  # the parser changes what it is given
     if "logger" in given:
         given["logger"] = _with_folder(given["logger"], directory)
     parser = ArgumentParser(exit_on_error=False)

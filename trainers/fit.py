@@ -98,7 +98,6 @@ def completion(
 
     def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in arguments.items() if value is not None}
-        given.pop("enable_checkpointing", None)  # one of our callbacks keeps checkpoints: false would be an error
         return {
             **{"max_epochs": config.max_epochs, "logger": False, **TRAINER_DEFAULTS, **given},
             "accelerator": config.accelerator if config.accelerator != "auto" else given.get("accelerator", "auto"),
@@ -106,6 +105,7 @@ def completion(
             "num_nodes": config.nodes,
             "strategy": choose_strategy(config, strategy),
             "callbacks": [*listed(given, "callbacks"), *callbacks],
+            "enable_checkpointing": True,  # one of our callbacks keeps checkpoints: false would be an error
             "default_root_dir": directory,
         }
 

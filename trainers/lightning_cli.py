@@ -118,6 +118,8 @@ def _making(base: type[LightningCLI], complete: Complete, optimization: Optimiza
     class Making(_quiet(base)):  # type: ignore[misc]
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             given = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+            if given.get("logger") is None:
+                given["logger"] = True  # Lightning's default, on which callbacks of the project may count
             callbacks = [*listed(given, "callbacks"), *impose(self.model, optimization)]
             made: Trainer = super().instantiate_trainer(**complete({**given, "callbacks": callbacks}))
             return made
@@ -137,7 +139,12 @@ def _quiet(base: type[LightningCLI]) -> type[LightningCLI]:
         def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             super().add_default_arguments_to_parser(parser)
             for name in ONLY_OF_FIT:
-                parser.add_argument(f"--{name}", type=type(None) if name == "ckpt_path" else Any, default=None)
+                parser.add_argument(f"--{name}", type=Any, default=None)
+
+        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+            super().parse_arguments(parser, args)
+            if self.config.get("ckpt_path") is not None:
+                raise TrainerError("the LightningCLI config has a ckpt_path, and every trial begins anew: remove it")
 
     return Quiet
 

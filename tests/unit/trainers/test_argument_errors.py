@@ -34,6 +34,12 @@ STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
     ("arguments", "expected"),
     [
         ({"trainer": {"max_epochs": "two"}}, "trainer.max_epochs: expected int or null, not two"),
+        (
+            {"trainer": {"precision": 17}},
+            "trainer.precision: expected one of 64, 32, 16 or one of 'transformer-engine', "
+            "'transformer-engine-float16', '16-true', '16-mixed', 'bf16-true', 'bf16-mixed', '32-true', '64-true' or "
+            "one of '64', '32', '16', 'bf16' or null, not 17",
+        ),
         ({"trainer": {"max_epocs": 2}}, "Group 'trainer' does not accept option 'max_epocs'"),
         ({"model": {"class_path": NET, "init_args": {"lr": "x"}}}, f"model: {NET}: lr: expected float, not x"),
         ({"model": {"class_path": NET, "init_args": {"lrr": 1}}}, f"model: {NET}: Option 'lrr' is not accepted"),
