@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,10 @@ def check_every_attempt_is_one_run(project: Project, trials: list[dict[str, Any]
     assert set(attempts.values()) == {1}
     last = {(str(trial["number"]), str(trial["attempt"])) for trial in trials}
     assert last <= set(attempts)
+    for run in children:
+        if (run.data.tags["hindsight.trial"], run.data.tags["hindsight.attempt"]) in last:  # with the epochs before it
+            curve = client.get_metric_history(run.info.run_id, "val_loss")
+            assert [point.step for point in curve] == list(range(len(curve))) != []
     assert all(run.info.status in ("FINISHED", "KILLED") for run in children)
 
 
@@ -165,10 +170,11 @@ def test_a_hopeless_trial_is_pruned(project: Project) -> None:
     assert min(kept) < min(trial["value"] for trial in pruned)
 
 
-def test_ctrl_c_leaves_a_study_that_can_be_resumed(project: Project) -> None:
-    study = project.study("interrupted", trainer=project.trainer("Net", nap=0.15), budget={"trials": 5})
+def test_after_ctrl_c_trials_go_on_where_they_were(project: Project) -> None:
+    trainer = project.trainer("Net", nap=0.4, max_epochs=6)
+    study = project.study("interrupted", trainer=trainer, budget={"trials": 2}, pruner="none")
     process = project.start("tune", study, "--jobs", "2")
-    wait_for_finished_trials(project, process, 1)
+    wait_for(lambda: len(curves_of_unfinished(project)) == 2 and min(curves_of_unfinished(project)) >= 2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -176,9 +182,31 @@ def test_ctrl_c_leaves_a_study_that_can_be_resumed(project: Project) -> None:
     assert "Traceback" not in out + err
     trials = project.json("show", "interrupted")["all_trials"]
     assert not [trial for trial in trials if trial["state"] in ("running", "fail")]
-    project.hpo("tune", study, "--resume")
+    done = project.hpo("tune", study, "--jobs", "2", "--resume")
     trials = project.json("show", "interrupted")["all_trials"]
-    assert len(finished(trials)) == len(trials) == 5
+    assert len(finished(trials)) == len(trials) == 2
+    assert all(list(trial["intermediate_values"]) == [str(epoch) for epoch in range(6)] for trial in trials)
+    assert all(trial["notes"][0].startswith("went on after epoch ") for trial in trials)
+    assert "went on after epoch " in done.stderr
+    folders = [path.name for path in (project.work / "hpo-runs").glob("*/trial-*/attempt-*/*")]
+    assert sorted(folders) == ["best.ckpt"] * 2 + ["output.log"] * 4
+
+
+def curves_of_unfinished(project: Project) -> list[int]:
+    """How many epochs of each unfinished trial are in the history."""
+    query = "SELECT count(step) FROM trials LEFT JOIN intermediate_values ON trial_id = id WHERE state = 0 GROUP BY id"
+    try:
+        with sqlite3.connect(project.work / "hpo.db") as connection:
+            return [count for (count,) in connection.execute(query)]
+    except sqlite3.OperationalError:  # it is being made
+        return []
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def test_a_killed_trial_process_is_tried_again(project: Project) -> None:

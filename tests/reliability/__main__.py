@@ -9,7 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.measured import Figure, keep, table
-from tests.reliability import backups, claims, first_start, full_disk, imports, kills, ranks, restarts
+from tests.reliability import (
+    backups,
+    checkpoints,
+    claims,
+    first_start,
+    full_disk,
+    imports,
+    kills,
+    mlflow_down,
+    ranks,
+    restarts,
+)
 from tests.reliability.places import Place, postgresql_place, sqlite_place
 
 FAILED = 1
@@ -24,6 +35,8 @@ SCENARIOS: dict[str, tuple[Callable[[Place], list[Figure]], set[str]]] = {
     "imports": (imports.run, BOTH),
     "full_disk": (lambda _place: full_disk.run(), SQLITE),
     "backups": (backups.run, BOTH),
+    "checkpoints": (lambda _place: checkpoints.run(), SQLITE),
+    "mlflow_down": (lambda _place: mlflow_down.run(), SQLITE),
     "ranks": (ranks.run, SQLITE),
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.measured import Figure, table
 from tests.postgresql import database, postgresql_server
-from tests.reliability import backups, claims, first_start, full_disk, imports, kills, ranks, restarts
+from tests.reliability import backups, checkpoints, claims, first_start, full_disk, imports, kills, ranks, restarts
 from tests.reliability.places import Place, sqlite_place
 
 
@@ -63,3 +63,7 @@ def test_ranks(tmp_path: Path) -> None:
     place = sqlite_place(tmp_path)
     assert keeps_its_promises(ranks.prune(place, count=4, ranks=2, seed=1))
     assert keeps_its_promises(ranks.attack(place, signal.SIGKILL, count=2, strategy="parameter_server", seed=1))
+
+
+def test_checkpoints() -> None:
+    assert keeps_its_promises(checkpoints.run(kills=4, weights_bytes=2**21))

@@ -19,7 +19,13 @@ class Learner(lightning.LightningModule):
     """Dropout, batch norm, a schedule, shuffled batches. `first_attempt`: what goes wrong in it, at `at_epoch`."""
 
     def __init__(
-        self, first_attempt: str = "", at_epoch: int = 3, batch_size: int = 8, habit: str = "", bytes: int = 0
+        self,
+        first_attempt: str = "",
+        at_epoch: int = 3,
+        batch_size: int = 8,
+        habit: str = "",
+        bytes: int = 0,
+        nap: float = 0.0,
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["habit"])
@@ -42,6 +48,7 @@ class Learner(lightning.LightningModule):
         return Path(self.trainer.default_root_dir).name
 
     def on_train_epoch_start(self) -> None:
+        time.sleep(self.hparams.nap)
         if self.global_rank == 0:
             with Path(self.trainer.default_root_dir, "trained").open("a") as log:
                 log.write(f"{self.current_epoch} ")
