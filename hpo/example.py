@@ -39,7 +39,9 @@ _OWN = """\
 
 _TRAINER_TAIL = """\
   max_epochs: {max_epochs}
-  devices: 1              # per trial
+  devices: 1              # per trial; how several work together:
+  # strategy: ddp         # or fsdp, tensor_parallel, …; with options: {{name: ddp, communication: fp16}}
+  # stall_minutes: 30     # a trial without a step for so long is ended, and tried again
   # accelerator: gpu      # cpu, gpu, …; by default whatever is there
   # threads: 1            # of torch, per trial; by default the cores, shared among --jobs
   # arguments: {{gradient_clip_val: 1.0}}   # further arguments of lightning.Trainer

@@ -6,6 +6,7 @@ However Lightning would start the ranks (`ddp_spawn`, `ddp_fork`), here the tria
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
@@ -39,6 +40,7 @@ OURS: dict[str, type[ParallelStrategy]] = {
     "model_parallel": ModelParallelStrategy,
     "parameter_server": ParameterServerStrategy,
 }  # names beside those of Lightning's registry
+USUAL = ("auto", "ddp", "fsdp", "deepspeed_stage_2", "deepspeed_stage_3", *OURS)
 FIXED = {
     *("self", "kwargs", "accelerator", "parallel_devices", "cluster_environment", "checkpoint_io", "precision_plugin"),
     *("timeout", "start_method", "communication", "ddp_comm_state", "ddp_comm_hook", "ddp_comm_wrapper"),
@@ -142,7 +144,9 @@ def _check(name: str, options: Mapping[str, Any], config: TrainerConfig) -> None
     known = _options(name)
     for option in options:
         if option not in known:
-            raise TrainerError(f"strategy {name!r} has no option {option!r}; known: {_listed(known)}")
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {_listed(known)}"
+            raise TrainerError(f"strategy {name!r} has no option {option!r}; {hint}")
 
 
 def _resolved(name: Any, config: TrainerConfig) -> str:
@@ -158,8 +162,10 @@ def _class_of(name: str) -> tuple[type[Strategy], dict[str, Any]]:
     if name in OURS:
         return OURS[name], WHOLE_CHECKPOINTS.get(OURS[name], {})
     if name not in StrategyRegistry:
-        known = sorted({"auto", *OURS, *(known for known in StrategyRegistry if "tpu" not in known)})
-        raise TrainerError(f"there is no strategy {name!r}; there are {', '.join(known)}")
+        known = ["auto", *OURS, *StrategyRegistry]
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(USUAL)} and Lightning's others"
+        raise TrainerError(f"there is no strategy {name!r}; {hint}")
     entry = StrategyRegistry[name]
     implied = {argument: value for argument, value in entry["init_params"].items() if argument not in FIXED}
     return entry["strategy"], implied

@@ -264,6 +264,33 @@ def test_ways_that_do_not_go_together(trainer: dict[str, Any], message: str) -> 
         parse_spec({**CONTENT, "trainer": trainer})
 
 
+def test_a_strategy_is_a_name_or_a_mapping() -> None:
+    written = [{}, {"strategy": "fsdp"}, {"strategy": {"name": "ddp", "communication": "fp16"}}]
+    read = [Trainer(model="m.M", max_epochs=1, **trainer).strategy for trainer in written]
+    assert read == [{}, {"name": "fsdp"}, {"name": "ddp", "communication": "fp16"}]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"strategy": 3}, "trainer.strategy: 3 names no strategy; write e.g. ddp, or"),
+        ({"strategy": {"name": 3}}, "name = 3 is no name of a strategy, such as ddp"),
+        ({"stall_minutes": 0}, "trainer.stall_minutes: "),
+        ({"nodes": 0}, "trainer.nodes: "),
+        ({"report": "step"}, "trainer.report: 'step' is not one of 'epoch' or 'validation'"),
+        ({"max_epochs": None}, "max_epochs is missing; e.g. max_epochs: 10, or arguments: {max_steps: 10_000}"),
+    ],
+)
+def test_settings_of_ranks_and_steps_say_what_would_be_right(trainer: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(said)):
+        parse_spec({**CONTENT, "trainer": {**CONTENT["trainer"], **trainer}})
+
+
+def test_steps_may_take_the_place_of_epochs() -> None:
+    trainer = {"model": "m.M", "arguments": {"max_steps": 500, "val_check_interval": 50}, "report": "validation"}
+    assert parse_spec({**CONTENT, "trainer": trainer}).trainer.max_epochs is None
+
+
 def test_what_a_trial_costs_is_its_seconds_or_does_not_count():
     assert parse_spec(CONTENT).cost is None
     assert parse_spec({**CONTENT, "cost": "seconds"}).cost == "seconds"

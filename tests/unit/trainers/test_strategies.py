@@ -61,8 +61,10 @@ def test_every_name_of_lightning_is_known(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "changes", "reason"),
     [
-        ("dpp", {}, {}, "there is no strategy 'dpp'; there are auto, ddp"),
-        ("ddp", {"bucket_cap": 1}, {}, "'ddp' has no option 'bucket_cap'; known: averaging_period"),
+        ("dpp", {}, {}, "there is no strategy 'dpp'; did you mean ddp"),
+        ("horovod", {}, {}, "there is no strategy 'horovod'; known are auto, ddp, fsdp"),
+        ("ddp", {"bucket_cap": 1}, {}, "'ddp' has no option 'bucket_cap'; did you mean bucket_cap_mb?"),
+        ("ddp", {"colour": 1}, {}, "'ddp' has no option 'colour'; known: averaging_period"),
         ("ddp", {"communication": "fp8"}, {}, "'fp8' is not one of none, fp16, bf16, powersgd, post_local_sgd"),
         ("ddp", {"communication": "bf16"}, {}, "'bf16' needs GPUs with NCCL"),
         ("ddp", {"powersgd_rank": 0}, {}, "powersgd_rank = 0 is no whole number from 1 on"),
