@@ -30,6 +30,7 @@ from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, FitJob, Reported, TrainerConfig
+from trainers.processes import wait_until
 
 # What Ray prints on a program's standard output although it was told not to, unless it skips such lines as repeated.
 os.environ.setdefault(
@@ -438,7 +439,13 @@ class _Cluster:
         if self.is_connected_by_us:
             ray.shutdown()
         if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            wait_until(self._is_removed, seconds=CALL_SECONDS)
+
+    def _is_removed(self) -> bool:
+        """Ray's processes write until they are gone."""
+        assert self.folder is not None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return not Path(self.folder).exists()
 
 
 def _connect(address: str | None, config: TrainerConfig) -> _Cluster:
@@ -446,6 +453,8 @@ def _connect(address: str | None, config: TrainerConfig) -> _Cluster:
     if ray.is_initialized():
         return _Cluster(is_ours=False, is_connected_by_us=False)
     is_ours = address in (None, "local")
+    if not is_ours:
+        _check_that_somebody_listens(str(address))
     folder = tempfile.mkdtemp(prefix="hindsight-ray-") if is_ours else None
     options = _for_ours(folder) if folder else _for_theirs(str(address), config)
     cluster = _Cluster(is_ours=is_ours, is_connected_by_us=True, folder=folder)
@@ -460,6 +469,17 @@ def _connect(address: str | None, config: TrainerConfig) -> _Cluster:
         cluster.leave()
         raise
     return cluster
+
+
+def _check_that_somebody_listens(address: str) -> None:
+    """Ray would try for ten minutes. Raises TrainerError."""
+    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if not port.isdecimal():  # `auto`, or what other programs make of an address
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CALL_SECONDS).close()
+    except OSError as error:
+        raise TrainerError(f"no Ray cluster can be reached at {address}: {error}") from error
 
 
 def _for_ours(folder: str) -> dict[str, Any]:
