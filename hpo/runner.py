@@ -176,7 +176,7 @@ class StudyRunner:
             trainer_config(
                 self._spec,
                 folder=self._folder,
-                threads=self._placement.threads(jobs=self._jobs, devices=self._spec.trainer.devices),
+                threads=self._placement.threads(jobs=self._jobs, devices=self._spec.trainer.devices or 1),
                 trials_per_device=trials_per_device(self._spec, self._store),
                 compress=compress_section(self._spec, self._store, folder=self._folder),
             ),

@@ -179,12 +179,12 @@ class Trainer(_Section):
     cli: CliProject | None = None  # whose config the parameters of the space are keys of
     function: str | None = None  # import path of `train(config, report)`
     max_epochs: int | None = Field(default=None, ge=1)  # None: as the LightningCLI config or the function says
-    devices: int = Field(default=1, ge=1)  # per trial and node
-    nodes: int = Field(default=1, ge=1)  # machines that a trial spans
+    devices: int | None = Field(default=None, ge=1)  # per trial and node; None: as the LightningCLI config says, or 1
+    nodes: int | None = Field(default=None, ge=1)  # machines that a trial spans; None: likewise
     accelerator: str = "auto"
     strategy: Arguments = Field(default_factory=dict)  # how its devices work together: `name` and options
     report: Literal["epoch", "validation"] = "epoch"  # after what it tells its value, and may be pruned
-    stall_minutes: float = Field(default=30.0, gt=0, allow_inf_nan=False)  # without a step: ended, and tried again
+    stall_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # None: 30; of a function: no limit
     trials_per_device: Annotated[int, Field(ge=1)] | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
     folds: int = Field(default=1, ge=1)  # of cross-validation: a trial trains as many fits, its value is their mean

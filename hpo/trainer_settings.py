@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.lightning_project import LightningProject, read_project
+from hpo.lightning_project import read_project
 from hpo.space import SearchSpace
 from hpo.spec import CategoricalParameter, Component, StudySpec
 from storage.distributions import fields_of
-from trainers.job import FOLD, FOLDS, TrainerConfig
+from trainers.job import FOLD, FOLDS, STALL_MINUTES, TrainerConfig
 from trainers.recipes import find_recipe
 
 
@@ -32,7 +32,7 @@ def trainer_config(
     trainer = spec.trainer
     model, data = components(spec)
     project = read_project(trainer.cli.config, folder=folder) if trainer.cli else None
-    config = TrainerConfig(
+    return TrainerConfig(
         model=None if model is None else model.class_path,
         data=None if data is None else data.class_path,
         cli=None if project is None else str(project.config),
@@ -42,13 +42,13 @@ def trainer_config(
         data_args={} if data is None else dict(data.init_args),
         trainer_args=dict(trainer.arguments),
         max_epochs=trainer.max_epochs,
-        devices=trainer.devices,
-        nodes=trainer.nodes,
+        devices=trainer.devices or (project.devices if project else 1),
+        nodes=trainer.nodes or (project.nodes if project else 1),
         accelerator=trainer.accelerator,
-        strategy={"name": "auto", **trainer.strategy},
+        strategy={"name": "auto", **(project.strategy if project else {}), **trainer.strategy},
         strategy_choices=_strategy_choices(spec),
         report=trainer.report,
-        stall_minutes=trainer.stall_minutes,
+        stall_minutes=trainer.stall_minutes or (math.inf if trainer.function else STALL_MINUTES),
         trials_per_device=trials_per_device,
         on_out_of_memory=trainer.on_out_of_memory,
         threads=trainer.threads or threads,
@@ -59,17 +59,6 @@ def trainer_config(
         compress=None if compress is None else dict(compress),
         python_path=tuple(dict.fromkeys((str(folder), str(Path.cwd())))),
     )
-    return config if project is None else _as_in_project(config, project, said=trainer.model_fields_set)
-
-
-def _as_in_project(config: TrainerConfig, project: LightningProject, *, said: Collection[str]) -> TrainerConfig:
-    """What the study file does not say is as the project's config has it."""
-    found: dict[str, Any] = {
-        "devices": project.devices,
-        "nodes": project.nodes,
-        "strategy": {**config.strategy, **project.strategy},
-    }
-    return replace(config, **{name: value for name, value in found.items() if name not in said})
 
 
 def components(spec: StudySpec) -> tuple[Component | None, Component | None]:

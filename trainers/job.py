@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+STALL_MINUTES = 30.0
 OUTPUT_LOG = "output.log"  # in a trial's directory: what it printed
 BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
 COMPRESSED_MODEL = "compressed.ckpt.gz"  # beside it, where the study compresses its models
@@ -38,7 +39,7 @@ class TrainerConfig:
     strategy: dict[str, Any] = field(default_factory=lambda: {"name": "auto"})  # its name and options
     strategy_choices: dict[str, list[Any]] = field(default_factory=dict)  # of these, what the space may choose
     report: ReportAfter = "epoch"  # after what a trial tells its value, and may be pruned
-    stall_minutes: float = 30.0  # without a step, after which a trial is ended
+    stall_minutes: float = STALL_MINUTES  # without a step, after which a trial is ended; may be infinite
     threads: int = 1  # of torch, per process
     trials_per_device: int = 1  # that may share a GPU, those of other studies included
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
