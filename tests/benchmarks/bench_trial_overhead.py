@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from trainers.executors import Executor
 from trainers.executors.local import LocalExecutor
 from trainers.job import Failed, Finished, FitJob, Reported, TrainerConfig
 from trainers.recipes import find_recipe
@@ -50,7 +51,7 @@ def measure_cold(config: TrainerConfig, folder: Path) -> float:
     return overhead
 
 
-def measure(executor: LocalExecutor, folder: Path, key: int, *, started: float | None = None) -> tuple[float, float]:
+def measure(executor: Executor, folder: Path, key: int, *, started: float | None = None) -> tuple[float, float]:
     """Seconds of overhead and of the fit."""
     started = time.monotonic() if started is None else started
     directory = str(folder / str(key))

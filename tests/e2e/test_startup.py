@@ -11,7 +11,7 @@ import pytest
 
 from hpo import HistoryStorage
 
-HEAVY = "torch lightning mlflow pandas sklearn matplotlib"
+HEAVY = "torch lightning mlflow pandas sklearn matplotlib ray"
 
 
 def loaded_modules(code: str, folder: Path) -> set[str]:

@@ -70,7 +70,14 @@ def test_too_few_processes_are_told_at_the_start(launcher: str) -> None:
         executor.start()
 
 
-def test_a_launcher_that_cannot_start_anything_is_shown(tmp_path: Path) -> None:
+def test_a_launcher_that_is_not_there_is_told() -> None:
+    with pytest.raises(TrainerError, match="there is no program 'no-such-launcher'"):
+        LaunchedExecutor(make_config(), jobs=1, command="no-such-launcher {command}").start()
+    with pytest.raises(TrainerError, match=r"'203\.0\.113\.1' is no address of this machine"):
+        LaunchedExecutor(make_config(), jobs=1, command="{command}", host="203.0.113.1").start()
+
+
+def test_a_launcher_that_cannot_start_anything_is_shown() -> None:
     executor = LaunchedExecutor(make_config(), jobs=1, command="sh -c 'echo no such partition >&2; exit 3; {command}'")
     with pytest.raises(TrainerError, match="ended with exit code 3 before all ranks had started\nno such partition"):
         executor.start()

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray comes with hindsight-hpo[ray]")
 
-from trainers.executors.ray import needed, shortfall
+from trainers.errors import TrainerError
+from trainers.executors.ray import RayExecutor, needed, shortfall
 from trainers.job import TrainerConfig
 
 CPU_NODE, GPU_NODE = {"CPU": 8.0}, {"CPU": 4.0, "GPU": 2.0, "A100": 2.0}
@@ -43,6 +44,12 @@ def test_what_no_node_has_is_named() -> None:
     assert shortfall({"H100": 1}, [CPU_NODE]) == "H100 1 (the most is 0)"
     assert shortfall({"CPU": 8, "GPU": 1}, [CPU_NODE, GPU_NODE]) == "no single node has CPU 8, GPU 1"
     assert shortfall({"CPU": 1}, []) == "CPU 1 (the most is 0)"
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(TrainerError, match=f"no Ray cluster can be reached at {address}"):
+            RayExecutor(config(), jobs=1, address=address).start()
 
 
 def test_without_ray_the_way_to_install_it_is_told() -> None:
