@@ -19,6 +19,7 @@ from trainers.errors import CompressionError
 from trainers.functions import FunctionProgram
 from trainers.job import FitJob, TrainerConfig
 from trainers.loading import Program
+from trainers.memory import halve_batch
 from trainers.strategies import without_strategy
 
 NOT_OURS = frozenset(
@@ -113,6 +114,8 @@ def make_model(
         )
     left, _ = split_params(job.params)
     params = {name: left[name] for name in without_strategy(left)}
+    if job.halve_batch:
+        params, _ = halve_batch(program, params, config.trainer_args)
     arguments: dict[str, Any] = {}
 
     def complete(given: Mapping[str, Any]) -> dict[str, Any]:
