@@ -18,8 +18,8 @@ FOLDER = "spool"  # in the folder of the runs
 class Results:
     """The reports and ends of one study's trials, each told once and in order.
 
-    While the history cannot be reached, the reports of trials that run are kept in memory, for such a trial is trained
-    anew if this process dies; the ends of trials are kept on disk.
+    While the history cannot be reached, the reports of trials that run are kept in memory, for such a trial tells them
+    again if this process dies and it is tried again; the ends of trials are kept on disk.
     """
 
     def __init__(

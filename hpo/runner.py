@@ -478,7 +478,7 @@ class StudyRunner:
         self._watcher.notice(f"trial {running.claim.number}: {reason}")
 
     def _abandon_running(self) -> None:
-        """Give back what is still running (after Ctrl-C or an error): it is trained anew when the study is resumed."""
+        """Give back what is still running (after Ctrl-C or an error): it goes on when the study is resumed."""
         while self._running:
             trial_id, running = self._running.popitem()
             with suppress(TrainerError):  # it ends with the executor at the latest

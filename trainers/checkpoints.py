@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -26,7 +27,9 @@ from typing import Any
 from trainers.job import BEST_CHECKPOINT, FitJob, TrainerConfig
 
 RECORD = "checkpoints.json"
+ANNOUNCED = "starts.json"  # where ranks that a launcher started learn where to begin
 VERSION = 1  # of the record
+POLL_SECONDS = 0.05
 KEPT = 2  # newest epochs
 HOW_IT_RUNS = {
     "threads",
@@ -155,11 +158,35 @@ def find_start(folder: Path, *, identity: str, earlier: Sequence[Path]) -> Start
     return Start(notices=tuple(notices))
 
 
+def announce(starts: Sequence[Start], folder: Path) -> None:
+    """Let the other ranks of an attempt, on other machines too, know where it begins: by a file in its folder."""
+    content = [asdict(start) | {"checkpoint": start.checkpoint and str(start.checkpoint)} for start in starts]
+    _replace(folder / ANNOUNCED, json.dumps(content))
+
+
+def await_announced(folder: Path, *, seconds: float = 600.0) -> list[Start]:
+    """What rank 0 has announced. Raises FileNotFoundError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (folder / ANNOUNCED).exists():
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(f"{folder / ANNOUNCED} does not come: do the machines of a trial share the folder?")
+        time.sleep(POLL_SECONDS)
+    return [
+        Start(
+            checkpoint=None if start["checkpoint"] is None else Path(start["checkpoint"]),
+            epoch=start["epoch"],
+            notices=tuple(start["notices"]),
+        )
+        for start in json.loads((folder / ANNOUNCED).read_text(encoding="utf-8"))
+    ]
+
+
 def clear(folder: Path, *, keep_best: bool) -> None:
     """Remove what it takes to go on, from the folder of a trial that has ended; and the best checkpoint if told so."""
     for fold in folder.glob("fold-*/"):
         clear(fold, keep_best=keep_best)
     _remove(folder / RECORD)
+    _remove(folder / ANNOUNCED)
     for pattern in (
         "epoch-*.ckpt",
         "epoch-*.partial",
@@ -265,12 +292,17 @@ def _kept(entry: dict[str, Any]) -> Kept:
 
 
 def _write(record: Path, identity: str, kept: Sequence[Kept]) -> None:
-    draft = record.with_name(f"{record.name}.draft")
     content = {"version": VERSION, "identity": identity, "kept": [asdict(each) for each in kept]}
-    draft.write_text(json.dumps(content), encoding="utf-8")
+    _replace(record, json.dumps(content))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
     _sync(draft)
-    draft.replace(record)
-    _sync(record.parent)
+    draft.replace(path)
+    _sync(path.parent)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -10,9 +10,11 @@ import os
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from trainers.channel import Channel, Message
+from trainers.checkpoints import Start, announce, await_announced
 from trainers.errors import TrainerError
 from trainers.job import FitJob, TrainerConfig
 from trainers.launch_environment import LaunchedPlace, place_in_launch
@@ -69,10 +71,24 @@ def _obey(channel: Channel, order: Message, place: LaunchedPlace) -> Message:
     from trainers.worker import failure, fit_rank  # noqa: PLC0415
 
     try:
-        program = load_program(config)
+        program, job = load_program(config), FitJob.from_json(order["job"])
+        starts = _starts(config, job, place)
     except BaseException as error:
         return failure(error)
-    return fit_rank(channel, program, config, FitJob.from_json(order["job"]), slot=order["slot"])
+    return fit_rank(channel, program, config, job, slot=order["slot"], starts=starts)
+
+
+def _starts(config: TrainerConfig, job: FitJob, place: LaunchedPlace) -> list[Start]:
+    """From which checkpoints of earlier attempts the trial goes on, the same for all ranks."""
+    if not job.earlier:
+        return []
+    if place.rank > 0:
+        return await_announced(Path(job.directory))
+    from trainers.folds import find_starts  # noqa: PLC0415
+
+    starts = find_starts(config, job)
+    announce(starts, Path(job.directory))
+    return starts
 
 
 def _check(config: TrainerConfig, *, names: list[str]) -> Message:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,16 @@ def test_the_answer_prunes(kind: Kind, tmp_path: Path) -> None:
     assert [report.epoch for report in reports] == [0, 1]
     assert isinstance(end, Finished)
     assert (end.outcome.pruned, end.outcome.epochs) == (True, 2)
+
+
+def test_a_trial_that_is_tried_again_goes_on(kind: Kind, tmp_path: Path) -> None:
+    first = make_job(tmp_path / "attempt-1")
+    run(kind.warm, first)  # its best epoch, the second, is the last that is saved
+    *reports, end = run(kind.warm, replace(make_job(tmp_path / "attempt-2"), earlier=(first.directory,)))
+    assert [(report.epoch, report.value) for report in reports] == [(0, 3.0), (1, 1.0), (2, 2.0)]
+    assert isinstance(end, Finished)
+    assert end.outcome.notes == ("went on after epoch 1 of attempt-1",)
+    assert (end.outcome.value, end.outcome.best_epoch, end.outcome.epochs) == (1.0, 1, 3)
 
 
 def test_what_the_users_code_raises_is_an_event(kind: Kind, tmp_path: Path) -> None:

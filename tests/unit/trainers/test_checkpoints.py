@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from trainers.checkpoints import RECORD, Keeper, clear, digest, find_start, identity_of
+from trainers.checkpoints import (
+    FROM_THE_BEGINNING,
+    RECORD,
+    Keeper,
+    announce,
+    await_announced,
+    clear,
+    digest,
+    find_start,
+    identity_of,
+)
 from trainers.job import FitJob, TrainerConfig
 
 MINE = "mine"
@@ -176,6 +186,15 @@ def test_what_a_trial_that_has_ended_leaves(tmp_path: Path) -> None:
     clear(folder, keep_best=False)
     assert [path.name for path in folder.iterdir()] == ["output.log"]
     clear(tmp_path / "nowhere", keep_best=False)
+
+
+def test_other_ranks_begin_where_rank_0_does(tmp_path: Path) -> None:
+    earlier, folder = trained(tmp_path), attempt(tmp_path, 2)
+    starts = [find_start(folder, identity=MINE, earlier=[earlier]), FROM_THE_BEGINNING]
+    with pytest.raises(FileNotFoundError, match="do the machines of a trial share the folder"):
+        await_announced(folder, seconds=0.0)
+    announce(starts, folder)
+    assert await_announced(folder, seconds=0.0) == starts
 
 
 def test_the_digest_of_a_folder_tells_names_and_content(tmp_path: Path) -> None:
