@@ -7,7 +7,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def advised_file(path: Path, advice: Advice, *, hard: bool) -> AdvisedFile:
     for region in advice.regions:
         if region.name in space.distributions:
             reason, values = _fitted(region, space.distributions[region.name], hard=hard)
+            reason, values = (reason, values) if values is None else _written_out(region.name, nodes, values, hard=hard)
             if values is None:
                 left[region.name] = reason
             else:
@@ -113,6 +114,17 @@ def _fitted(region: Region, distribution: BaseDistribution, *, hard: bool) -> tu
     return ("nothing can be left out", None) if is_everything else ("", (low, high))
 
 
+def _written_out(
+    name: str, nodes: Mapping[str, yaml.MappingNode], values: tuple[Any, ...], *, hard: bool
+) -> tuple[str, tuple[Any, ...] | None]:
+    """The advice where its place stands in the file; `type: optimizer` stands for parameters that do not."""
+    if name not in nodes:
+        return f"it comes with `{name.partition('.')[0]}`; write its range into the file to have it changed", None
+    if hard and not {"choices", "low"} & {key.value for key, _ in nodes[name].value}:
+        return "its choices are the usual ones; write them into the file to have them changed", None
+    return "", values
+
+
 def _parameter_nodes(path: Path, text: str) -> dict[str, yaml.MappingNode]:
     root = compose(text)
     assert isinstance(root, yaml.MappingNode)  # it was a study file a moment ago
@@ -153,7 +165,7 @@ def _edits(
         yield _Edit(start=end, end=end, text=f", likely: {_flow(values)}")
     else:
         first = node.value[0][0].start_mark
-        after = fields.get("high") or fields["choices"]
+        after = fields.get("high") or fields.get("choices") or fields["type"]
         indent = " " * first.column
         if isinstance(after, yaml.SequenceNode) and not after.flow_style:
             yield _Edit(start=first.index, end=first.index, text=f"likely: {_flow(values)}\n{indent}")

@@ -140,3 +140,32 @@ def test_a_recipe_brings_its_space(tmp_path):
     path.write_text("trainer: {recipe: digits_mlp/all}\nbudget: {trials: 1}\n")
     with pytest.raises(SettingsError, match="no `space` of its own"):
         advised_file(path, advice(), hard=False)
+
+
+MACRO = """\
+task: {name: a, metric: loss, direction: minimize}
+trainer: {model: their.Model, max_epochs: 1}
+space:
+  optimizer:
+    type: optimizer   # the usual ones
+  optimizer.lion.lr: {type: float, low: 1e-4, high: 1e-2, log: true}
+budget: {trials: 3}
+"""
+
+
+def test_optimizers_by_name_take_advice_where_they_stand_in_the_file(tmp_path):
+    space = load_spec_text(tmp_path, MACRO)
+    likely = {"optimizer": ("adamw",), "optimizer.lion.lr": (2e-4, 1e-3), "optimizer.adamw.lr": (1e-4, 1e-2)}
+    file = written(tmp_path, MACRO, likely=likely, space=space)
+    found = load_spec(file.path).search_space().likely
+    assert found == {name: likely[name] for name in ("optimizer", "optimizer.lion.lr")}
+    assert file.left["optimizer.adamw.lr"].startswith("it comes with `optimizer`; write its range into the file")
+    hard = written(tmp_path, MACRO, hard=True, likely=likely, space=space)
+    assert list(hard.changed) == ["optimizer.lion.lr"]
+    assert hard.left["optimizer"].startswith("its choices are the usual ones; write them into the file")
+
+
+def load_spec_text(folder, text):
+    path = folder / "space.yaml"
+    path.write_text(text)
+    return load_spec(path).space_json()
