@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from trainers.checkpoints import clear
-from trainers.errors import ParameterMismatchError, TrainerError
+from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
 
@@ -206,52 +206,6 @@ def test_a_parameter_that_nothing_takes_fails_without_a_traceback(executor: Loca
     assert end.output_tail == ""
 
 
-def test_a_folder_that_cannot_be_written_fails_the_trial(executor: LocalExecutor, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (end,) = run(executor, make_job(tmp_path / "file" / "trial"))
-    assert isinstance(end, Failed)
-    assert "NotADirectoryError" in end.reason or "FileExistsError" in end.reason
-
-
-def test_trials_run_side_by_side_and_do_not_mix(executor: LocalExecutor, tmp_path: Path) -> None:
-    for key in (1001, 1002):
-        executor.launch(key, make_job(tmp_path / str(key), losses=[float(key)]))
-    with pytest.raises(ValueError, match=r"\[1001, 1002\] run, 2 may at once"):
-        executor.launch(1003, make_job(tmp_path))
-    ended: dict[int, Event] = {}
-    while len(ended) < 2:
-        for event in executor.poll(1.0):
-            if isinstance(event, Reported):
-                assert event.value == event.key
-                executor.answer(event.key, prune=False)
-                with pytest.raises(ValueError, match="no report that waits"):
-                    executor.answer(event.key, prune=False)
-            else:
-                assert event.key not in ended
-                ended[event.key] = event
-    assert all(isinstance(event, Finished) for event in ended.values())
-    executor.answer(1001, prune=False)  # too late, and harmless
-
-
-def test_poll_returns_in_time_when_nothing_happens(executor: LocalExecutor) -> None:
-    started = time.monotonic()
-    assert executor.poll(0.1) == []
-    assert time.monotonic() - started < 1.0
-
-
-@pytest.mark.parametrize("habit", ["hangs", "ignores_signals"])
-def test_kill_leaves_no_process_and_no_event(executor: LocalExecutor, tmp_path: Path, habit: str) -> None:
-    key = next(keys)
-    executor.launch(key, make_job(tmp_path, habit=habit))
-    pids = started_pids(tmp_path, "0", "helper", "daemon")
-    executor.kill(key)
-    assert not is_running(pids[0])
-    assert not is_running(pids[1])
-    wait_for(lambda: not is_running(pids[2]), seconds=SOON_SECONDS)
-    assert executor.poll(0.1) == []
-    executor.kill(key)
-
-
 def test_kill_drops_events_that_nobody_has_seen(executor: LocalExecutor, tmp_path: Path) -> None:
     key = next(keys)
     executor.launch(key, make_job(tmp_path))
@@ -267,19 +221,6 @@ def test_a_trial_may_be_killed_the_moment_it_is_launched(executor: LocalExecutor
         executor.launch(key, make_job(tmp_path / str(number)))
         executor.kill(key)
     assert executor.poll(0.05) == []
-
-
-def test_a_killed_trial_fails_exactly_once(executor: LocalExecutor, tmp_path: Path) -> None:
-    key = next(keys)
-    executor.launch(key, make_job(tmp_path, habit="hangs"))
-    pids = started_pids(tmp_path, "0", "helper", "daemon")
-    os.kill(pids[0], signal.SIGKILL)
-    (end,) = wait_for(lambda: executor.poll(0.1), seconds=SOON_SECONDS)
-    assert end.kind == "killed"
-    assert "SIGKILL" in end.reason
-    assert "memory" in end.reason
-    wait_for(lambda: not any(map(is_running, pids)), seconds=SOON_SECONDS)
-    assert executor.poll(0.2) == []
 
 
 def test_what_a_trial_started_ends_with_it(executor: LocalExecutor, tmp_path: Path) -> None:
@@ -310,19 +251,6 @@ def test_trials_of_a_killed_template_fail_once_and_the_next_launch_starts_anothe
     assert not folder.exists()
     *_, end = run(executor, make_job(tmp_path / "next"))
     assert isinstance(end, Finished)
-
-
-def test_close_ends_everything_quickly_and_may_be_repeated(tmp_path: Path) -> None:
-    executor = LocalExecutor(make_config(), jobs=1)
-    executor.close()
-    executor.start(["habit", "trainer.min_epochs"])
-    executor.launch(0, make_job(tmp_path, habit="ignores_signals"))
-    pids = [executor._template.process.pid, *started_pids(tmp_path, "0", "helper")]
-    started = time.monotonic()
-    executor.close()
-    assert time.monotonic() - started < SOON_SECONDS
-    assert not any(map(is_running, pids))
-    executor.close()
 
 
 PARENT = """
@@ -367,13 +295,6 @@ def test_a_parent_killed_while_the_template_imports_takes_it_along(tmp_path: Pat
         template = pid_of(tmp_path, "template")
         parent.kill()
     wait_for(lambda: not is_running(template), seconds=SOON_SECONDS)
-
-
-def test_a_model_that_cannot_be_used_is_told_at_the_start() -> None:
-    executor = LocalExecutor(make_config(), jobs=1)
-    with pytest.raises(ParameterMismatchError, match="no constructor takes parameter 'width'"):
-        executor.start(["habit", "width"])
-    executor.close()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from typing import Any, Literal, Self
 
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
+from trainers.executors.code_copy import copy_code
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, FitJob, Reported, TrainerConfig
 from trainers.processes import wait_until
@@ -43,13 +44,13 @@ except ModuleNotFoundError as error:
     raise TrainerError(f"Ray cannot be imported ({error}): pip install 'hindsight-hpo[ray]'") from error
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"  # Ray's own
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs, which has brought its code itself
 TURN_SECONDS = 0.5  # that a place waits for news of its trial before it answers
 CALL_SECONDS = 30.0  # for an idle place to answer, or a trial to be gone; after that the place is given up
 PATIENCE_SECONDS = 300.0  # for an autoscaler to bring a first node that is large enough
 QUIET_SECONDS = 10.0  # of waiting for resources before it is told
 LOST_STARTS = 3  # places lost one after the other while they import: the code does that, not the cluster (heuristic)
 OBJECT_STORE_BYTES = 80 * 2**20  # hardly anything passes through it; Ray takes no less than 75 MiB
-CODE = ("*.py", "*.pyi", "*.so", "*.json", "*.toml", "*.yaml", "*.yml")  # what a copy of the study's folder consists of
 
 # Ray would kill an actor's children, and with them the template, which sees to it that nothing of a trial is left.
 ACTOR_ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "false"}
@@ -161,7 +162,7 @@ class RayExecutor(Executor):
         if self._cluster is not None:
             return
         self._parameters = tuple(parameters)
-        self._cluster = _connect(self._address, self._config)
+        self._cluster = _connect(self._address, self._config, self._notice)
         try:
             self._needs = needed(self._config, self._resources, _nodes())
             self._check_that_it_fits()
@@ -433,7 +434,7 @@ def _end(actor: Any) -> None:
 class _Cluster:
     is_ours: bool
     is_connected_by_us: bool
-    folder: str | None = None  # of what Ray keeps on disk, where it is ours
+    folder: str | None = None  # what Ray keeps on disk, where it is ours; else the copy of the code that it was given
 
     def leave(self) -> None:
         if self.is_connected_by_us:
@@ -448,15 +449,15 @@ class _Cluster:
         return not Path(self.folder).exists()
 
 
-def _connect(address: str | None, config: TrainerConfig) -> _Cluster:
+def _connect(address: str | None, config: TrainerConfig, notice: Callable[[str], None]) -> _Cluster:
     """Raises TrainerError."""
     if ray.is_initialized():
         return _Cluster(is_ours=False, is_connected_by_us=False)
     is_ours = address in (None, "local")
     if not is_ours:
         _check_that_somebody_listens(str(address))
-    folder = tempfile.mkdtemp(prefix="hindsight-ray-") if is_ours else None
-    options = _for_ours(folder) if folder else _for_theirs(str(address), config)
+    folder = tempfile.mkdtemp(prefix="hindsight-ray-") if is_ours else _code_for_nodes(config, notice)
+    options = _for_ours(str(folder)) if is_ours else _for_theirs(str(address), folder)
     cluster = _Cluster(is_ours=is_ours, is_connected_by_us=True, folder=folder)
     try:
         with _quiet(), _own_signals():
@@ -491,14 +492,19 @@ def _for_ours(folder: str) -> dict[str, Any]:
     }
 
 
-def _for_theirs(address: str, config: TrainerConfig) -> dict[str, Any]:
-    """With a copy of the code in the study's folder, for nodes that do not have the folder."""
-    folder = next(iter(config.python_path), None)
-    has_own = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # `ray job submit` has brought the code
-    if folder is None or has_own:
-        return {"address": address}
-    excludes = ["*", "!*/", *(f"!{pattern}" for pattern in CODE)]
-    return {"address": address, "runtime_env": {"working_dir": folder, "excludes": excludes}}
+def _for_theirs(address: str, code: str | None) -> dict[str, Any]:
+    return {"address": address} | ({} if code is None else {"runtime_env": {"working_dir": code}})
+
+
+def _code_for_nodes(config: TrainerConfig, notice: Callable[[str], None]) -> str | None:
+    """A copy of the code in the study's folder, for nodes that do not have the folder."""
+    if not config.python_path or JOB_VARIABLE in os.environ:
+        return None
+    try:
+        return copy_code(Path(config.python_path[0]))
+    except (TrainerError, OSError) as error:
+        notice(f"nodes get no copy of the study's code and must see its folder: {error}")
+        return None
 
 
 @contextmanager
