@@ -185,7 +185,7 @@ class Trainer(_Section):
     strategy: Arguments = Field(default_factory=dict)  # how its devices work together: `name` and options
     report: Literal["epoch", "validation"] = "epoch"  # after what it tells its value, and may be pruned
     stall_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # None: 30; of a function: no limit
-    trials_per_device: Annotated[int, Field(ge=1)] | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
+    trials_per_device: int | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
     folds: int = Field(default=1, ge=1)  # of cross-validation: a trial trains as many fits, its value is their mean
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
@@ -203,6 +203,13 @@ class Trainer(_Section):
     @classmethod
     def _from_config(cls, value: Any) -> Any:
         return {"config": value} if isinstance(value, str) else value
+
+    @field_validator("trials_per_device", mode="plain")
+    @classmethod
+    def _is_a_number_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and (type(value) is not int or value < 1):
+            raise ValueError(f"{value!r} is neither a whole number from 1 on nor `auto`")
+        return value
 
     @field_validator("resources")
     @classmethod

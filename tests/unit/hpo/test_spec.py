@@ -277,6 +277,16 @@ def test_a_strategy_is_a_name_or_a_mapping() -> None:
         ({"strategy": {"name": 3}}, "name = 3 is no name of a strategy, such as ddp"),
         ({"stall_minutes": 0}, "trainer.stall_minutes: "),
         ({"nodes": 0}, "trainer.nodes: "),
+        (
+            {"trials_per_device": "all"},
+            "trainer.trials_per_device: 'all' is neither a whole number from 1 on nor `auto`",
+        ),
+        ({"trials_per_device": 0}, "trainer.trials_per_device: 0 is neither"),
+        ({"on_out_of_memory": "halve"}, "trainer.on_out_of_memory: 'halve' is not one of 'fail' or 'halve_batch'"),
+        (
+            {"model": None, "function": "m.train", "on_out_of_memory": "halve_batch"},
+            "a function minds its own batch: `on_out_of_memory: halve_batch` is for Lightning modules",
+        ),
         ({"report": "step"}, "trainer.report: 'step' is not one of 'epoch' or 'validation'"),
         ({"max_epochs": None}, "max_epochs is missing; e.g. max_epochs: 10, or arguments: {max_steps: 10_000}"),
     ],
