@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from storage.errors import StorageError as StorageError
     from storage.optuna_storage import HistoryStorage as HistoryStorage
     from trainers.functions import TrialPruned as TrialPruned
+    from trainers.optimizers import chosen_options as chosen_options
     from trainers.optimizers import make_optimizer as make_optimizer
     from trainers.schedules import make_schedule as make_schedule
 
@@ -39,6 +40,7 @@ __all__ = [
     "StorageError",
     "TrialPruned",
     "best",
+    "chosen_options",
     "compare",
     "make_optimizer",
     "make_schedule",
@@ -57,6 +59,7 @@ _HOMES = {
     "StorageError": "storage.errors",
     "TrialPruned": "trainers.functions",
     "best": "hpo.winner",
+    "chosen_options": "trainers.optimizers",
     "compare": "hpo.comparisons",
     "make_optimizer": "trainers.optimizers",
     "make_schedule": "trainers.schedules",

@@ -30,12 +30,14 @@ import lightning
 import torch
 
 from trainers.devices import choose_devices, peak_memory_bytes
-from trainers.errors import ModelImportError
+from trainers.errors import ModelImportError, TrainerError
 from trainers.imports import import_object
 from trainers.job import FailureKind, FitJob, Outcome, TrainerConfig
 from trainers.judge import FitError
 from trainers.judge import Report as Tell
+from trainers.launch_environment import place_in_launch
 from trainers.objectives import with_further_values
+from trainers.remote_channel import TOKEN_VARIABLE
 
 FILES = "files"  # in a trial's directory, where nothing else is said
 
@@ -62,7 +64,11 @@ class FunctionProgram:
         return cls(config=config, function=function, takes_report=_takes_report(function, path))
 
     def check(self, names: Collection[str]) -> None:
-        """A function takes parameters of every name."""
+        """A function takes parameters of every name, in one process. Raises TrainerError."""
+        if TOKEN_VARIABLE in os.environ and (count := place_in_launch(os.environ).world_size) > 1:
+            raise TrainerError(
+                f"the launcher starts {count} processes, and a function is called in one, which may start others"
+            )
 
     def run(self, job: FitJob, *, slot: int, report: Tell) -> Outcome:
         """Call the function. Raises FitError, and whatever the function raises."""

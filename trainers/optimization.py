@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from trainers.errors import TrainerError
 from trainers.job import ScaleRule, TrainerConfig
-from trainers.optimizers import OPTIMIZERS, check_options, make_optimizer
+from trainers.optimizers import OPTIMIZERS, check_options, chosen_options, make_optimizer
 from trainers.schedules import SCHEDULES, check_schedule_options, make_schedule
 
 ROLES: dict[str, Collection[str]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
@@ -65,12 +65,9 @@ def take_choices(
     """What a trial's parameters choose, and the parameters that are left. Raises ParameterMismatchError."""
     left, choices = dict(params), {}
     for role in chosen_roles(params, taken=taken):
-        name, start = str(left.pop(role)), f"{role}."
-        options = {key: left.pop(key) for key in list(left) if key.startswith(start)}
-        choices[role] = Choice(
-            name=name, options={key.removeprefix(f"{start}{name}."): options[key] for key in options}
-        )
-        CHECKS[role](name, choices[role].options)
+        choices[role] = choice = Choice(name=str(params[role]), options=chosen_options(role, params))
+        CHECKS[role](choice.name, choice.options)
+        left = {name: value for name, value in left.items() if name.partition(".")[0] != role}
     return Optimization(**choices, scale_rule=config.scale_rule, scale_batch=config.scale_batch), left
 
 

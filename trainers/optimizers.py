@@ -83,6 +83,15 @@ def make_optimizer(
     return kind.make(parameters, **arguments, **kind.fixed)
 
 
+def chosen_options(role: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of what a configuration chose: where its `optimizer` is adamw, those of `optimizer.adamw.`.
+
+    role: `optimizer` or `schedule`: `make_optimizer(config["optimizer"], ..., **chosen_options("optimizer", config))`.
+    """
+    start = f"{role}.{config[role]}."
+    return {name.removeprefix(start): value for name, value in config.items() if name.startswith(start)}
+
+
 def check_options(name: str, options: Iterable[str]) -> None:
     """Whether there is an optimizer of that name with these options. Raises ParameterMismatchError."""
     if name not in OPTIMIZERS:

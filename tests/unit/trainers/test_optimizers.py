@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainers.errors import ParameterMismatchError
-from trainers.optimizers import OPTIMIZERS, make_optimizer
+from trainers.optimizers import OPTIMIZERS, chosen_options, make_optimizer
 
 STEPS = 20
 
@@ -67,3 +67,15 @@ def test_nesterov_looks_ahead_and_plain_sgd_has_no_momentum() -> None:
 def test_what_there_is_not(name: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(ParameterMismatchError, match=re.escape(message)):
         make_optimizer(name, [torch.nn.Parameter(torch.ones(1))], **options)
+
+
+def test_the_options_of_what_was_chosen() -> None:
+    config = {
+        "optimizer": "adamw",
+        "optimizer.adamw.lr": 0.1,
+        "optimizer.sgd.lr": 0.2,
+        "width": 3,
+        "schedule": "cosine",
+    }
+    assert chosen_options("optimizer", config) == {"lr": 0.1}
+    assert chosen_options("schedule", config) == {}
