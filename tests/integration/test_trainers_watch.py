@@ -24,7 +24,7 @@ from tests.integration.test_trainers_local import (
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported
 
-STALL_SECONDS = 6.0
+STALL_SECONDS = 9.0
 
 
 @pytest.fixture(scope="module")
@@ -108,5 +108,5 @@ def test_only_a_trial_that_makes_no_step_is_ended(executor: LocalExecutor, tmp_p
     stalled = ends[hung]
     assert isinstance(stalled, Failed)
     assert stalled.kind == "stalled"
-    assert stalled.reason == "made no step for 0.1 min (trainer.stall_minutes), so its processes were ended"
+    assert stalled.reason == "made no step for 0.15 min (trainer.stall_minutes), so its processes were ended"
     wait_for(lambda: not any(map(is_running, ranks["hung"])), seconds=SOON_SECONDS)

@@ -71,3 +71,16 @@ def test_a_peer_that_is_gone(ends: tuple[Channel, Channel]) -> None:
     assert theirs.receive() == {"last": "words"}
     assert theirs.receive() is None
     assert theirs.closed
+
+
+def test_what_may_get_lost_waits_for_nobody(ends: tuple[Channel, Channel]) -> None:
+    ours, theirs = ends
+    for number in range(10_000):  # far more than the socket holds
+        ours.send_if_room({"number": number})
+    received = [message["number"] for message in theirs.receive_available()]
+    assert received == list(range(len(received)))
+    assert 0 < len(received) < 10_000
+    ours.send_if_room({"number": -1})
+    assert theirs.receive_available() == [{"number": -1}]
+    theirs.close()
+    ours.send_if_room({"number": -2})  # to nobody, and harmless
