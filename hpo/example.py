@@ -30,6 +30,8 @@ _RECIPE = """\
 {needs}  # model: my_package.my_module.MyLightningModule     # import path; this file's folder is searched first
   # data: my_package.my_module.MyDataModule           # leave out if the model has its own dataloaders
   # model: {{class_path: my_module.MyModel, init_args: {{width: 64}}}}   # the same with fixed arguments
+  # cli: config.yaml      # or an existing LightningCLI project; the space is over keys such as model.init_args.lr
+  # function: my_module.train     # or a plain function train(config, report), without max_epochs
 """
 
 _OWN = """\
@@ -44,10 +46,12 @@ _TRAINER_TAIL = """\
   # stall_minutes: 30     # a trial without a step for so long is ended, and tried again
   # accelerator: gpu      # cpu, gpu, …; by default whatever is there
   # threads: 1            # of torch, per trial; by default the cores, shared among --jobs
-  # arguments: {{gradient_clip_val: 1.0}}   # further arguments of lightning.Trainer
+  # arguments: {{gradient_clip_val: 1.0}}   # further arguments of lightning.Trainer; callbacks, loggers by class_path
+  # scale_lr: {{rule: linear, batch: 256}}  # the learning rate grows with the effective batch
 
 # Each parameter goes to the constructor that names it, the model's or the data module's;
-# `model.lr`, `data.batch_size` or `trainer.gradient_clip_val` say which.
+# `model.lr`, `data.batch_size` or `trainer.gradient_clip_val` say which. In place of the model's own optimizer:
+# `optimizer: {{type: optimizer, choices: [sgd, adamw, lion]}}`, `schedule: {{type: schedule}}`
 space:
 """
 

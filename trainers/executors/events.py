@@ -13,8 +13,8 @@ from trainers.job import OUTPUT_LOG, Failed, Finished, Outcome, Reported
 TAIL_LINES = 20
 TAIL_BYTES = 16_384
 CHATTER = re.compile(
-    r"(GPU|TPU|HPU) available: |💡 Tip: |`weights_only` was not set|`Trainer\.fit` stopped: "
-    r"|.*[/\\]lightning[/\\]pytorch[/\\]utilities[/\\]_pytree\.py:\d+: "
+    r"(GPU|TPU|HPU) available: |(\[rank: \d+\] )?Seed set to |💡 Tip: |`weights_only` was not set"
+    r"|`Trainer\.fit` stopped: |.*[/\\]lightning[/\\]pytorch[/\\]utilities[/\\]_pytree\.py:\d+: "
 )  # lines that Lightning prints in every trial
 
 
