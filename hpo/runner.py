@@ -426,7 +426,8 @@ class StudyRunner:
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
         self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}")
         if event.kind == "missing_metric":
-            raise StudyFailedError(f"task.metric: {event.reason}")
+            is_further = any(event.reason.startswith(f"{name} ") for name in self._spec.task.metrics[1:])
+            raise StudyFailedError(f"task.{'against' if is_further else 'metric'}: {event.reason}")
         self._stop_if_nothing_works(reason, running.directory)
 
     def _is_halved_and_released(self, claim: studies.Claim, reason: str) -> bool:

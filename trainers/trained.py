@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,9 @@ class TrainedModel:
     def _validate(self, checkpoint: Path | None, arguments: Mapping[str, Any]) -> dict[str, float]:
         trainer = lightning.Trainer(**arguments)
         weights_only = None if checkpoint is None else may_be_read_as_weights(checkpoint, self.model)
-        trainer.validate(self.model, self.data, ckpt_path=checkpoint, verbose=False, weights_only=weights_only)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")  # those of the fit
+            trainer.validate(self.model, self.data, ckpt_path=checkpoint, verbose=False, weights_only=weights_only)
         return {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
 
 

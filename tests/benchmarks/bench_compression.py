@@ -42,7 +42,7 @@ def main() -> list[Figure]:
 
 
 def _compression(folder: Path) -> list[Figure]:
-    small = [train(folder / f"small-{seed}", seed, LARGE | SMALL) for seed in SEEDS]
+    small = [train(folder / f"small-{seed}", seed, LARGE | SMALL, compress={"finetune_epochs": 2}) for seed in SEEDS]
     kernels = train(folder / "int8", 0, LARGE | INT8_KERNELS).measured
     ratios = [each.measured["size_bytes_before"] / each.measured["size_bytes"] for each in small]
     gains = [each.value - each.measured["value_before_compression"] for each in small]
