@@ -30,7 +30,10 @@ CNN_SPACE: dict[str, dict[str, Any]] = {
     "depth": {"type": "int", "low": 1, "high": 3},
 }
 REGULARISED: dict[str, dict[str, Any]] = {
-    **TRAINING_SPACE,
+    "optimizer": {"type": "optimizer", "choices": ["nesterov", "adamw", "nadam"]},
+    "schedule": {"type": "schedule", "choices": ["constant", "cosine", "one_cycle"]},
+    "batch_size": {"type": "int", "low": 16, "high": 256, "log": True},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.6},
     "trainer.gradient_clip_val": {"type": "float", "low": 0.05, "high": 10.0, "log": True},
 }
 SMOOTHED: dict[str, dict[str, Any]] = {

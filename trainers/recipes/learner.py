@@ -21,7 +21,7 @@ class Learner(lightning.LightningModule):
     network: nn.Module
     scores: MetricCollection | None
 
-    def __init__(self, *, lr: float, optimizer: str, momentum: float, weight_decay: float) -> None:
+    def __init__(self, *, lr: float, weight_decay: float, optimizer: str = "adamw", momentum: float = 0.9) -> None:
         super().__init__()
         self.lr, self.optimizer, self.momentum, self.weight_decay = lr, optimizer, momentum, weight_decay
         self._losses: list[Tensor] = []  # of this epoch's steps: to log each of them costs more than to make it
@@ -59,7 +59,7 @@ class Learner(lightning.LightningModule):
         return outputs
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Any of `trainers.optimizers`; `momentum` is for those that have one, and AdamW does without."""
+        """Any of `trainers.optimizers`, unless the study chooses one; AdamW does without `momentum`."""
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer in OPTIMIZERS and "momentum" in OPTIMIZERS[self.optimizer].options:
             options["momentum"] = self.momentum

@@ -15,9 +15,15 @@ class Classifier(Learner):
     """Trains with cross entropy. Two classes are two outputs, too."""
 
     def __init__(
-        self, *, label_smoothing: float = 0.0, lr: float, optimizer: str, momentum: float, weight_decay: float
+        self,
+        *,
+        label_smoothing: float,
+        lr: float,
+        weight_decay: float,
+        optimizer: str = "adamw",
+        momentum: float = 0.9,
     ) -> None:
-        super().__init__(lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(lr=lr, weight_decay=weight_decay, optimizer=optimizer, momentum=momentum)
         self.label_smoothing = label_smoothing
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -22,13 +22,9 @@ class RNN(Classifier):
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         lr: float = 1e-3,
-        optimizer: str = "adamw",
-        momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            label_smoothing=label_smoothing, lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay
-        )
+        super().__init__(label_smoothing=label_smoothing, lr=lr, weight_decay=weight_decay)
         if cell not in CELLS:
             raise ValueError(f"cell {cell!r} is not one of {', '.join(CELLS)}")
         self.cell, self.width, self.depth, self.dropout = cell, width, depth, dropout

@@ -21,11 +21,9 @@ class MLPRegressor(Learner):
         depth: int = 2,
         dropout: float = 0.0,
         lr: float = 1e-3,
-        optimizer: str = "adamw",
-        momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(lr=lr, weight_decay=weight_decay)
         self.width, self.depth, self.dropout = width, depth, dropout
 
     def make_network(self, input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:

@@ -25,11 +25,9 @@ class CharTransformer(Learner):
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         lr: float = 3e-3,
-        optimizer: str = "adamw",
-        momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(lr=lr, weight_decay=weight_decay)
         self.heads, self.head_width, self.depth, self.dropout = heads, head_width, depth, dropout
         self.label_smoothing = label_smoothing
 

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, r2_score, recall_score, roc_auc_score
 
+from hpo.example import write_study_file
+from hpo.spec import load_spec
+from hpo.trainer_settings import trainer_config
 from trainers.build import check_names
 from trainers.errors import DataFileError, RecipeError
 from trainers.imports import import_user_classes
@@ -53,9 +56,14 @@ def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_every_parameter_of_the_space_has_a_constructor(recipe: Recipe) -> None:
-    config = TrainerConfig(model=recipe.model, data=recipe.data, max_epochs=recipe.max_epochs)
-    check_names(import_user_classes(config), config, recipe.space)
+def test_the_study_file_of_a_recipe_is_sound(recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    write_study_file(path, recipe=recipe.name, model=None, data=None, force=False)
+    spec = load_spec(path)
+    assert (spec.task.metric, spec.trainer.max_epochs) == (recipe.metric, recipe.max_epochs)
+    config = trainer_config(spec, folder=tmp_path)
+    assert config.data_args == {"variant": recipe.variants[0], **recipe.needs}
+    check_names(import_user_classes(config), config, spec.space)  # every parameter has a constructor
 
 
 @pytest.mark.parametrize(
