@@ -30,14 +30,12 @@ FILE_KEYS = {"model": "model.init_args", "data": "data.init_args", "trainer": "t
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The keyword arguments of each constructor."""
+    """The keyword arguments of each constructor, and what the study chose in place of the model's own optimizer."""
 
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
-    optimization: Optimization = field(
-        default_factory=Optimization
-    )  # what the study chose instead of the model's `configure_optimizers`
+    optimization: Optimization = field(default_factory=Optimization)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +55,8 @@ def route(classes: UserClasses, config: TrainerConfig, params: dict[str, Any]) -
     """Give each parameter to the constructors that name it, on top of the fixed arguments.
 
     `model.x`, `data.x` and `trainer.x` name their constructor; a bare name goes to the model, the data module or
-    both, whichever names it, and otherwise to the model's **kwargs. `optimizer` and `schedule`, and what begins with
-    them, are choices unless a constructor takes them: see `trainers.optimization`. Raises ParameterMismatchError.
+    both, whichever names it, and otherwise to the model's **kwargs. What the study chooses as optimizer and
+    schedule goes to neither: see `trainers.optimization`. Raises ParameterMismatchError.
     """
     optimization, left = take_choices(params, taken=_taken(classes), config=config)
     arguments = replace(_send(classes, config, left), optimization=optimization)

@@ -52,7 +52,7 @@ class CliProgram:
     def check(self, names: Collection[str], complete: Complete) -> None:
         """Whether the config, with one configuration of the space, is one that the project takes."""
         params = {name: value for name, value in self.config.sample.items() if name in names}
-        chosen_roles(names, taken=["optimizer"])
+        chosen_roles(names)
         _, left = self._choices(params)
         self._run(_checking(self.cli), self._arguments(left, seed=0))
 
@@ -64,9 +64,7 @@ class CliProgram:
 
     def _choices(self, params: Mapping[str, Any]) -> tuple[Optimization, dict[str, Any]]:
         """The optimizer and schedule that the study chose, if it did, and the keys of the config."""
-        return take_choices(
-            params, taken=["optimizer"], config=self.config
-        )  # a key of the config, where it has no options
+        return take_choices(params, taken=(), config=self.config)
 
     def _arguments(self, params: Mapping[str, Any], *, seed: int) -> list[str]:
         """Written as on a command line; what comes later wins."""

@@ -44,14 +44,15 @@ class Optimization:
 def chosen_roles(names: Collection[str], *, taken: Collection[str] = ()) -> list[str]:
     """Which of `optimizer` and `schedule` a study chooses, by the names of its parameters.
 
-    It does where there are parameters such as `optimizer.adamw.lr`, and where a bare `optimizer` is not one of the
-    `taken` names: those that a constructor of the user's takes. Raises ParameterMismatchError for an unknown option.
+    It does where there are parameters such as `optimizer.adamw.lr`. A schedule may have no options: a bare `schedule`
+    is a choice unless it is `taken`, by a constructor of the user's. Raises ParameterMismatchError for an unknown
+    option.
     """
     roles = []
     for role, kinds in ROLES.items():
         dotted = [name.split(".") for name in names if name.startswith(f"{role}.")]
         ours = [parts for parts in dotted if len(parts) == 3 and parts[1] in kinds]
-        if role not in names or not (ours or role not in taken):
+        if role not in names or not (ours or (role == "schedule" and role not in taken)):
             continue
         for _, name, option in ours:
             CHECKS[role](name, [option])

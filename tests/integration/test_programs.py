@@ -162,8 +162,17 @@ def test_a_schedule_may_be_chosen_for_the_modules_own_optimizer(desk: Desk) -> N
             {"schedule": "cosine"},
             "`configure_optimizers` of Scheduled returns tuple: return the optimizer",
         ),
-        ("ByHand", {"optimizer": "sgd"}, r"ByHand optimizes by hand \(automatic_optimization = False\)"),
-        ("Net", {"optimizer": "adamm"}, "there is no optimizer 'adamm'; did you mean 'adam'?"),
+        (
+            "ByHand",
+            {"optimizer": "sgd", "optimizer.sgd.lr": 0.1},
+            r"ByHand optimizes by hand \(automatic_optimization = False\)",
+        ),
+        (
+            "Net",
+            {"optimizer": "adamm", "optimizer.adam.lr": 0.1},
+            "there is no optimizer 'adamm'; did you mean 'adam'?",
+        ),
+        ("Net", {"schedule": "cosinus"}, "there is no schedule 'cosinus'; did you mean 'cosine'?"),
         ("Net", {"schedule": "cosine", "trainer.max_epochs": -1}, "schedule cosine needs to know when training ends"),
     ],
 )
@@ -176,6 +185,7 @@ def test_a_choice_that_cannot_be_imposed(desk: Desk, model: str, params: dict[st
     ("arguments", "names", "message"),
     [
         ({}, ["optimizer", "optimizer.sgd.beta1"], "optimizer sgd has no option 'beta1'"),
+        ({}, ["lr", "optimizer"], "no constructor takes parameter 'optimizer': .* `type: optimizer` for a choice of"),
         ({}, ["optimizer.sgd.lr"], "no constructor takes parameter 'optimizer.sgd.lr'"),
         (
             {"gradient_clip_val": "much"},
