@@ -47,9 +47,10 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"  # Ray's own
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs, which has brought its code itself
 TURN_SECONDS = 0.5  # that a place waits for news of its trial before it answers
 CALL_SECONDS = 30.0  # for an idle place to answer, or a trial to be gone; after that the place is given up
+VERDICT_SECONDS = 10.0  # for Ray to find out that a node is gone
 PATIENCE_SECONDS = 300.0  # for an autoscaler to bring a first node that is large enough
 QUIET_SECONDS = 10.0  # of waiting for resources before it is told
-LOST_STARTS = 3  # places lost one after the other while they import: the code does that, not the cluster (heuristic)
+LOST_STARTS = 3  # places lost in a row while they import, with their nodes there: the code does it (heuristic)
 OBJECT_STORE_BYTES = 80 * 2**20  # hardly anything passes through it; Ray takes no less than 75 MiB
 
 # Ray would kill an actor's children, and with them the template, which sees to it that nothing of a trial is left.
@@ -64,9 +65,9 @@ class Place:
     def __init__(self) -> None:
         self._executor: LocalExecutor | None = None
 
-    def node(self) -> str:
-        """The name of the machine."""
-        return socket.gethostname()
+    def node(self) -> tuple[str, str]:
+        """The name of the machine, and Ray's own for it."""
+        return socket.gethostname(), ray.get_runtime_context().get_node_id()
 
     def start(self, config: TrainerConfig, parameters: Collection[str], folder: str) -> tuple[str, str] | None:
         """Import the study's code, in its working folder where this node has it. A TrainerError as name and message."""
@@ -120,6 +121,7 @@ class _Place:
     stage: Stage = "placing"
     since: float  # monotonic time at which it was asked for
     node: str = "an unknown node"
+    node_id: str | None = None  # Ray's name for it
     key: int | None = None  # of its trial
     awaits_answer: bool = False
 
@@ -164,7 +166,7 @@ class RayExecutor(Executor):
         self._parameters = tuple(parameters)
         self._cluster = _connect(self._address, self._config, self._notice)
         try:
-            self._needs = needed(self._config, self._resources, _nodes())
+            self._needs = needed(self._config, self._resources, _nodes().values())
             self._check_that_it_fits()
             self._places = [self._ask_for_place() for _ in range(self._jobs)]
             self._wait_for_a_place()
@@ -255,7 +257,7 @@ class RayExecutor(Executor):
     def _check_that_it_fits(self) -> None:
         """Raises TrainerError at once on a cluster of ours; another one may grow."""
         assert self._cluster is not None
-        lacking = shortfall(self._needs, _nodes())
+        lacking = shortfall(self._needs, _nodes().values())
         if lacking and self._cluster.is_ours:
             raise TrainerError(f"a trial asks for more than this machine has: {lacking}")
 
@@ -263,7 +265,7 @@ class RayExecutor(Executor):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not any(place.stage == "ready" for place in self._places):
             self._take_turns(1.0)
-            if time.monotonic() > deadline and (lacking := shortfall(self._needs, _nodes())):
+            if time.monotonic() > deadline and (lacking := shortfall(self._needs, _nodes().values())):
                 raise TrainerError(f"no node of the Ray cluster can hold a trial: {lacking}")
 
     def _take_turns(self, timeout: float) -> None:
@@ -286,7 +288,8 @@ class RayExecutor(Executor):
             self._lose(place, error)
             return
         if place.stage == "placing":
-            place.stage, place.node = "importing", said
+            place.stage = "importing"
+            place.node, place.node_id = said
             place.turn = place.actor.start.remote(self._config, self._parameters, str(Path.cwd()))
         elif place.stage == "importing":
             self._welcome(place, said)
@@ -319,11 +322,11 @@ class RayExecutor(Executor):
 
     def _lose(self, place: _Place, error: RayError) -> None:
         """Fail the trial of a place that is lost, and ask for another place."""
-        cause = why(error)
+        cause = why(self._final(place, error))
         if place.key is not None:
             reason = f"its place on {place.node} was lost: {cause}"
             self._events.append(Failed(key=place.key, kind="killed", reason=reason, output_tail=""))
-        if place.stage != "ready":
+        if place.stage == "importing" and place.node_id in _nodes():
             self._lost_starts += 1
             if self._lost_starts >= LOST_STARTS:
                 self._give_up(
@@ -333,6 +336,15 @@ class RayExecutor(Executor):
         _end(place.actor)  # should it only be out of reach
         self._places[self._places.index(place)] = self._ask_for_place()
         self._told_of_waiting = False
+
+    def _final(self, place: _Place, error: RayError) -> RayError:
+        """What became of a place that cannot be reached; Ray finds that out while it is asked for it."""
+        if isinstance(error, ActorUnavailableError):
+            try:
+                ray.get(place.actor.node.remote(), timeout=VERDICT_SECONDS)
+            except RayError as final:
+                return final
+        return error
 
     def _fill_places(self) -> None:
         while self._waiting and (place := self._idle_place()):
@@ -360,7 +372,7 @@ class RayExecutor(Executor):
         ]
         if late and not self._told_of_waiting:
             self._told_of_waiting = True
-            lacking = shortfall(self._needs, _nodes())
+            lacking = shortfall(self._needs, _nodes().values())
             why_not = f"no node has that: {lacking}" if lacking else "all nodes that have it are taken"
             self._notice(f"{len(late)} of {len(self._places)} places wait for {_listed(self._needs)}; {why_not}")
 
@@ -404,7 +416,7 @@ def why(error: RayError) -> str:
     if isinstance(error, RayTaskError):
         return str(error.cause)
     if isinstance(error, GetTimeoutError):
-        return f"it does not answer within {CALL_SECONDS:.0f} s"
+        return "it does not answer"
     if isinstance(error, ActorUnavailableError):
         return "it is out of reach"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -416,10 +428,10 @@ def _listed(needs: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in needs.items())
 
 
-def _nodes() -> list[Mapping[str, float]]:
-    """The resources of every node that is alive."""
+def _nodes() -> dict[str, Mapping[str, float]]:
+    """The resources of every node that is alive, by Ray's name for it."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray has not typed it
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
 def _end(actor: Any) -> None:
