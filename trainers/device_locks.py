@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LOCKS = Path("/tmp/hindsight-devices")  # not where TMPDIR says: it is to be the same for all programs of a machine
 FOR_EVERYBODY = 0o1777  # a folder like /tmp: anyone may add files, none removes another's
 READABLE = 0o444
 TURN = "turn"  # the lock of who is choosing
-
-
-def locks_folder() -> Path:
-    """Where the locks of this machine's devices are."""
-    return Path(tempfile.gettempdir()) / "hindsight-devices"
 
 
 @dataclass(kw_only=True)

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 
-from trainers.device_locks import locks_folder, take
+from trainers.device_locks import LOCKS, take
 from trainers.errors import DeviceError
 from trainers.gpus import visible_gpus
 from trainers.job import TrainerConfig
@@ -56,16 +57,18 @@ def check_room(config: TrainerConfig, *, jobs: int, gpus: Sequence[str]) -> None
         )
 
 
-def hold_devices(config: TrainerConfig, *, slot: int, wait: Callable[[], None] = lambda: None) -> None:
-    """Hold GPUs for the trial that this process is, until its last process ends. Waits until enough of them are free.
+def hold_devices(
+    config: TrainerConfig, *, gpus: Sequence[str], slot: int, wait: Callable[[], None], folder: Path = LOCKS
+) -> None:
+    """Hold some of the GPUs for the trial that this process is, until its last process ends.
 
-    slot: which of the trials that run side by side this is. wait: called now and then meanwhile.
-    Raises DeviceError. To be called before ranks are forked, which hold them too. Where none is needed, none is held.
+    Waits until enough of them are free, and calls `wait` now and then meanwhile. slot: which of the trials that run
+    side by side this is. folder: for the locks. Without GPUs nothing is held. Raises DeviceError.
+    To be called before ranks are forked, which hold them too.
     """
-    names = gpus_for(config)
-    if not names:
+    if not gpus:
         return
-    check_room(config, jobs=1, gpus=names)
+    check_room(config, jobs=1, gpus=gpus)
     is_told = False
 
     def wait_for_others() -> None:
@@ -78,12 +81,12 @@ def hold_devices(config: TrainerConfig, *, slot: int, wait: Callable[[], None] =
         time.sleep(WAIT_SECONDS)
 
     hold = take(
-        names,
+        gpus,
         config.devices,
         sharers=config.trials_per_device,
-        folder=locks_folder(),
+        folder=folder,
         wait=wait_for_others,
-        turn_by=slot * config.devices % len(names),
+        turn_by=slot * config.devices % len(gpus),
     )
     _held[:] = hold.devices  # its files stay open as long as the process lives
 

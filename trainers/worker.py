@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from trainers.channel import Channel, Message
 from trainers.checkpoints import Start
-from trainers.devices import hold_devices
+from trainers.devices import gpus_for, hold_devices
 from trainers.errors import TrainerError
 from trainers.folds import find_starts, train
 from trainers.functions import FunctionProgram
@@ -42,7 +42,7 @@ def _train(channel: Channel, program: Program, config: TrainerConfig, job: FitJo
     """The trial's last message."""
     try:
         redirect_output(Path(job.directory))
-        hold_devices(config, slot=slot, wait=_pulse(channel))
+        hold_devices(config, gpus=gpus_for(config), slot=slot, wait=_pulse(channel))
         count = 1 if isinstance(program, FunctionProgram) else count_ranks(config)  # a function starts its own
         server = server_of(config, strategy_settings(config, job.params))
         starts = find_starts(config, job)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trainers.devices import check_room
+from trainers.devices import check_room, choose_devices, hold_devices
 from trainers.errors import DeviceError
 from trainers.job import TrainerConfig
 
@@ -60,6 +63,20 @@ def test_the_advice_is_itself_right() -> None:
                     check_room(asked, jobs=fewer, gpus=FOUR)
                     check_room(config(devices=devices, trials_per_device=more), jobs=jobs, gpus=FOUR)
                     assert fewer < jobs and more > sharers
+
+
+def test_trials_that_start_at_once_hold_different_gpus_and_use_them(
+    tmp_path: Path, in_processes: Callable[..., list[Any]]
+) -> None:
+    def start(slot: int) -> int | list[int]:
+        hold_devices(config(devices=2), gpus=FOUR, slot=slot, wait=lambda: None, folder=tmp_path / "locks")
+        devices = choose_devices(config(devices=2), slot=0)
+        (tmp_path / f"has-started-{slot}").touch()
+        while len(list(tmp_path.glob("has-started-*"))) < 2:  # nobody ends, and frees its devices, before all hold some
+            time.sleep(0.01)
+        return devices
+
+    assert sorted(in_processes(start, 2)) == [[0, 1], [2, 3]]
 
 
 def test_without_gpus_there_is_room_on_the_cpu_alone() -> None:
