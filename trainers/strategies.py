@@ -46,6 +46,9 @@ FIXED = {
     *("timeout", "start_method", "communication", "ddp_comm_state", "ddp_comm_hook", "ddp_comm_wrapper"),
     *("model_averaging_period", "module", "device_ids", "output_device", "process_group", "device_mesh"),
 }  # arguments that follow from elsewhere, or are no plain data
+# The hook of PowerSGD sends anew whenever something has come. With several buckets gloo's ranks do so in different
+# orders, and wait for each other for ever; with one, however large, there is one order.
+ONE_BUCKET_MB = 2**20
 WHOLE_CHECKPOINTS: dict[type[Strategy], dict[str, Any]] = {
     ModelParallelStrategy: {"save_distributed_checkpoint": False},
 }  # so that a checkpoint is one file, whatever the strategy
@@ -103,8 +106,10 @@ def choose_strategy(config: TrainerConfig, settings: Mapping[str, Any]) -> str |
     if not issubclass(cls, ParallelStrategy):
         return name
     if _communicates(cls):
-        talk = {option: options.pop(option) for option in communication.OPTIONS if option in options}
-        make: Callable[..., Strategy] = partial(CommunicatingDDPStrategy, Communication(**talk))
+        talk = Communication(**{option: options.pop(option) for option in communication.OPTIONS if option in options})
+        make: Callable[..., Strategy] = partial(CommunicatingDDPStrategy, talk)
+        if talk.communication == "powersgd" and not _has_gpus(config):
+            options["bucket_cap_mb"] = ONE_BUCKET_MB
     else:
         make = cls
     return _made(name, make, {**implied, **_environment(cls, config), **options})
@@ -139,14 +144,20 @@ def _check(name: str, options: Mapping[str, Any], config: TrainerConfig) -> None
         raise TrainerError(f"strategy {name!r} trains on one device, and the trial has {ranks}")
     if ranks == 1 and issubclass(cls, ParameterServerStrategy):
         raise TrainerError("strategy 'parameter_server' is for several workers: set `devices` to 2 or more")
-    if options.get("communication") == "bf16" and (config.accelerator == "cpu" or not torch.cuda.device_count()):
+    if options.get("communication") == "bf16" and not _has_gpus(config):
         raise TrainerError("communication = 'bf16' needs GPUs with NCCL; on other devices use fp16")
+    if options.get("communication") == "powersgd" and "bucket_cap_mb" in options and not _has_gpus(config):
+        raise TrainerError("communication = 'powersgd' sends all in one bucket without GPUs: remove `bucket_cap_mb`")
     known = _options(name)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {_listed(known)}"
             raise TrainerError(f"strategy {name!r} has no option {option!r}; {hint}")
+
+
+def _has_gpus(config: TrainerConfig) -> bool:
+    return config.accelerator != "cpu" and torch.cuda.device_count() > 0
 
 
 def _resolved(name: Any, config: TrainerConfig) -> str:

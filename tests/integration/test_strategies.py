@@ -85,6 +85,15 @@ def test_ranks_agree_and_learn_with_each_communication(
     assert values(events)[-1] == pytest.approx(plain[0][-1], rel=0.5)
 
 
+@pytest.mark.parametrize("communication", ["none", "fp16", "powersgd", "post_local_sgd"])
+def test_gradients_of_several_buckets_are_sent(executor: LocalExecutor, tmp_path: Path, communication: str) -> None:
+    options = {"communication": communication, "powersgd_start": 2, "local_sgd_start": 2}
+    job = make_job(tmp_path, model={"between": 600, "lr": 0.01}, **options)
+    *_, end = run(executor, job)
+    assert isinstance(end, Finished), end
+    assert weights(tmp_path, 0) == pytest.approx(weights(tmp_path, 1), abs=1e-4)
+
+
 def test_tensor_parallel_splits_layers_and_keeps_one_whole_checkpoint(executor: LocalExecutor, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     events = run(executor, make_job(tmp_path, "tensor_parallel"))

@@ -13,10 +13,13 @@ from torch.utils.data import DataLoader, TensorDataset
 class Net(lightning.LightningModule):
     """Its layers are split where the strategy has a mesh of devices."""
 
-    def __init__(self, lr: float = 0.05, step_seconds: float = 0.0) -> None:
+    def __init__(self, lr: float = 0.05, step_seconds: float = 0.0, between: int = 0) -> None:
         super().__init__()
         self.lr, self.step_seconds = lr, step_seconds
-        self.net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+        layers = [torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)]
+        if between:  # gradients of more than a bucket of DDP's
+            layers[2:] = [torch.nn.Linear(16, between), torch.nn.Linear(between, between), torch.nn.Linear(between, 1)]
+        self.net = torch.nn.Sequential(*layers)
 
     def setup(self, stage: str) -> None:
         self.note("trial", os.environ.get("HINDSIGHT_TRIAL", ""))

@@ -67,6 +67,7 @@ def test_every_name_of_lightning_is_known(name: str) -> None:
         ("ddp", {"colour": 1}, {}, "'ddp' has no option 'colour'; known: averaging_period"),
         ("ddp", {"communication": "fp8"}, {}, "'fp8' is not one of none, fp16, bf16, powersgd, post_local_sgd"),
         ("ddp", {"communication": "bf16"}, {}, "'bf16' needs GPUs with NCCL"),
+        ("ddp", {"communication": "powersgd", "bucket_cap_mb": 5}, {}, "remove `bucket_cap_mb`"),
         ("ddp", {"powersgd_rank": 0}, {}, "powersgd_rank = 0 is no whole number from 1 on"),
         ("ddp", {"powersgd_start": 1}, {}, "powersgd_start = 1 is no whole number from 2 on"),
         ("ddp", {"averaging_period": 2.5}, {}, "averaging_period = 2.5 is no whole number"),
