@@ -20,6 +20,8 @@ from trainers.job import FitJob, TrainerConfig
 from trainers.launch_environment import LaunchedPlace, place_in_launch
 from trainers.remote_channel import TOKEN_VARIABLE, call, die_with_study
 
+ALIVE: Message = {"type": "alive"}
+
 
 def main(address: str) -> NoReturn:
     """Do one trial's part, or only see whether the study can be trained here."""
@@ -67,11 +69,14 @@ def _obey(channel: Channel, order: Message, place: LaunchedPlace) -> Message:
     if order["type"] == "check":
         return _check(config, names=order["names"]) if place.rank == 0 else {"type": "ready"}
     # here, not above: other ranks than the first answer a check without these
+    from trainers.devices import gpus_for, hold_devices  # noqa: PLC0415
     from trainers.loading import load_program  # noqa: PLC0415
     from trainers.worker import failure, fit_rank  # noqa: PLC0415
 
     try:
         program, job = load_program(config), FitJob.from_json(order["job"])
+        if config.devices == 1:  # of several, every rank would have to hold the same
+            hold_devices(config, gpus=gpus_for(config), slot=order["slot"], wait=lambda: channel.send_if_room(ALIVE))
         starts = _starts(config, job, place)
     except BaseException as error:
         return failure(error)
