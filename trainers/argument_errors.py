@@ -9,6 +9,7 @@ import re
 
 KEY = re.compile(r'Parser key "([^"]+)":')
 PROBLEM = re.compile(r"- Problem with given class_path '([^']+)':")
+NO_KEY = re.compile(r"(?:unrecognized arguments|ambiguous option): --([^\s=]+)")
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 EXPECTED = re.compile(r"Expected an? (?:<class '(?:\w+\.)*(\w+)'>|(.+))$")
 GIVEN = re.compile(r"(?:Got value|Given value): (.*)$")
@@ -19,6 +20,8 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
+    if unknown := NO_KEY.match(lines[0]):
+        return f"there is no key {unknown[1]}"
     keys = [key[1] for line in lines if (key := KEY.search(line))]
     if not keys:
         return " ".join(lines).replace("--", "")

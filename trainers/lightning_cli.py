@@ -26,6 +26,8 @@ from trainers.optimization import Optimization, chosen_roles, impose, take_choic
 from trainers.programs import Complete, Parts
 
 ONLY_OF_FIT = ("ckpt_path", "weights_only")  # keys of a saved config that belong to the subcommand, not to the classes
+NO_CLASS_PATH = "class_path 'lightning.LightningModule'"  # what is said where a model has arguments but no class
+ADVICE = "beside a config without `class_path`, the study's trainer section names the classes as `model` and `data`"
 APPENDED = ("callbacks",)  # arguments that a study file adds to those of the config
 
 
@@ -88,9 +90,10 @@ class CliProgram:
             with _no_command_line():
                 return cli(**given, run=False, save_config_callback=None, args=list(arguments))
         except ArgumentError as error:
-            raise TrainerError(f"{self.config.cli}: {one_line(error)}") from error
+            hint = "" if self.model or NO_CLASS_PATH not in str(error) else f"; {ADVICE}"
+            raise TrainerError(f"{self.config.cli}: {one_line(error)}{hint}") from error
         except TypeError as error:
-            if "__init__() got" not in str(error):
+            if f"{self.cli.__name__}.__init__() got" not in str(error):
                 raise
             raise ModelImportError(
                 f"{self.cli.__name__} must pass on the arguments of LightningCLI (`run`, `args`, …): {error}"
