@@ -11,6 +11,7 @@ from trainers.build import Arguments, build, check_names, route
 from trainers.errors import ParameterMismatchError
 from trainers.imports import UserClasses
 from trainers.job import TrainerConfig
+from trainers.optimization import Choice, Optimization
 
 
 class Model(lightning.LightningModule):
@@ -98,3 +99,32 @@ def test_build_makes_both_or_only_the_model() -> None:
     assert isinstance(data, Data)
     assert (model.width, data.batch_size) == (3, 2)
     assert build(UserClasses(model=Model, data=None), Arguments(model={"width": 3}))[1] is None
+
+
+class Choosy(lightning.LightningModule):
+    def __init__(self, optimizer: str = "sgd", schedule: str = "none") -> None:
+        super().__init__()
+
+
+CHOSEN = {"optimizer": "adamw", "optimizer.adamw.lr": 0.1, "optimizer.adamw.beta1": 0.8}
+
+
+def test_a_chosen_optimizer_and_schedule_go_to_no_constructor() -> None:
+    arguments = route(BOTH, config(scale_rule="sqrt"), {"width": 3, **CHOSEN, "schedule": "cosine"})
+    assert (arguments.model, arguments.data, arguments.trainer) == ({"width": 3}, {}, {})
+    assert arguments.optimization == Optimization(
+        optimizer=Choice(name="adamw", options={"lr": 0.1, "beta1": 0.8}),
+        schedule=Choice(name="cosine", options={}),
+        scale_rule="sqrt",
+    )
+
+
+def test_what_a_model_takes_itself_stays_its_own_unless_options_are_searched() -> None:
+    classes = UserClasses(model=Choosy, data=None)
+    own = route(classes, config(), {"optimizer": "adam", "schedule": "cosine"})
+    assert own.model == {"optimizer": "adam", "schedule": "cosine"}
+    assert own.optimization == Optimization()
+    chosen = route(classes, config(), {**CHOSEN, "schedule": "step", "schedule.step.gamma": 0.5})
+    assert chosen.model == {}
+    assert chosen.optimization.optimizer == Choice(name="adamw", options={"lr": 0.1, "beta1": 0.8})
+    assert chosen.optimization.schedule == Choice(name="step", options={"gamma": 0.5})
