@@ -220,7 +220,8 @@ class _LogStaleness(Callback):
 
 
 def _join(name: str, *, rank: int, workers: int, seconds: float) -> None:
-    options = rpc.TensorPipeRpcBackendOptions(rpc_timeout=seconds)
+    # By sockets: shared memory, which it would choose on one machine, is polled by a spinning thread of each process.
+    options = rpc.TensorPipeRpcBackendOptions(rpc_timeout=seconds, _transports=["uv"], _channels=["basic"])
     rpc.init_rpc(name, rank=rank, world_size=workers + 1, rpc_backend_options=options)  # type: ignore[no-untyped-call]
 
 
