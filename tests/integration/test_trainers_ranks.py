@@ -83,16 +83,32 @@ def test_kill_ends_a_hung_rank_and_the_one_that_waits_for_it(executor: LocalExec
     assert executor.poll(0.1) == []
 
 
-def test_a_recipe_shares_its_batches_among_the_ranks(tmp_path: Path) -> None:
+def test_ranks_share_the_batches_of_a_recipe_and_score_all_examples_once(tmp_path: Path) -> None:
+    import torch
+    from sklearn.metrics import f1_score, roc_auc_score
+
     from trainers.job import FitJob, TrainerConfig
     from trainers.recipes import find_recipe
+    from trainers.recipes.digits import Digits
+    from trainers.recipes.recurrent import RNN
 
-    recipe, variant = find_recipe("wine_mlp")
+    recipe, variant = find_recipe("digits_rnn")
     config = TrainerConfig(
         model=recipe.model, data=recipe.data, data_args={"variant": variant}, max_epochs=2, devices=2, accelerator="cpu"
     )
-    job = FitJob(params={}, seed=0, metric=recipe.metric, direction=recipe.direction, directory=str(tmp_path))
+    job = FitJob(params={"lr": 0.02}, seed=0, metric=recipe.metric, direction=recipe.direction, directory=str(tmp_path))
     with LocalExecutor(config, jobs=1) as executor:
         *reports, end = run(executor, job)
-    assert all(isinstance(report, Reported) for report in reports)
     assert isinstance(end, Finished)
+    report = reports[end.outcome.best_epoch]
+    assert isinstance(report, Reported)
+    model, data = RNN(), Digits()
+    model.network = model.make_network(data.input_shape, data.n_outputs)
+    model.load_state_dict(torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"])
+    ((images, labels),) = data.val_dataloader()
+    chances = model.eval().network(images).softmax(dim=1).detach().numpy()
+    found = chances.argmax(axis=1)
+    assert report.metrics["val_accuracy"] == pytest.approx((found == labels.numpy()).mean(), abs=1e-6)
+    assert report.metrics["val_f1"] == pytest.approx(f1_score(labels, found, average="macro"), abs=1e-6)
+    area = roc_auc_score(labels, chances, multi_class="ovr", average="macro")
+    assert report.metrics["val_auroc"] == pytest.approx(area, abs=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import lightning
 import torch
@@ -81,7 +81,8 @@ class Learner(lightning.LightningModule):
         """Log how well the network does on examples it has not seen."""
         inputs, targets = batch
         outputs = self.network(inputs)
-        self.log_dict(self.means(outputs, targets), batch_size=len(targets), sync_dist=True)
+        weight: Any = float(len(targets))  # of whole numbers, Lightning rounds the mean over ranks
+        self.log_dict(self.means(outputs, targets), batch_size=weight, sync_dist=True)
         if self.scores is not None:
             self.scores.update(outputs, targets)
 
