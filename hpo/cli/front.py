@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from hpo.cli.options import check_figure
-from hpo.cli.show import number, open_console, params_text, print_json, simple_table
+from hpo.cli.show import amount, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape
 from hpo.front import Front, Point, front
 
@@ -59,7 +59,7 @@ def print_front(console: Console, found: Front) -> None:
     names = [f"{each.metric} {'↑' if each.direction == 'maximize' else '↓'}" for each in found.objectives]
     table = simple_table("trial", *map(escape, names), "parameters", numbers=("trial", *map(escape, names)))
     for point in found.points[:MOST_SHOWN]:
-        table.add_row(str(point.number), *map(number, point.values), escape(params_text(point.params)))
+        table.add_row(str(point.number), *map(amount, point.values), escape(params_text(point.params)))
     console.print(table)
     if len(found.points) > MOST_SHOWN:
         console.print(f"the first {MOST_SHOWN} of {len(found.points)}; --json prints all")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.cli.show import number, open_console, print_json
+from hpo.cli.show import amount, number, open_console, print_json
 from hpo.cli.text import escape, without_password
 from hpo.promotion import Promotion, promote
 
@@ -26,7 +26,7 @@ def _print(done: Promotion) -> None:
         f"{escape(done.study)} ({escape(done.why)})",
         soft_wrap=True,
     )
-    values = ", ".join(f"{name} = {number(value)}" for name, value in done.objectives.items())
+    values = ", ".join(f"{name} = {amount(value)}" for name, value in done.objectives.items())
     console.print(f"  its training run       {escape(values)}", soft_wrap=True)
     again = ", ".join(f"{name} = {number(value)}" for name, value in sorted(done.metrics.items()))
     console.print(f"  validated once more    {escape(again)}", soft_wrap=True)

@@ -68,6 +68,12 @@ def number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
+def amount(value: float | None) -> str:
+    """As `number`, but large whole numbers, such as bytes, in full."""
+    is_large = value is not None and 1e4 <= abs(value) < 1e15 and value == int(value)
+    return f"{value:,.0f}" if is_large else number(value)
+
+
 def params_text(params: Mapping[str, Any]) -> str:
     """A configuration on one line."""
     return ", ".join(f"{name}={number(value) if isinstance(value, float) else value}" for name, value in params.items())
@@ -243,7 +249,7 @@ def _trial_table(summary: StudySummary, trials: Sequence[TrialRecord]) -> Table:
         table.add_row(
             str(trial.number),
             trial.state.name.lower() + retries,
-            *(map(number, trial.values) if trial.values else ["-"] * len(values)),
+            *(map(amount, trial.values) if trial.values else ["-"] * len(values)),
             "-" if trial.epochs is None else str(trial.epochs),
             duration(trial.cost_seconds),
             escape(params_text(trial.params)) + note,
