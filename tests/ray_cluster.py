@@ -25,6 +25,7 @@ def ray_cluster() -> Iterator[Any]:
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("RAY_AUTH_MODE", "disabled")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="hindsight-ray-")
@@ -34,6 +35,7 @@ def ray_cluster() -> Iterator[Any]:
         add_node(cluster)
         yield cluster
     finally:
+        ray.shutdown()  # should a test that failed still be connected
         cluster.shutdown()
         patch.undo()
         deadline = time.monotonic() + GONE_SECONDS
