@@ -60,6 +60,7 @@ class Proposal:
     why: str  # one sentence
     predicted: float | None = None  # median of the next loss
     interval90: tuple[float, float] | None = None  # of the next loss
+    best_case: float | None = None  # 5% quantile of the loss, noise left out
     incumbent: float | None = None  # the least loss so far
     improvement_probability: float | None = None  # that the next loss is less
     history_weight: float | None = None
@@ -213,6 +214,7 @@ def _from_model(
         role=_role(point, without, middle, best),
         predicted=middle,
         interval90=(low, high),
+        best_case=models.quantiles(point, INTERVAL[:1], noise=False)[0],
         incumbent=best,
         improvement_probability=None if best is None else models.probability_below(point, best),
         history_weight=models.history_weight,

@@ -53,6 +53,7 @@ class Receipt:
     why: str | None
     predicted: float | None
     interval90: tuple[float, float] | None  # of the next value
+    best_case: float | None  # with 5% the value is better than this, noise left out
     improvement_probability: float | None
     incumbent: float | None  # the best value when it was proposed
     history_weight: float | None  # 0 to 1
@@ -100,6 +101,7 @@ def receipt(
         "role": proposal.role,
         "predicted": raw(proposal.predicted),
         "interval90": None if interval is None else sorted(sign * end for end in interval),
+        "best_case": raw(proposal.best_case),
         "incumbent": raw(proposal.incumbent),
         "improvement_probability": None if chance is None else round(chance, 4),
         "history_weight": None if weight is None else round(weight, 4),
@@ -128,6 +130,7 @@ def receipt_of(study: StudySummary, trial: TrialRecord) -> Receipt:
         why=_text(content.get("why")),
         predicted=_number(content.get("predicted")),
         interval90=_interval(content.get("interval90")),
+        best_case=_number(content.get("best_case")),
         improvement_probability=_number(content.get("improvement_probability")),
         incumbent=_number(content.get("incumbent")),
         history_weight=_number(content.get("history_weight")),

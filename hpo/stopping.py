@@ -30,7 +30,7 @@ from hpo.receipts import RECEIPT
 from hpo.space import SearchSpace, declared_space
 from hpo.spec import Budget, Stop
 from hpo.statistics.loss_scale import LossScale
-from hpo.statistics.remaining_gain import LEFT, Record, RemainingGain, remaining_gain
+from hpo.statistics.remaining_gain import LEAST_GUIDANCE, LEFT, Record, RemainingGain, best_case_below, remaining_gain
 from storage.database import Store
 from storage.optuna_storage import HistoryStorage
 
@@ -263,9 +263,11 @@ def _row(trial: FrozenTrial, sign: float) -> tuple[float, ...] | None:
     came_out = sign * trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else np.inf
     predicted = sign * float(kept["predicted"])
     low = min(sign * float(end) for end in interval)
+    weight = float(kept.get("history_weight") or 0.0)
+    if kept.get("best_case") is not None and weight >= LEAST_GUIDANCE:  # noise is nothing to be gained
+        low = best_case_below(predicted, low, sign * float(kept["best_case"]))
     if not (np.isfinite([predicted, low, float(kept["incumbent"])]).all() and low < predicted) or np.isnan(came_out):
         return None
-    weight = float(kept.get("history_weight") or 0.0)
     return float(trial.number), predicted, low, sign * float(kept["incumbent"]), came_out, weight
 
 

@@ -275,6 +275,7 @@ def _fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
         "why": receipt.why,
         "predicted": receipt.predicted,
         "interval90": receipt.interval90,
+        "best_case": receipt.best_case,
         "inside": fell_inside(receipt, trial),
         "improvement_probability": receipt.improvement_probability,
         "incumbent": receipt.incumbent,

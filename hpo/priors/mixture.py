@@ -99,9 +99,9 @@ class Mixture:
             losses[draw] = scale.restore((means[column] + deviates[draw] * std)[:, None])[:, 0]
         return losses
 
-    def quantiles(self, point: Array, levels: Sequence[float]) -> list[float]:
-        """Of the next raw loss at a point (d,), noise included."""
-        below, low, high = self._next_loss(point)
+    def quantiles(self, point: Array, levels: Sequence[float], *, noise: bool = True) -> list[float]:
+        """Of the next raw loss at a point (d,), or, without noise, of what it would be on average."""
+        below, low, high = self._next_loss(point, noise=noise)
         least = PRECISION * min(float(model.scales.units.min()) for model in self.models)
         return [_bisect(below, level, low, high, least) for level in levels]
 
@@ -122,13 +122,13 @@ class Mixture:
                 credit += model.weights.sum() * precisions / precisions.sum()
         return credit
 
-    def _next_loss(self, point: Array) -> tuple[Callable[[float], float], float, float]:
+    def _next_loss(self, point: Array, *, noise: bool = True) -> tuple[Callable[[float], float], float, float]:
         """Its distribution function, and between what it surely is."""
         outlook = self._look(point[None, :])
         parts: list[tuple[float, float, float]] = []
         for model in self.models:
             means, std = model.predict(point[None, :], outlook)
-            width = float(np.hypot(std[0], np.sqrt(model.noise)))
+            width = float(np.hypot(std[0], np.sqrt(model.noise) if noise else 0.0))
             parts += [(weight, mean[0], width) for weight, mean in zip(model.weights, means, strict=True)]
         weights, mean, width = np.array(parts).T
         scales = LossScales.together([model.scales for model in self.models])

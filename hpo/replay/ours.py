@@ -76,4 +76,9 @@ class _AtWork:
         )
         taken = set(rows)
         same = np.flatnonzero((points == proposal.point).all(axis=1))
-        return Choice(row=next(int(row) for row in same if row not in taken), interval90=proposal.interval90)
+        return Choice(
+            row=next(int(row) for row in same if row not in taken),
+            interval90=proposal.interval90,
+            best_case=proposal.best_case,
+            history_weight=proposal.history_weight,
+        )

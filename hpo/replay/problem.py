@@ -44,6 +44,8 @@ class Choice:
 
     row: int
     interval90: tuple[float, float] | None = None  # of the loss that will be seen
+    best_case: float | None = None  # 5% quantile of the loss, noise left out
+    history_weight: float | None = None  # how much the past counts in both
 
 
 class Method(Protocol):

@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hpo.errors import SettingsError, StudyFailedError
 from hpo.replay.methods import load_method
-from hpo.replay.problem import Method, Problem
+from hpo.replay.problem import Choice, Method, Problem
 from hpo.replay.regimes import Problems
-from hpo.replay.runs import Key, Run, append_run, kept_interval, read_runs, select
+from hpo.replay.runs import Key, Run, append_run, kept_interval, kept_number, read_runs, select
 from hpo.replay.tables import RecordedFamily, RecordedTask
 
 THREADS = (
@@ -142,7 +142,7 @@ class Runner:
         for seed in unit.seeds:
             problem = self._problems[family.fingerprint].of(task, seed)
             with threadpool_limits(limits=1):
-                chosen, seconds, intervals = replay(
+                chosen, seconds, choices = replay(
                     self._methods[unit.method], problem, task, seed=seed, budget=race.budget, name=unit.method
                 )
             yield Run(
@@ -158,7 +158,9 @@ class Runner:
                 chosen=tuple(chosen),
                 losses=tuple(task.losses[chosen].tolist()),
                 seconds=tuple(round(second, 6) for second in seconds),
-                intervals=tuple(intervals),
+                intervals=tuple(kept_interval(choice.interval90) for choice in choices),
+                best_cases=tuple(kept_number(choice.best_case) for choice in choices),
+                history_weights=tuple(kept_number(choice.history_weight) for choice in choices),
                 least=float(task.losses.min()),
                 median=float(np.median(task.losses)),
                 greatest=float(task.losses.max()),
@@ -167,15 +169,15 @@ class Runner:
 
 def replay(
     method: Method, problem: Problem, task: RecordedTask, *, seed: int, budget: int, name: str | None = None
-) -> tuple[list[int], list[float], list[tuple[float, float] | None]]:
-    """Let a method choose `budget` rows of a task: the rows, the seconds that each took, the intervals.
+) -> tuple[list[int], list[float], list[Choice]]:
+    """Let a method choose `budget` rows of a task: the rows, the seconds that each took, the choices themselves.
 
     name: of the method, as errors call it. Raises MethodFailedError where it raises, or chooses what is not there or
     was tried.
     """
     rows: list[int] = []
     seconds: list[float] = []
-    intervals: list[tuple[float, float] | None] = []
+    choices: list[Choice] = []
     where = f"method {name or method.name} failed on task {task.name} with seed {seed}"
     begun = time.perf_counter()
     try:
@@ -190,12 +192,12 @@ def replay(
                 what = "it was tried before" if row in rows else f"there are {len(task.losses)}"
                 raise MethodFailedError(f"{where}: it chose row {row}; {what}")
             rows.append(row)
-            intervals.append(kept_interval(choice.interval90))
+            choices.append(choice)
     except MethodFailedError:
         raise
     except Exception as error:
         raise MethodFailedError(f"{where} at choice {len(rows) + 1}: {type(error).__name__}: {error}") from error
-    return rows, seconds, intervals
+    return rows, seconds, choices
 
 
 # Here, or in several processes

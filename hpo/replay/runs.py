@@ -37,6 +37,8 @@ class Run:
     least: float  # loss of all rows of the task
     median: float
     greatest: float
+    best_cases: tuple[float | None, ...] = ()  # (n) 5% quantiles of the loss, noise left out; () in older files
+    history_weights: tuple[float | None, ...] = ()  # (n) how much the past counted in the predictions; the same
 
     @property
     def key(self) -> Key:
@@ -61,8 +63,8 @@ class Run:
     def from_json(cls, line: str) -> Run:
         """The inverse of `to_json`. Raises ValueError, TypeError or KeyError for another line."""
         fields: dict[str, Any] = json.loads(line)
-        for name in ("chosen", "losses", "seconds"):
-            fields[name] = tuple(fields[name])
+        for name in ("chosen", "losses", "seconds", "best_cases", "history_weights"):
+            fields[name] = tuple(fields.get(name, ()))
         fields["intervals"] = tuple(None if ends is None else (ends[0], ends[1]) for ends in fields["intervals"])
         return cls(**fields)
 
@@ -80,6 +82,11 @@ def kept_interval(interval: Sequence[float] | None) -> tuple[float, float] | Non
     if interval is None or not all(math.isfinite(end) for end in interval):
         return None
     return float(interval[0]), float(interval[1])
+
+
+def kept_number(number: float | None) -> float | None:
+    """As JSON can hold it."""
+    return None if number is None or not math.isfinite(number) else float(number)
 
 
 def read_runs(path: Path) -> list[Run]:

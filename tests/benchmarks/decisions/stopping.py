@@ -23,9 +23,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from hpo.priors.mixture import MOST_TRUST
 from hpo.replay.runs import Run
-from hpo.statistics.remaining_gain import Record, remaining_gain
+from hpo.statistics.remaining_gain import LEAST_GUIDANCE, Record, best_case_below, remaining_gain
 from hpo.stopping import CHECKS, FIRST_CHECK
 from tests.benchmarks.decisions import _tuned
 
@@ -130,13 +129,17 @@ def record_of(run: Run) -> Record:
         trial: ends for trial, ends in enumerate(run.intervals) if trial and ends is not None and ends[0] < ends[1]
     }
     told, ends = list(known), np.array(list(known.values()), dtype=float).reshape(len(known), 2)
+    weights = np.array([run.history_weights[trial] or 0.0 for trial in told])
+    middle, low = ends.mean(axis=1), ends[:, 0]
+    rows = zip(middle, low, [run.best_cases[trial] for trial in told], strict=True)
+    without_noise = np.array([best_case_below(*row) for row in rows], dtype=float)
     return Record(
         numbers=np.array(told, dtype=float),
-        predicted=ends.mean(axis=1),
-        low=ends[:, 0],
+        predicted=middle,
+        low=np.where(weights >= LEAST_GUIDANCE, without_noise, low),
         incumbents=run.incumbent[np.array(told, dtype=int) - 1],
         losses=np.array(run.losses)[told],
-        history=np.full(len(told), MOST_TRUST if run.method == "history" else 0.0),
+        history=weights,
     )
 
 

@@ -49,6 +49,8 @@ def test_quantiles_are_in_order_and_move_with_the_losses():
     low, middle, high = _mixture(None).quantiles(GRID[0], [0.05, 0.5, 0.95])
     assert low < middle < high
     assert _mixture(None).probability_below(GRID[0], low) == pytest.approx(0.05, abs=1e-6)
+    without_noise = _mixture(None).quantiles(GRID[0], [0.05, 0.95], noise=False)
+    assert low < without_noise[0] < middle < without_noise[1] < high
     moved = _mixture(None, shift=100.0).quantiles(GRID[0], [0.5])[0]
     assert moved == pytest.approx(middle + 100.0, abs=1e-4)
 

@@ -49,6 +49,19 @@ def test_a_study_with_nothing_left_stops_and_says_so():
     assert "with a probability of 5%; that is below the tolerance, 0.01" in stopped.reason
 
 
+def test_noise_is_nothing_to_be_gained():
+    """Values that scatter widely promise nothing where the configurations themselves are not in doubt."""
+    noisy = {"predicted": 0.25, "interval90": [0.0, 0.5], "incumbent": 0.2, "history_weight": 0.7}
+    assert stop_reason(study_of([noisy] * 12), GAIN, 8) is None
+    assert stop_reason(study_of([{**noisy, "best_case": 0.24}] * 12), GAIN, 8) is not None
+    assert stop_reason(study_of([{**noisy, "best_case": 0.25}] * 12), GAIN, 8) is not None
+    cold = {**noisy, "best_case": 0.24, "history_weight": 0.1}  # its model's doubt is not to be trusted that far
+    assert stop_reason(study_of([cold] * 12), GAIN, 8) is None
+    up = {**noisy, "predicted": 0.75, "interval90": [0.5, 1.0], "incumbent": 0.8, "best_case": 0.76}
+    values = [0.8 - 0.1 * (number % 7) for number in range(12)]
+    assert stop_reason(study_of([up] * 12, values=values, direction="maximize"), GAIN, 8) is not None
+
+
 def test_a_study_with_much_left_goes_on():
     assert stop_reason(study_of([MUCH_LEFT] * 12), GAIN, 8) is None
 

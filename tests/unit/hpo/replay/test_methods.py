@@ -46,10 +46,13 @@ def test_without_a_past(name: str) -> None:
 def test_the_tuner_and_its_parts(name: str, regime: str) -> None:
     recorded = family(rows=20)
     found = problem(regime, of=recorded)
-    rows, _, intervals = replay(load_method(name), found, recorded.tasks[0], seed=0, budget=8)
+    rows, _, choices = replay(load_method(name), found, recorded.tasks[0], seed=0, budget=8)
     assert len(set(rows)) == 8
     assert rows == replay(load_method(name), found, recorded.tasks[0], seed=0, budget=8)[0]
-    assert [ends is not None for ends in intervals] == [False] * FIRST_POINTS + [True] * (8 - FIRST_POINTS)
+    for told in ("interval90", "best_case", "history_weight"):
+        known = [getattr(choice, told) is not None for choice in choices]
+        assert known == [False] * FIRST_POINTS + [True] * (8 - FIRST_POINTS), told
+    assert all(each.interval90[0] <= each.best_case <= each.interval90[1] for each in choices[FIRST_POINTS:])
 
 
 def test_the_tuner_and_the_plain_process_start_alike() -> None:
