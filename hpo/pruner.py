@@ -112,7 +112,7 @@ class HistoryPruner(BasePruner):
             interval90=(low, high),
             incumbent=sign * now.incumbent,
             chance=outlook.chance,
-            least_chance=foresight.threshold_after(known.finished),
+            least_chance=foresight.threshold_after(known.finished, uneven=now.is_uneven),
             false_prunes=self._false_prunes,
             proven=foresight.proven_rate,
             past_studies=len(foresight.past),

@@ -26,6 +26,7 @@ STRETCH = 10.0  # of the signed logarithm, and for the roughness of curves 10 ti
 LEAST_SCALE = 1e-3  # of what was gained since the first report (heuristic)
 HUNDRED = (30.0, 300.0)  # times: percentages against fractions, whose usual values differ (heuristic)
 FEWEST_ON_A_SIDE = 2  # trials before and after a change of the metric's meaning (heuristic)
+UNEVEN = 2.0  # times as long
 VANISHING = 1e-12  # relative to the losses: less is rounding
 
 FEATURES = {  # by name: how the probability to end better may change with it: 1 up, -1 down, 0 either way
@@ -73,6 +74,12 @@ class Standing:
     scale: float  # > 0: how far the usual first one ended from the incumbent
     origin: float  # one step before the first report
     horizon: float  # the last step
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether some curves went on for more than twice as long as others: a step is not the same share of each."""
+        lengths = [float(curve.steps[-1]) - self.origin for curve in self.references]
+        return max(lengths) > UNEVEN * min(lengths)
 
     @property
     def incumbent(self) -> float:

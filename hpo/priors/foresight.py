@@ -50,6 +50,7 @@ REPLAYS = 144  # of all past tasks together ...
 REPLAYS_OF_A_TASK = (2, 12)  # ... within these bounds for each
 REPORTS = 7  # of a curve that are learned from
 FOLDS = 2
+UNEVEN_TRIALS, UNEVEN_FADING = 32.0, 3.0  # where curves differ in length: the long ones, behind at first, end better
 FADING = 1.5  # of the threshold with the trials beyond those of past tasks (measured: 1 lost too many studies)
 THRESHOLDS = np.geomspace(1e-5, 0.2, 120)
 NEIGHBOURS = 100
@@ -98,16 +99,20 @@ class Foresight:
             chances: Array = self.classifier.predict_proba(features)[:, 1]
         return chances
 
-    def threshold_after(self, finished: int) -> float:
-        """The threshold when so many trials are finished: the more there are, the less chance even the best one has."""
-        return self.threshold * float(min(1.0, self.trials / max(finished, 1)) ** FADING)
+    def threshold_after(self, finished: int, *, uneven: bool = False) -> float:
+        """The threshold when so many trials are finished: the more there are, the less chance even the best one has.
+
+        uneven: whether the study's curves differ in length.
+        """
+        trials, fading = (UNEVEN_TRIALS, UNEVEN_FADING) if uneven else (self.trials, FADING)
+        return self.threshold * float(min(1.0, trials / max(finished, 1)) ** fading)
 
     def stops(self, now: Standing, curve: Curve, at: NDArray[np.intp], finished: int) -> Mask:
         """Whether a running curve is to be stopped at some of its reports, seen with what went before: shape (r,)."""
         is_hopeless = ~now.may_still_win(curve, at)
         if is_hopeless.any():
             chances = self.chances(now.features(curve, at[is_hopeless], finished))
-            is_hopeless[is_hopeless] = chances < self.threshold_after(finished)
+            is_hopeless[is_hopeless] = chances < self.threshold_after(finished, uneven=now.is_uneven)
         return is_hopeless
 
     def outlook(self, now: Standing, curve: Curve, finished: int) -> Outlook:

@@ -94,3 +94,12 @@ def test_the_outlook_of_a_curve_is_around_where_it_leads(cold):
 def test_beyond_the_trials_of_past_tasks_less_is_stopped(cold):
     assert cold.threshold_after(10) == cold.threshold_after(50) == cold.threshold
     assert 0 < cold.threshold_after(200) < cold.threshold_after(100) < cold.threshold
+
+
+def test_where_curves_differ_in_length_less_is_stopped_the_more_trials_there_are(cold):
+    assert cold.threshold_after(30, uneven=True) == cold.threshold
+    assert cold.threshold_after(100, uneven=True) < 0.2 * cold.threshold_after(100)
+    curves = ended(fast(np.random.default_rng(0), trials=6))
+    assert not standing(curves, "last").is_uneven
+    short = Curve(steps=curves[0].steps[:8], losses=curves[0].losses[:8], is_ended=True)
+    assert standing([short, *curves[1:]], "last").is_uneven
