@@ -143,7 +143,9 @@ def effective_batch(trainer: lightning.Trainer) -> int:
     """Examples in a step of the optimizer: batch size x devices x nodes x accumulated batches. Raises TrainerError."""
     trainer.fit_loop.setup_data()
     loader = trainer.train_dataloader
-    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    if not isinstance(size, int):
+    samplers = [getattr(loader, name, None) for name in ("batch_sampler", "sampler")]  # one may make whole batches
+    places = (loader, *samplers, getattr(trainer, "datamodule", None))
+    sizes = [size for place in places if isinstance(size := getattr(place, "batch_size", None), int)]
+    if not sizes:
         raise TrainerError(f"scale_lr cannot tell the batch size of a {type(loader).__name__}: remove `scale_lr`")
-    return size * trainer.world_size * trainer.accumulate_grad_batches
+    return sizes[0] * trainer.world_size * trainer.accumulate_grad_batches

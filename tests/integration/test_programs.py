@@ -148,6 +148,12 @@ def test_the_modules_own_optimizer_is_scaled_too(desk: Desk, rule: Any, expected
     assert trial.told("effective_lr") == pytest.approx([expected] * 2)
 
 
+def test_batches_that_a_sampler_makes_are_counted(desk: Desk) -> None:
+    recipe = {"model": "trainers.recipes.networks.MLP", "data": "trainers.recipes.tables.Wine"}
+    trial = desk.train(desk.load(**recipe, max_epochs=1, scale_rule="none"), batch_size=32)
+    assert trial.told("effective_batch") == [32.0]
+
+
 def test_a_schedule_may_be_chosen_for_the_modules_own_optimizer(desk: Desk) -> None:
     loaded = desk.module(trainer_args={"callbacks": EVERY_EPOCH})
     assert desk.train(loaded, lr=0.1, schedule="cosine").told("lr-SGD")[-1] < 0.1
