@@ -208,7 +208,7 @@ class LaunchedExecutor(Executor):
                 end = describe_exit(launch.process.returncode)
                 raise TrainerError(f"the launcher {end} before all ranks had started\n{tail(output)}".rstrip())
             if words["type"] == "error":
-                raise ERRORS_BY_NAME[words["error"]](words["message"])
+                raise ERRORS_BY_NAME.get(words["error"], TrainerError)(words["message"])
 
     def _run(self, key: int | None, order: Message, *, slot: int, directory: Path, output: IO[bytes]) -> _Launch:
         assert self._door is not None

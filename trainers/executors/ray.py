@@ -302,7 +302,7 @@ class RayExecutor(Executor):
             place.stage, self._lost_starts = "ready", 0
             return
         name, message = refusal
-        self._give_up(place, ERRORS_BY_NAME[name](message))
+        self._give_up(place, ERRORS_BY_NAME.get(name, TrainerError)(message))
 
     def _give_up(self, place: _Place, error: TrainerError) -> None:
         self._places.remove(place)
