@@ -3,7 +3,8 @@
 In the folder of an attempt at a trial lie
 
     epoch-7.ckpt, epoch-6.ckpt   the newest two, each with all it takes to go on from there
-    best.ckpt                    the best epoch's: where it is one of these, the same file by another name
+    epoch-2.ckpt                 what was the best epoch when one of these was saved
+    best.ckpt                    the best epoch's now: one of these files by another name
     checkpoints.json             which of them are whole, with their digests, and what they are checkpoints of
 
 An epoch counts once the record names it, and the record is replaced at once or not at all, when the checkpoint has
@@ -118,8 +119,8 @@ class Keeper:
         _write(self._folder / RECORD, self._identity, self._kept)
         if is_best:  # only now: until the record names this epoch, the one before needs its own best
             _share(checkpoint, self._folder / BEST_CHECKPOINT)
-        names = {_path(self._folder, kept.last.epoch) for kept in self._kept}
-        for old in set(self._folder.glob("epoch-*.ckpt")) - names:
+        needed = {saved.epoch for kept in self._kept for saved in (kept.last, kept.best) if saved is not None}
+        for old in set(self._folder.glob("epoch-*.ckpt")) - {_path(self._folder, needs) for needs in needed}:
             _remove(old)
         for folder in self._earlier:
             clear(folder, keep_best=False)

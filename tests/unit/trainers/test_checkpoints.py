@@ -58,15 +58,23 @@ def trained(root: Path, number: int = 1, *, best: int = 1, epochs: int = 4, as_f
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_the_newest_two_and_the_best_are_kept(tmp_path: Path, as_folder: bool) -> None:
     folder = trained(tmp_path, as_folder=as_folder)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "best.ckpt", RECORD, "epoch-2.ckpt", "epoch-3.ckpt",
-    ]  # fmt: skip
+    names = ["best.ckpt", RECORD, "epoch-1.ckpt", "epoch-2.ckpt", "epoch-3.ckpt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert text(folder / "best.ckpt") == "weights of epoch 1"
 
 
-def test_the_best_epoch_is_not_written_twice(tmp_path: Path) -> None:
-    folder = trained(tmp_path, best=3)
-    assert (folder / "best.ckpt").samefile(folder / "epoch-3.ckpt")
+@pytest.mark.parametrize("best", [1, 3])
+def test_the_best_epoch_is_not_there_twice(tmp_path: Path, best: int) -> None:
+    folder = trained(tmp_path, best=best)
+    assert (folder / "best.ckpt").samefile(folder / f"epoch-{best}.ckpt")
+
+
+def test_a_best_epoch_that_is_damaged_leaves_the_best_one_before(tmp_path: Path) -> None:
+    earlier, folder = trained(tmp_path, best=1), attempt(tmp_path, 2)
+    save(Keeper(earlier, identity=MINE), 4, is_best=True)
+    damage(earlier / "epoch-4.ckpt")  # which is best.ckpt as well
+    assert find_start(folder, identity=MINE, earlier=[earlier]).epoch == 3
+    assert text(folder / "best.ckpt") == "weights of epoch 1"
 
 
 @pytest.mark.parametrize("as_folder", [False, True])
