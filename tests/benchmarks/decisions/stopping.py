@@ -128,6 +128,8 @@ def record_of(run: Run) -> Record:
     known = {
         trial: ends for trial, ends in enumerate(run.intervals) if trial and ends is not None and ends[0] < ends[1]
     }
+    if known and not run.best_cases:
+        raise SystemExit("the kept runs are of an older form, without best cases: name another file with --kept")
     told, ends = list(known), np.array(list(known.values()), dtype=float).reshape(len(known), 2)
     weights = np.array([run.history_weights[trial] or 0.0 for trial in told])
     middle, low = ends.mean(axis=1), ends[:, 0]
