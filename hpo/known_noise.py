@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.arrays import Array
+from hpo.folds import folds_of, noise_of_folds
 from hpo.replicates import REPLICATE, is_usable, value_of
 from hpo.statistics.best import LossUnits, pooled_noise
 from hpo.statistics.noisy_values import NoisePrior
@@ -23,7 +24,7 @@ OTHER_TASKS_UNSURE = 0.8  # the same, from another task; both heuristic
 def known_noise(
     store: Store, study: StudySummary, losses: Array, replicates: Sequence[TrialRecord]
 ) -> tuple[NoisePrior | None, str]:
-    """What repetitions tell of the noise: those of this study, else of past studies of its task, else of its family.
+    """What repetitions tell of the noise: replicates or folds of this study, else past studies of its task or family.
 
     losses: of the study's trials, shape (n,). Returns where it is known from, in words; None where nobody has repeated.
     """
@@ -33,6 +34,10 @@ def known_noise(
     variance, freedom = _repeated(replicates)
     if freedom and variance > 0.0:
         return _prior([(np.log(variance / units.unit**2), freedom)], 0.0), "replicates of its trials"
+    if folds_of(study) > 1:
+        variance, freedom = noise_of_folds(study, history.list_trials(store, study.study_id))
+        if freedom and variance > 0.0:
+            return _prior([(np.log(variance / units.unit**2), freedom)], 0.0), "the folds of its trials"
     same_task, same_family = [], []
     for past in _related(store, study):
         trials = [trial for trial in history.list_trials(store, past.study_id) if is_usable(trial)]

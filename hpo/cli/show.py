@@ -17,6 +17,7 @@ from rich.table import Table
 
 from hpo.cli.chart import step_chart
 from hpo.cli.text import escape
+from hpo.folds import fold_values
 
 if TYPE_CHECKING:
     from hpo.stopping import Stopped
@@ -188,7 +189,7 @@ def study(
         print_json(
             _study_fields(summary)
             | {
-                "best": None if best is None else _trial_fields(best),
+                "best": None if best is None else _trial_fields(best) | {"folds": fold_values(summary, best)},
                 "front": front_fields(front_of(summary, trials))["front"] if several else None,
                 "incumbent": _incumbents(trials, summary.directions),
                 "stopped": None if stopped is None else vars_of(stopped),
@@ -233,6 +234,8 @@ def _print_best(console: Console, summary: StudySummary, trials: Sequence[TrialR
         return
     console.print(f"best: trial {best.number}, {escape(summary.metric or 'value')} = [bold]{number(best.value)}[/]")
     console.print(f"  {escape(params_text(best.params))}")
+    if folds := fold_values(summary, best):
+        console.print(f"  in its {len(folds)} folds: {', '.join(map(number, folds))}")
     if best.checkpoint:
         console.print(f"  checkpoint {escape(best.checkpoint)}", soft_wrap=True)
 
