@@ -469,11 +469,16 @@ class StudySpec(_Section):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _several_objectives(self) -> Self:
+    def _reports_fit_the_pruner_and_stop(self) -> Self:
         if self.task.against and "pruner" in self.model_fields_set and self.pruner.name != "none":
             raise ValueError(
                 f"pruner: {self.pruner.name} stops trials by one metric, and this study has "
                 f"{len(self.task.metrics)} objectives; write `pruner: none`, or remove `task.against`"
+            )
+        if self.trainer.folds > 1 and self.pruner.name in ("history", "halving"):
+            raise ValueError(
+                f"pruner: {self.pruner.name} goes by what trials report after each epoch, and these report after each "
+                "of their folds; write `pruner: median` or `pruner: none`"
             )
         if self.task.against and self.stop.rule != "none":
             raise ValueError("stop: the gain that is left is told for one objective; remove `stop` or `task.against`")

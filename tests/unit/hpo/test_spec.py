@@ -155,6 +155,20 @@ def test_a_recipe_is_told_where_the_users_files_are() -> None:
         trainer(data={"class_path": "my.module.Data", "init_args": {"folder": "~/mnist"}})
 
 
+def test_folds_go_with_pruners_that_compare_trials_of_the_study() -> None:
+    def folded(pruner: str, **trainer: Any) -> Trainer:
+        section = {"recipe": "wine_mlp", "folds": 5, **trainer}
+        return parse_spec({"trainer": section, "budget": {"trials": 2}, "pruner": pruner}).trainer
+
+    assert folded("median").folds == 5
+    with pytest.raises(SpecError, match="pruner: history goes by what trials report after each epoch"):
+        folded("history")
+    with pytest.raises(SpecError, match="folds"):
+        folded("none", folds=0)
+    with pytest.raises(SpecError, match="a function divides its own data"):
+        folded("none", recipe=None, function="my.module.train")
+
+
 @pytest.mark.parametrize("recipe", ["nothing/here", "digits_mlp/no-such-task"])
 def test_an_unknown_recipe_names_those_there_are(recipe: str) -> None:
     with pytest.raises(SpecError, match=r"trainer\.recipe.*(digits_mlp|odd-even)"):
