@@ -34,7 +34,8 @@ class HistoryHalving(BasePruner):
     """Compares trials at a few steps, the rungs, and stops those of which too many others were better there.
 
     Past studies' curves say where the rungs are, how many trials may be better, and what the first trials are compared
-    with (`hpo.priors.rungs`). Without past curves of the metric it is Optuna's SuccessiveHalvingPruner.
+    with (`hpo.priors.rungs`). Where no past study of the metric has 8 curves that went to their end, it is Optuna's
+    SuccessiveHalvingPruner, which gives no reasons.
 
     false_prunes: the promised rate: at most this share of studies lose their best trial. warmup_steps: steps below
     which none is stopped. Trials 7, 15, 31, 63, ... are never stopped.
