@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from hpo.winner import best as best
     from storage.errors import StorageError as StorageError
     from storage.optuna_storage import HistoryStorage as HistoryStorage
-    from trainers.functions import TrialPruned as TrialPruned
-    from trainers.optimizers import chosen_options as chosen_options
-    from trainers.optimizers import make_optimizer as make_optimizer
-    from trainers.schedules import make_schedule as make_schedule
+    from trainers.optimization.optimizers import chosen_options as chosen_options
+    from trainers.optimization.optimizers import make_optimizer as make_optimizer
+    from trainers.optimization.schedules import make_schedule as make_schedule
+    from trainers.programs.functions import TrialPruned as TrialPruned
 
 __all__ = [
     "HistoryImportanceEvaluator",
@@ -57,12 +57,12 @@ _HOMES = {
     "HpoError": "hpo.errors",
     "StopWhenDone": "hpo.stopping",
     "StorageError": "storage.errors",
-    "TrialPruned": "trainers.functions",
+    "TrialPruned": "trainers.programs.functions",
     "best": "hpo.winner",
-    "chosen_options": "trainers.optimizers",
+    "chosen_options": "trainers.optimization.optimizers",
     "compare": "hpo.comparisons",
-    "make_optimizer": "trainers.optimizers",
-    "make_schedule": "trainers.schedules",
+    "make_optimizer": "trainers.optimization.optimizers",
+    "make_schedule": "trainers.optimization.schedules",
     "replicate": "hpo.replicating",
     "tune": "hpo.runner",
 }

@@ -8,7 +8,7 @@ from hpo.spec import StudySpec
 from storage import history
 from storage.database import Store
 from storage.families import family_of
-from trainers.gpus import visible_gpus
+from trainers.devices.gpus import visible_gpus
 
 MARGIN = 0.2  # of the memory that stays free: allocators fragment, and a new configuration may be larger (heuristic)
 CONTEXT_BYTES = 600 * 2**20  # that each process takes besides: the CUDA context and libraries (heuristic)

@@ -1,6 +1,6 @@
 """What does the config of a LightningCLI project settle for a study?
 
-The project itself is run by `trainers.lightning_cli`; here its config is only looked into.
+The project itself is run by `trainers.programs.lightning_cli`; here its config is only looked into.
 """
 
 from __future__ import annotations

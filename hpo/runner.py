@@ -39,8 +39,8 @@ from storage.families import METRIC_NAMES
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
-from trainers.checkpoints import clear
 from trainers.errors import TrainerError
+from trainers.fitting.checkpoints import clear
 from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported
 
 LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials

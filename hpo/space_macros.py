@@ -6,7 +6,7 @@
 is a categorical parameter `optimizer` with these choices and, for each, the parameters that it has, such as
 `optimizer.adamw.lr`, active where that optimizer is chosen. A range that the user writes for one of these names wins,
 and further options of an optimizer (`optimizer.adamw.beta2`) may be added in the same way. What the names and options
-mean is in `trainers.optimizers` and `trainers.schedules`.
+mean is in `trainers.optimization.optimizers` and `trainers.optimization.schedules`.
 """
 
 from __future__ import annotations

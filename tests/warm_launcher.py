@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-RANK = ["-m", "trainers.launched_rank"]
+RANK = ["-m", "trainers.executors.launched_rank"]
 PATIENCE_SECONDS = 120
 
 
@@ -55,8 +55,8 @@ def serve(path: str) -> None:
     import lightning
     import torch.profiler
 
-    import trainers.template
-    import trainers.worker
+    import trainers.executors.template
+    import trainers.executors.worker
 
     assert lightning and torch and trainers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -113,7 +113,7 @@ def _fork(client: socket.socket, door: socket.socket) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _, *words = order["command"]
             assert words[:2] == RANK, words
-            from trainers.launched_rank import main
+            from trainers.executors.launched_rank import main
 
             main(words[2])
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from trainers.job import FitJob, Outcome
-from trainers.judge import FitError
+from trainers.reports import FitError
 
 
 def with_further_values(outcome: Outcome, job: FitJob, measured: Mapping[str, float]) -> Outcome:

@@ -1,7 +1,7 @@
 """How does a trained model get into MLflow's model registry, so that it loads and predicts as its checkpoint does?
 
-Run as a process of its own, `python -m trainers.registry`, which reads an `Order` as JSON and answers with an `Entry`,
-or with what is wrong: the study's code and torch are imported here and nowhere else.
+Run as a process of its own, `python -m trainers.registry`, which reads an `Order` as JSON and answers with an
+`Entry`, or with what is wrong: the study's code and torch are imported here and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainers.compression.inputs import has_forward, inputs_of, one_example
+from trainers.compression.reloading import TrainedModel, make_model
 from trainers.compression.settings import compression_of, split_params
 from trainers.compression.steps import restore
 from trainers.errors import TrainerError
-from trainers.inputs import has_forward, inputs_of, one_example
 from trainers.job import FitJob, TrainerConfig
-from trainers.loading import load_program
-from trainers.trained import TrainedModel, make_model
+from trainers.programs.loading import load_program
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,9 +18,9 @@ import torch
 from scipy.stats import t
 
 from tests.measured import Figure
-from trainers.fit import fit
+from trainers.fitting.fit import fit
 from trainers.job import FitJob, Outcome, TrainerConfig
-from trainers.loading import load_program
+from trainers.programs.loading import load_program
 
 SEEDS = range(5)
 LARGE = {"channels": 32, "depth": 3, "lr": 3e-3}  # 93,962 parameters

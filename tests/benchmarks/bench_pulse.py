@@ -8,10 +8,10 @@ import timeit
 import lightning
 
 from tests.measured import Figure
-from trainers.channel import open_channel_pair
+from trainers.fitting.judge import EpochJudge
 from trainers.job import FitJob
-from trainers.judge import EpochJudge
-from trainers.watchdog import Pulse
+from trainers.processes.channel import open_channel_pair
+from trainers.processes.watchdog import Pulse
 
 STEPS = 1_000_000
 STEP_SECONDS = 0.001

@@ -14,9 +14,9 @@ import yaml
 
 from trainers.compression.measure import loaded
 from trainers.compression.steps import restore
-from trainers.fit import fit
+from trainers.fitting.fit import fit
 from trainers.job import FitJob, TrainerConfig
-from trainers.loading import load_program
+from trainers.programs.loading import load_program
 from trainers.recipes.networks import CNN
 from trainers.registry import Order, register
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from trainers.compression.measure import loaded
+from trainers.compression.reloading import make_model
 from trainers.compression.steps import restore
 from trainers.errors import CompressionError
 from trainers.executors.local import LocalExecutor
-from trainers.fit import fit
+from trainers.fitting.fit import fit
 from trainers.job import COMPRESSED_MODEL, Finished, FitJob, Outcome, Reported, TrainerConfig
-from trainers.judge import FitError
-from trainers.loading import load_program
-from trainers.trained import make_model
+from trainers.programs.loading import load_program
+from trainers.reports import FitError
 
 USER_CODE = Path(__file__).parent / "user_code"
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's, on loaders and loggers, and torchao's on import

@@ -12,9 +12,9 @@ import pytest
 from tests.integration.test_trainers_local import USER_CODE, make_config, make_job, run
 from trainers.errors import ParameterMismatchError
 from trainers.executors.local import LocalExecutor
-from trainers.folds import check_folds, fits_of
+from trainers.fitting.folds import check_folds, fits_of
 from trainers.job import Failed, Finished, FitJob, TrainerConfig
-from trainers.loading import load_program
+from trainers.programs.loading import load_program
 
 
 def folded(**changes: Any) -> TrainerConfig:

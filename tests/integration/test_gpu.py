@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.integration.test_trainers_local import keys, make_config, make_job, run
+from trainers.devices.gpus import visible_gpus
 from trainers.errors import DeviceError
 from trainers.executors.local import LocalExecutor
-from trainers.gpus import visible_gpus
 from trainers.job import Event, Finished, FitJob, Outcome, Reported
 
 GPUS = visible_gpus()

@@ -29,7 +29,7 @@ from tests.warm_launcher import warm_launcher
 from trainers.errors import TrainerError
 from trainers.executors.launched import LaunchedExecutor
 from trainers.job import Failed, Finished
-from trainers.remote_channel import HELLO_BYTES
+from trainers.processes.remote_channel import HELLO_BYTES
 
 TWO_NODES = """#!/bin/sh
 # One torchrun for each node, both on this machine; they meet at node 0.

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from trainers.errors import ModelImportError, ParameterMismatchError, TrainerError
-from trainers.fit import completion, fit
+from trainers.fitting.fit import completion, fit
 from trainers.job import FitJob, Outcome, TrainerConfig
-from trainers.loading import load_program
 from trainers.programs import LightningProgram
+from trainers.programs.loading import load_program
 
 USER_CODE = Path(__file__).parent / "user_code"
 CALLBACKS = "lightning.pytorch.callbacks"

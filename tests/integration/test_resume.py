@@ -22,9 +22,9 @@ from tests.integration.test_trainers_local import (
     run,
     wait_for,
 )
-from trainers.checkpoints import RECORD
 from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
+from trainers.fitting.checkpoints import RECORD
 from trainers.job import Event, Failed, Finished, FitJob, Outcome, Reported
 
 EPOCHS = 6

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from trainers.checkpoints import clear
 from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
+from trainers.fitting.checkpoints import clear
 from trainers.job import Event, Failed, Finished, FitJob, Reported, TrainerConfig
 
 USER_CODE = Path(__file__).parent / "user_code"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.measured import Figure
-from trainers.checkpoints import RECORD
 from trainers.executors.local import LocalExecutor
+from trainers.fitting.checkpoints import RECORD
 from trainers.job import FitJob, Reported, TrainerConfig
 
 KILLS = 100

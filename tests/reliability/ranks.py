@@ -28,7 +28,7 @@ from storage.schema import open_store
 from storage.studies import Claim
 from tests.measured import Figure
 from tests.reliability.places import Place
-from trainers.processes import trial_of
+from trainers.processes.lifetimes import trial_of
 
 USER_CODE = Path(__file__).parents[1] / "integration" / "user_code"
 PRUNES, KILLS, STOPS = 100, 50, 20

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
+from trainers.compression.inputs import has_forward, inputs_of
 from trainers.compression.settings import Distillation
 from trainers.errors import CompressionError
-from trainers.inputs import has_forward, inputs_of
 
 
 def distil(student: lightning.LightningModule, teacher: nn.Module, settings: Distillation) -> None:

@@ -25,15 +25,15 @@ from torch import nn
 from trainers.compression import pruning, quantization
 from trainers.compression.distillation import distil
 from trainers.compression.hashing import HashedLinear, hash_layers, share_weights
+from trainers.compression.inputs import has_forward, inputs_of, one_example
 from trainers.compression.measure import count_parameters, latencies, loaded, packed_bytes
+from trainers.compression.reloading import TrainedModel, make_model
 from trainers.compression.settings import Compression, Teacher, compression_of, split_params
 from trainers.errors import CompressionError
-from trainers.inputs import has_forward, inputs_of, one_example
 from trainers.job import COMPRESSED_MODEL, FitJob, Outcome, TrainerConfig
-from trainers.loading import Program, load_program
 from trainers.objectives import finite, with_further_values
 from trainers.programs import Parts
-from trainers.trained import TrainedModel, make_model
+from trainers.programs.loading import Program, load_program
 
 
 def compression_of_trial(config: TrainerConfig, job: FitJob) -> Compression | None:

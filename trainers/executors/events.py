@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import IO
 
-from trainers.channel import Message
 from trainers.job import OUTPUT_LOG, Failed, Finished, Outcome, Reported
+from trainers.processes.channel import Message
 
 TAIL_LINES = 20
 TAIL_BYTES = 16_384

@@ -25,14 +25,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from trainers.channel import Channel, Message
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
 from trainers.executors.events import ended, reported, tail
 from trainers.job import OUTPUT_LOG, Event, FitJob, TrainerConfig
-from trainers.processes import TRIAL_VARIABLE, describe_exit, kill_group, kill_trial, wait_until
-from trainers.remote_channel import TOKEN_VARIABLE, Door, Visitor, is_token
-from trainers.watchdog import Watchdog
+from trainers.processes.channel import Channel, Message
+from trainers.processes.lifetimes import TRIAL_VARIABLE, describe_exit, kill_group, kill_trial, wait_until
+from trainers.processes.remote_channel import TOKEN_VARIABLE, Door, Visitor, is_token
+from trainers.processes.watchdog import Watchdog
 
 COMMAND, SLOT = "{command}", "{slot}"  # what a command line has places for
 LOOPBACK = "127.0.0.1"
@@ -220,7 +220,7 @@ class LaunchedExecutor(Executor):
             "PATH": _path(),
             TOKEN_VARIABLE: token,
         }
-        command = (sys.executable, "-m", "trainers.launched_rank", self._door.address)
+        command = (sys.executable, "-m", "trainers.executors.launched_rank", self._door.address)
         process = subprocess.Popen(
             ["/bin/sh", "-c", START, "sh", *fill_in(self._words, command, slot=slot)],
             stdin=subprocess.DEVNULL,

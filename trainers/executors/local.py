@@ -16,15 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from trainers.channel import Channel, Message, open_channel_pair
+from trainers.devices.oom_kills import blame_memory, oom_kills
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
 from trainers.executors.events import ended, reported, tail
 from trainers.job import Event, FitJob, TrainerConfig
-from trainers.launch_environment import without_launcher
-from trainers.oom_kills import blame_memory, oom_kills
-from trainers.processes import describe_exit, kill_trial
-from trainers.watchdog import Watchdog
+from trainers.processes.channel import Channel, Message, open_channel_pair
+from trainers.processes.launch_environment import without_launcher
+from trainers.processes.lifetimes import describe_exit, kill_trial
+from trainers.processes.watchdog import Watchdog
 
 START_SECONDS = 600.0  # to import torch and the user's code, from a cold network disk too
 GONE_SECONDS = 10.0  # for killed processes to be gone
@@ -33,7 +33,7 @@ STALL_POLL_SECONDS = 0.01
 BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from trainers.template import main
+from trainers.executors.template import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
 

@@ -31,7 +31,7 @@ from trainers.executors import Executor
 from trainers.executors.code_copy import copy_code
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, FitJob, Reported, TrainerConfig
-from trainers.processes import wait_until
+from trainers.processes.lifetimes import wait_until
 
 # What Ray prints on a program's standard output although it was told not to, unless it skips such lines as repeated.
 os.environ.setdefault(

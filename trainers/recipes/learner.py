@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from trainers.optimizers import OPTIMIZERS, make_optimizer
+from trainers.optimization.optimizers import OPTIMIZERS, make_optimizer
 from trainers.recipes.arrays import ArrayData
 
 Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs and targets
@@ -59,7 +59,7 @@ class Learner(lightning.LightningModule):
         return outputs
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Any of `trainers.optimizers`, unless the study chooses one; AdamW does without `momentum`."""
+        """Any of `trainers.optimization.optimizers`, unless the study chooses one; AdamW does without `momentum`."""
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer in OPTIMIZERS and "momentum" in OPTIMIZERS[self.optimizer].options:
             options["momentum"] = self.momentum

@@ -102,8 +102,8 @@ def test_a_study_file_knows_them_and_says_what_is_wrong() -> None:
 
 @pytest.mark.parametrize("kind", RANGES)
 def test_every_range_is_of_an_option_that_there_is(kind: str) -> None:
-    from trainers.optimizers import OPTIMIZERS
-    from trainers.schedules import SCHEDULES
+    from trainers.optimization.optimizers import OPTIMIZERS
+    from trainers.optimization.schedules import SCHEDULES
 
     known: Any = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}[kind]
     assert set(RANGES[kind]) == set(known)

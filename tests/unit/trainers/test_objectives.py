@@ -8,10 +8,10 @@ import pytest
 
 from trainers.compression.settings import check_compression
 from trainers.errors import CompressionError
-from trainers.functions import Reporter
 from trainers.job import FitJob, Outcome, TrainerConfig
-from trainers.judge import FitError
 from trainers.objectives import with_further_values
+from trainers.programs.functions import Reporter
+from trainers.reports import FitError
 
 OUTCOME = Outcome(
     value=0.5, best_epoch=1, epochs=3, seconds=2.5, peak_memory_bytes=7, checkpoint="best.ckpt", pruned=False

@@ -18,10 +18,10 @@ from sklearn.metrics import f1_score, r2_score, recall_score, roc_auc_score
 from hpo.example import write_study_file
 from hpo.spec import load_spec
 from hpo.trainer_settings import trainer_config
-from trainers.build import check_names
 from trainers.errors import DataFileError, RecipeError
-from trainers.imports import import_user_classes
 from trainers.job import TrainerConfig
+from trainers.programs.build import check_names
+from trainers.programs.imports import import_user_classes
 from trainers.recipes import RECIPES, Recipe, find_recipe
 from trainers.recipes.arrays import Split
 from trainers.recipes.digits import Digits, digits

@@ -1,0 +1,1 @@
+"""One fit of a trial: from its parts to its outcome, epoch by epoch."""

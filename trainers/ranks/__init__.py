@@ -1,0 +1,1 @@
+"""Trials on several devices: how their ranks start, work together and end."""
