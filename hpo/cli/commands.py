@@ -65,7 +65,7 @@ def init(
 
 @app.command(epilog="Example: hpo recipes")
 def recipes(json: Json = False) -> None:
-    """List the ready tasks, on data that installs with scikit-learn."""
+    """List the ready tasks, on data that comes with what is installed, or on your files of MNIST."""
     from hpo.cli import show
     from trainers.recipes import RECIPES
 

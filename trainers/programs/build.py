@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ OURS = {
 }  # arguments of the Trainer that a study cannot set, and what to do instead
 FIXED_ELSEWHERE = {"max_epochs": "set `trainer.max_epochs`"}  # that it can search, but fixes by a key of their own
 FILE_KEYS = {"model": "model.init_args", "data": "data.init_args", "trainer": "trainer.arguments"}  # of the study file
+SIMILAR = 0.75  # difflib's share of two names that are probably one, heuristic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,9 @@ def _check(role: str, name: str, signatures: dict[str, Signature], *, asked: str
     if role not in signatures:
         raise ParameterMismatchError(f"{asked}, but the study has no data module")
     if not signatures[role].accepts(name):
-        raise ParameterMismatchError(f"{asked}, but {_accepted(signatures, (role,))}")
+        near = difflib.get_close_matches(name, signatures[role].names, n=1, cutoff=SIMILAR)
+        hint = f"; did you mean `{near[0]}`?" if near else f", but {_accepted(signatures, (role,))}"
+        raise ParameterMismatchError(asked + hint)
 
 
 def _accepted(signatures: dict[str, Signature], roles: Iterable[str]) -> str:

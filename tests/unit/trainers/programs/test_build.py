@@ -65,6 +65,7 @@ def test_a_parameter_wins_over_a_fixed_argument() -> None:
         ({"depth": 3}, "parameter 'depth': the model takes `width`, `lr`, the data module takes `batch_size`, `lr`"),
         ({"model.depth": 3}, "parameter 'model.depth', but the model takes `width`, `lr`"),
         ({"trainer.depth": 3}, "parameter 'trainer.depth', but the Trainer takes `accelerator`"),
+        ({"trainer.gradient_clip": 3}, "parameter 'trainer.gradient_clip'; did you mean `gradient_clip_val`"),
         ({"trainer.devices": 2}, "'trainer.devices', which a study cannot set: set `trainer.devices`"),
         ({"lr": 0.1}, "Model needs `width`: add it to the space or to `model.init_args`"),
     ],
