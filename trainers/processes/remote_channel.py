@@ -56,7 +56,10 @@ class Visitor:
             if not said or len(said) == HELLO_BYTES:
                 raise ValueError("gone before it said who it is, or too long")
             return None
-        hello = json.loads(line)
+        try:
+            hello = json.loads(line)
+        except RecursionError:  # brackets in brackets
+            raise ValueError("no hello") from None
         if not isinstance(hello, dict) or not isinstance(hello.get("token"), str):
             raise ValueError("no hello")
         return hello
@@ -102,7 +105,7 @@ class Door:
 
 def is_token(given: str, token: str) -> bool:
     """Compared in constant time."""
-    return hmac.compare_digest(given.encode(), token.encode())
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), token.encode())
 
 
 def call(address: str, hello: dict[str, Any]) -> Channel:
