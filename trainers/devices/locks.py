@@ -105,7 +105,9 @@ def _turn(folder: Path) -> Iterator[None]:
 def _open(path: Path) -> int:
     """The file, made if it is not there; nothing is followed that a stranger may have put in its place."""
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, READABLE))
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, READABLE)
+        os.fchmod(file, READABLE)  # whatever the umask says
+        os.close(file)
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 

@@ -129,3 +129,12 @@ def test_a_device_is_free_when_the_last_process_of_a_killed_trial_is_gone(tmp_pa
             if is_free():
                 return
         raise AssertionError("nobody has it, and it is not free")
+
+
+def test_its_files_are_for_everybody_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        hold(tmp_path, sharers=2)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "locks").iterdir()} == {0o444}
