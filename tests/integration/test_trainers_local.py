@@ -185,6 +185,13 @@ def test_a_failure_says_what_it_was(
     assert printed in end.output_tail
 
 
+def test_a_checkpoint_that_cannot_be_saved_says_whose_state_it_is(executor: LocalExecutor, tmp_path: Path) -> None:
+    *_, end = run(executor, make_job(tmp_path, habit="keeps_code"))
+    assert isinstance(end, Failed)
+    assert end.reason.startswith("its checkpoint cannot be saved: Can't pickle local object 'Odd.on_save_checkpoint")
+    assert "`on_save_checkpoint` of the model" in end.reason
+
+
 @pytest.mark.parametrize("bad", ["nan", "inf"])
 def test_a_metric_that_is_no_number_fails_the_trial(executor: LocalExecutor, tmp_path: Path, bad: str) -> None:
     report, end = run(executor, make_job(tmp_path, losses=[1.0, float(bad), 2.0]))

@@ -7,6 +7,7 @@ is said of epochs below is then said of validations, counted from 0.
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from trainers.reports import FitError, Report
 
 SAVE_SECONDS = 1.0  # an epoch that ends sooner after the last one that was saved is only saved if it is the best
 EPOCHS_WITHOUT_METRIC = 10  # heuristic: validated epochs after which a metric never seen is taken for a wrong name
+
+PLAIN_STATE = (
+    "`state_dict` and `on_save_checkpoint` of the model, its data and callbacks are to hold numbers and tensors"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +211,12 @@ class EpochJudge(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, epoch: int, *, is_best: bool
     ) -> None:
         self._peak_memory(pl_module)
-        trainer.save_checkpoint(self._keeper.draft(epoch))  # by every rank, each with its part
+        try:
+            trainer.save_checkpoint(self._keeper.draft(epoch))  # by every rank, each with its part
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            if "pickle" not in str(error):
+                raise
+            raise FitError("exception", f"its checkpoint cannot be saved: {error}; {PLAIN_STATE}") from error
         if trainer.is_global_zero:
             self._keeper.keep(epoch, is_best=is_best)
         self._saved_at = time.monotonic()

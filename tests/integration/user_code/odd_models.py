@@ -48,6 +48,10 @@ class Odd(lightning.LightningModule):
         if self.habit == "logs_last":
             self.log("late_loss", self.loss_now())
 
+    def on_save_checkpoint(self, checkpoint):
+        if self.habit == "keeps_code":
+            checkpoint["rule"] = lambda: None
+
     def loss_now(self) -> float:
         return float(self.losses[self.current_epoch % len(self.losses)])
 
