@@ -47,7 +47,7 @@ _TRAINER_TAIL = """\
   # accelerator: gpu      # cpu, gpu, …; by default whatever is there
   # trials_per_device: 2  # that share a GPU; auto: as many as fit by the memory of past trials; by default none shares
   # on_out_of_memory: halve_batch   # once more at half the batch_size, accumulating twice as many; by default: fail
-  # folds: 5              # cross-validation: a trial trains as many fits, its value is their mean
+  # folds: 5              # cross-validation: the mean over as many fits; the data module takes `fold` and `folds`
   # threads: 1            # of torch, per trial; by default the cores, shared among --jobs
   # arguments: {{gradient_clip_val: 1.0}}   # further arguments of lightning.Trainer; callbacks, loggers by class_path
   # scale_lr: {{rule: linear, batch: 256}}  # the learning rate grows with the effective batch
