@@ -82,6 +82,9 @@ def test_several_ranks_agree_on_their_folds(tmp_path: Path) -> None:
         assert [(report.epoch, report.value) for report in reports] == [(0, 1.0), (1, 1.5), (2, 3.0)]
         assert isinstance(end, Finished)
         assert (end.outcome.value, end.outcome.epochs) == (3.0, 6)
+        *_, measured = run(executor, replace(make_job(tmp_path / "measured"), against=("examples", "size_bytes")))
+        assert isinstance(measured, Finished), measured
+        assert (measured.outcome.value, measured.outcome.more_values[0]) == (3.0, 4.0)
         *reports, end = run(executor, make_job(tmp_path / "pruned"), prune_at=0)
     assert isinstance(end, Finished)
     assert (len(reports), end.outcome.value, end.outcome.pruned) == (1, 1.0, True)

@@ -12,7 +12,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ def prepare(parts: Parts, compression: Compression | None) -> None:
         distil(parts.model, teacher, compression.distil)
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hide the other ranks, which have nothing to do with it: what gathers a metric from all would wait for them."""
+    if not torch.distributed.is_available():
+        yield
+        return
+    everybody = torch.distributed.group.WORLD
+    torch.distributed.group.WORLD = None
+    try:
+        yield
+    finally:
+        torch.distributed.group.WORLD = everybody  # for the next fold
+
+
+@_alone()
 def finish(
     program: Program,
     config: TrainerConfig,
@@ -74,8 +90,6 @@ def finish(
         return outcome
     if outcome.checkpoint is None or Path(outcome.checkpoint).is_dir():
         raise CompressionError("a model is compressed and measured from a checkpoint of one file, and there is none")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # the other ranks have nothing to do with it
     started, hash_ratio = time.monotonic(), compression.hash_ratio if compression else 1.0
     first = devices[:1] if isinstance(devices, list) else 1
     trained = make_model(program, config, job, hash_ratio=hash_ratio, devices=first, pulse=pulse)
