@@ -6,11 +6,14 @@ Of such a trial, the mean of the folds so far is kept after each of them; its va
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hpo.arrays import Array
 from storage.history import StudySummary, TrialRecord
+from trainers.job import FOLD, FOLD_FOLDER, FOLDS
 
 LEAST_TRIALS = 4  # of which the better half is looked at
 
@@ -29,6 +32,17 @@ def fold_values(study: StudySummary, trial: TrialRecord) -> list[float]:
     known = [mean for mean in means[: means.index(None) if None in means else None] if mean is not None]
     sums = np.cumsum(np.ones(len(known))) * np.array(known)
     return [float(value) for value in np.diff(sums, prepend=0.0)]
+
+
+def fit_params(study: StudySummary, trial: TrialRecord) -> dict[str, Any]:
+    """The parameters of the fit whose checkpoint was kept: the trial's and, with cross-validation, which fold it was.
+
+    Without them the data would be divided otherwise, and the model judged by what it was trained on.
+    """
+    folder = "" if trial.checkpoint is None else Path(trial.checkpoint).parent.name
+    if folds_of(study) == 1 or not folder.startswith(FOLD_FOLDER):
+        return dict(trial.params)
+    return {**trial.params, FOLD: int(folder.removeprefix(FOLD_FOLDER)), FOLDS: folds_of(study)}
 
 
 def noise_of_folds(study: StudySummary, trials: Sequence[TrialRecord]) -> tuple[float, int]:

@@ -17,6 +17,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from hpo.errors import SettingsError, StudyFailedError
+from hpo.folds import fit_params
 from hpo.front import front_of
 from hpo.settings import mlflow_uri, refuse_shared_database, storage_url
 from hpo.teachers import config_of
@@ -95,7 +96,7 @@ def promote(
     compressed = checkpoint.with_name(COMPRESSED_MODEL)
     objectives = dict(zip(summary.objectives, chosen.values, strict=True))
     job = FitJob(
-        params=dict(chosen.params),
+        params=fit_params(summary, chosen),
         seed=chosen.seed or 0,
         metric=summary.metric or "value",
         direction="maximize" if summary.directions[0] == "maximize" else "minimize",

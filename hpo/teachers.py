@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from hpo.errors import SpecError
+from hpo.folds import fit_params
 from hpo.spec import Distil, StudySpec, TeacherFile, parse_spec
 from hpo.trainer_settings import trainer_config
 from storage import history
@@ -68,7 +69,7 @@ def _from_history(text: str, store: Store) -> dict[str, Any]:
     if trial.checkpoint is None or not Path(trial.checkpoint).exists():
         raise SpecError(f"{KEY}: the checkpoint of trial {trial.number} of {name!r} is gone: {trial.checkpoint}")
     config = config_of(summary, store)
-    return {"checkpoint": trial.checkpoint, "config": config.to_json(), "params": dict(trial.params)}
+    return {"checkpoint": trial.checkpoint, "config": config.to_json(), "params": fit_params(summary, trial)}
 
 
 def _trial(summary: StudySummary, trials: list[TrialRecord], number: str) -> TrialRecord:

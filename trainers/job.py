@@ -12,6 +12,7 @@ BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
 COMPRESSED_MODEL = "compressed.ckpt.gz"  # beside it, where the study compresses its models
 
 FOLD, FOLDS = "data.fold", "data.folds"  # parameters of cross-validation: which one, from 0, and of how many
+FOLD_FOLDER = "fold-"  # in a trial's directory, before the number: that fold's own checkpoints
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 OnOutOfMemory: TypeAlias = Literal["fail", "halve_batch"]

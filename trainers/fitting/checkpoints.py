@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.job import BEST_CHECKPOINT, FitJob, TrainerConfig
+from trainers.job import BEST_CHECKPOINT, FOLD_FOLDER, FitJob, TrainerConfig
 
 RECORD = "checkpoints.json"
 ANNOUNCED = "starts.json"  # where ranks that a launcher started learn where to begin
@@ -184,7 +184,7 @@ def await_announced(folder: Path, *, seconds: float = 600.0) -> list[Start]:
 
 def clear(folder: Path, *, keep_best: bool) -> None:
     """Remove what it takes to go on, from the folder of a trial that has ended; and the best checkpoint if told so."""
-    for fold in folder.glob("fold-*/"):
+    for fold in folder.glob(f"{FOLD_FOLDER}*/"):
         clear(fold, keep_best=keep_best)
     _remove(folder / RECORD)
     _remove(folder / ANNOUNCED)

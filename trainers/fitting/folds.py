@@ -18,7 +18,7 @@ import torch.distributed
 from trainers.errors import ParameterMismatchError
 from trainers.fitting.checkpoints import FROM_THE_BEGINNING, Start, find_start, identity_of
 from trainers.fitting.fit import fit
-from trainers.job import FOLD, FOLDS, FitJob, Outcome, TrainerConfig
+from trainers.job import FOLD, FOLD_FOLDER, FOLDS, FitJob, Outcome, TrainerConfig
 from trainers.programs import LightningProgram
 from trainers.programs.build import signature_of
 from trainers.programs.modules import ModuleProgram
@@ -124,7 +124,7 @@ def _find_start(config: TrainerConfig, job: FitJob) -> Start:
 
 
 def _folder(directory: str, fold: int) -> str:
-    return str(Path(directory, f"fold-{fold}"))
+    return str(Path(directory, f"{FOLD_FOLDER}{fold}"))
 
 
 def _note_epochs(epochs: dict[int, Mapping[str, float]]) -> Report:

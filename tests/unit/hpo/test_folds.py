@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hpo.folds import fold_values, folds_of, noise_of_folds
+from hpo.folds import fit_params, fold_values, folds_of, noise_of_folds
 from storage.history import StudySummary, TrialRecord
 
 
@@ -30,6 +32,13 @@ def test_the_values_of_the_folds_come_back():
     assert fold_values(study(), trial([])) == []
     assert fold_values(study(folds=1), trial([0.5, 0.25])) == []  # those are epochs
     assert (folds_of(study()), folds_of(study(folds=1))) == (5, 1)
+
+
+def test_a_checkpoint_belongs_to_a_fold():
+    kept = replace(trial([1.0, 2.0]), params={"lr": 0.1}, checkpoint="runs/s/trial-0000/attempt-1/fold-3/best.ckpt")
+    assert fit_params(study(), kept) == {"lr": 0.1, "data.fold": 3, "data.folds": 5}
+    whole = replace(kept, checkpoint="runs/s/trial-0000/attempt-1/best.ckpt")
+    assert fit_params(study(folds=1), whole) == {"lr": 0.1}
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
