@@ -192,7 +192,7 @@ def _timed(models: Mapping[str, nn.Module], trained: TrainedModel) -> dict[str, 
 
 def _load_teacher(teacher: Teacher, data: lightning.LightningDataModule | None) -> nn.Module:
     """The trained model, which answers for the student's data."""
-    config = TrainerConfig.from_json(teacher.config)
+    config = replace(TrainerConfig.from_json(teacher.config), accelerator="cpu")  # it follows the student from there
     job = FitJob(params=teacher.params, seed=0, metric="", direction="minimize", directory=tempfile.gettempdir())
     own = compression_of_trial(config, job)
     found = make_model(load_program(config), config, job, hash_ratio=own.hash_ratio if own else 1.0, data=data)
