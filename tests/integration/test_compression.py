@@ -116,6 +116,14 @@ def test_layers_share_their_weights_from_the_first_step(model: str, tmp_path: Pa
         assert torch.equal(bare.state_dict()["layers.2.shared"], state["layers.2.shared"])
 
 
+def test_a_trial_whose_validations_are_further_apart_than_epochs_is_compressed(tmp_path: Path) -> None:
+    apart = {"check_val_every_n_epoch": None, "val_check_interval": 6}  # an epoch has 4 batches
+    config = make_config(report="validation", trainer_args=apart, compress={"sparsity": 0.5})
+    outcome, told = run(config, make_job(tmp_path))
+    assert (len(told), outcome.epochs) == (2, 2)
+    assert outcome.measured["value_before_compression"] == max(metrics["val_accuracy"] for metrics in told)
+
+
 def test_int8_kernels_and_channels(tmp_path: Path) -> None:
     params = {"compress.prune": "structured", "compress.sparsity": 0.5, "compress.quantize": "int8_dynamic"}
     outcome, _ = run(make_config(), make_job(tmp_path, **params))
@@ -127,7 +135,8 @@ def test_int8_kernels_and_channels(tmp_path: Path) -> None:
 
 def test_a_student_learns_from_the_checkpoint_of_an_earlier_trial(tmp_path: Path) -> None:
     teacher, _ = run(make_config(), make_job(tmp_path / "teacher", width=64))
-    section = {"checkpoint": teacher.checkpoint, "config": make_config().to_json(), "params": {"width": 64}}
+    elsewhere = make_config(accelerator="cuda").to_json()
+    section = {"checkpoint": teacher.checkpoint, "config": elsewhere, "params": {"width": 64}}
     config = make_config(compress={"distil": {"teacher": section, "temperature": 2.0}}, max_epochs=8)
     outcome, told = run(config, make_job(tmp_path / "student", width=16, **{"compress.distil.mixing": 1.0}))
     lessons = [metrics["distillation_loss"] for metrics in told]
@@ -138,6 +147,9 @@ def test_a_student_learns_from_the_checkpoint_of_an_earlier_trial(tmp_path: Path
     ignored, _ = run(config, make_job(tmp_path / "ignored", width=16, **{"compress.distil.mixing": 0.0}))
     alone, _ = run(make_config(max_epochs=8), make_job(tmp_path / "alone", width=16))
     assert ignored.value == alone.value  # a teacher that does not count changes nothing, not even the first weights
+    narrow = make_config(compress={"distil": {"teacher": {**section, "params": {"width": 8}}}})
+    with pytest.raises(CompressionError, match=r"teacher/best\.ckpt is not used, because it is of another model"):
+        run(narrow, make_job(tmp_path / "misled", width=16))
 
 
 def test_what_a_model_cannot_take_is_said(tmp_path: Path) -> None:

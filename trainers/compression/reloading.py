@@ -21,13 +21,14 @@ from trainers.programs.functions import FunctionProgram
 from trainers.programs.loading import Program
 from trainers.programs.memory import halve_batch
 from trainers.ranks.strategies import without_strategy
-from trainers.trust import may_be_read_as_weights
+from trainers.trust import CheckpointError, may_be_read_as_weights
 
 NOT_OURS = frozenset(
     {
         *("accelerator", "devices", "num_nodes", "strategy", "plugins", "use_distributed_sampler"),
         *("callbacks", "logger", "profiler", "enable_checkpointing", "fast_dev_run", "barebones", "default_root_dir"),
-        *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "check_val_every_n_epoch"),
+        *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"),
+        *("check_val_every_n_epoch", "val_check_interval"),
     }
 )  # arguments of a study's Trainer that mean its fit, not what comes after it
 HERE_ALONE: dict[str, Any] = {
@@ -53,7 +54,7 @@ class TrainedModel:
         return self._validate(checkpoint, self.arguments)
 
     def read(self, checkpoint: Path) -> None:
-        """Take the weights from a checkpoint."""
+        """Take the weights from a checkpoint. Raises CompressionError where it is another model's."""
         self._validate(checkpoint, {**self.arguments, "limit_val_batches": 0})
 
     def train(self, epochs: int) -> None:
@@ -76,11 +77,17 @@ class TrainedModel:
 
     def _validate(self, checkpoint: Path | None, arguments: Mapping[str, Any]) -> dict[str, float]:
         trainer = lightning.Trainer(**arguments)
-        weights_only = None if checkpoint is None else may_be_read_as_weights(checkpoint, self.model)
+        weights_only = None if checkpoint is None else self._is_plain(checkpoint)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")  # those of the fit
             trainer.validate(self.model, self.data, ckpt_path=checkpoint, verbose=False, weights_only=weights_only)
         return {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+
+    def _is_plain(self, checkpoint: Path) -> bool | None:
+        try:
+            return may_be_read_as_weights(checkpoint, self.model)
+        except CheckpointError as error:  # not one that a trial would go on from: it must not begin anew
+            raise CompressionError(f"the checkpoint {checkpoint} is not used, because {error}") from error
 
 
 class _Pulse(Callback):

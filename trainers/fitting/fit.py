@@ -29,6 +29,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
+MEANT_AS_NONE = ("check_val_every_n_epoch",)  # validations are then so many batches apart, whatever the epochs
 
 
 def fit(
@@ -99,7 +100,7 @@ def completion(
     """What adds ours to a program's own arguments of the Trainer: defaults, where it runs, and callbacks."""
 
     def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in arguments.items() if value is not None}
+        given = {name: value for name, value in arguments.items() if value is not None or name in MEANT_AS_NONE}
         return {
             **{"max_epochs": config.max_epochs, "logger": False, **TRAINER_DEFAULTS, **given},
             "accelerator": config.accelerator if config.accelerator != "auto" else given.get("accelerator", "auto"),
