@@ -15,6 +15,7 @@ from trainers.fitting.fit import completion, fit
 from trainers.job import FitJob, Outcome, TrainerConfig
 from trainers.programs import LightningProgram
 from trainers.programs.loading import load_program
+from trainers.programs.memory import halve_batch
 
 USER_CODE = Path(__file__).parent / "user_code"
 CALLBACKS = "lightning.pytorch.callbacks"
@@ -276,6 +277,14 @@ def test_a_project_with_fixed_classes_links_and_optimizers_of_its_own(desk: Desk
     assert trial.told("seen") == [16.0] * 2
     assert trial.told("lr") == pytest.approx([0.4] * 2)
     assert trial.told("lr-Adam") == pytest.approx([0.02, 0.01])
+
+
+def test_half_the_batch_is_made_up_for_where_a_project_accumulates(desk: Desk) -> None:
+    _, program = desk.load(cli=desk.write({**PROJECT, "trainer": {**PROJECT["trainer"], "accumulate_grad_batches": 4}}))
+    params, _ = halve_batch(program, {"data.init_args.batch_size": 16})
+    assert params == {"data.init_args.batch_size": 8, "trainer.accumulate_grad_batches": 8}
+    params, _ = halve_batch(program, {"data.init_args.batch_size": 16, "trainer.accumulate_grad_batches": 3})
+    assert params["trainer.accumulate_grad_batches"] == 6
 
 
 def test_a_project_may_search_over_named_optimizers(desk: Desk) -> None:

@@ -125,7 +125,7 @@ def make_model(
     left, _ = split_params(job.params)
     params = {name: left[name] for name in without_strategy(left)}
     if job.halve_batch:
-        params, _ = halve_batch(program, params, config.trainer_args)
+        params, _ = halve_batch(program, params)
     arguments: dict[str, Any] = {}
 
     def complete(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _fit(
     params, _ = split_params({name: job.params[name] for name in without_strategy(job.params)})
     notes = start.notices
     if job.halve_batch:
-        params, note = halve_batch(program, params, config.trainer_args)
+        params, note = halve_batch(program, params)
         notes += (note,)
     parts = program.make(params, complete, seed=job.seed, directory=job.directory)
     compression = compression_of_trial(config, job)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import lightning
 
+ACCUMULATED = "accumulate_grad_batches"  # the Trainer's argument
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]  # a program's arguments of the Trainer, with ours
 
 
@@ -36,4 +37,8 @@ class LightningProgram(Protocol):
 
     def make(self, params: Mapping[str, Any], complete: Complete, *, seed: int, directory: str) -> Parts:
         """The parts of one trial, whose seed is set. Raises TrainerError, and whatever the user's code raises."""
+        ...
+
+    def accumulates(self, params: Mapping[str, Any]) -> int:
+        """Batches in a step of the optimizer of a trial. Raises TrainerError."""
         ...

@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from trainers.errors import ModelImportError, TrainerError
 from trainers.job import TrainerConfig
 from trainers.optimization.chosen import Optimization, chosen_roles, impose, take_choices
-from trainers.programs import Complete, Parts
+from trainers.programs import ACCUMULATED, Complete, Parts
 from trainers.programs.argument_errors import one_line
 from trainers.programs.components import listed
 from trainers.programs.imports import import_subclass
@@ -63,6 +63,11 @@ class CliProgram:
         optimization, left = self._choices(params)
         made = self._run(_making(self.cli, complete, optimization), self._arguments(left, seed=seed))
         return Parts(model=made.model, data=made.datamodule, trainer=made.trainer)
+
+    def accumulates(self, params: Mapping[str, Any]) -> int:
+        """By the config, with the trial's parameters in it."""
+        _, left = self._choices(params)
+        return int(self._run(_checking(self.cli), self._arguments(left, seed=0)).config[f"trainer.{ACCUMULATED}"])
 
     def _choices(self, params: Mapping[str, Any]) -> tuple[Optimization, dict[str, Any]]:
         """The optimizer and schedule that the study chose, if it did, and the keys of the config."""

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from trainers.errors import TrainerError
-from trainers.programs import LightningProgram
+from trainers.programs import ACCUMULATED, LightningProgram
 from trainers.programs.modules import ModuleProgram
 
 BATCH_SIZE = "batch_size"
-ACCUMULATED = "accumulate_grad_batches"  # the Trainer's argument
 SAYS_SO = re.compile(
     r"out of memory|can(?:'|no)t allocate memory|not enough memory|std::bad_alloc|ALLOC_FAILED", re.IGNORECASE
 )  # CUDA, HIP and MPS; torch's allocator for CPUs and the system; torch on Windows; C++; cuBLAS and cuDNN
@@ -37,16 +36,14 @@ def check_halving(program: LightningProgram, names: Collection[str]) -> None:
         )
 
 
-def halve_batch(
-    program: LightningProgram, params: Mapping[str, Any], trainer_args: Mapping[str, Any]
-) -> tuple[dict[str, Any], str]:
+def halve_batch(program: LightningProgram, params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """A trial's parameters with half the batch and twice as many accumulated; and that in words.
 
-    trainer_args: the fixed arguments of the Trainer. Raises TrainerError where there is nothing to halve.
+    Raises TrainerError where there is nothing to halve.
     """
     whole = {name: params[name] for name in _named(params)} or _fixed(program)
     halves = {name: size // 2 for name, size in whole.items()}
-    accumulated = 2 * int(params.get(f"trainer.{ACCUMULATED}", trainer_args.get(ACCUMULATED, 1)))
+    accumulated = 2 * program.accumulates(params)
     told = " and ".join(f"{name} = {size}" for name, size in halves.items())
     if not halves or min(halves.values()) < 1:
         what = " and ".join(f"{name} = {size}" for name, size in whole.items()) or f"there is no `{BATCH_SIZE}`"

@@ -11,7 +11,7 @@ import lightning
 from trainers.errors import TrainerError
 from trainers.job import TrainerConfig
 from trainers.optimization.chosen import impose
-from trainers.programs import Complete, Parts
+from trainers.programs import ACCUMULATED, Complete, Parts
 from trainers.programs.build import build, check_names, route
 from trainers.programs.components import listed, make_components
 from trainers.programs.imports import UserClasses, import_user_classes
@@ -42,6 +42,10 @@ class ModuleProgram:
         given = make_components(arguments.trainer, directory=directory)
         trainer = make_trainer(complete({**given, "callbacks": [*listed(given, "callbacks"), *callbacks]}))
         return Parts(model=model, data=data, trainer=trainer)
+
+    def accumulates(self, params: Mapping[str, Any]) -> int:
+        """By the trial's parameters, or the fixed arguments."""
+        return int(params.get(f"trainer.{ACCUMULATED}", self.config.trainer_args.get(ACCUMULATED, 1)))
 
 
 def make_trainer(arguments: Mapping[str, Any]) -> lightning.Trainer:
