@@ -103,6 +103,18 @@ def test_tensor_parallel_splits_layers_and_keeps_one_whole_checkpoint(executor: 
     assert state["net.0.weight"].shape == (16, 8)
 
 
+def test_ranks_that_share_a_layer_share_a_batch(tmp_path: Path) -> None:
+    config = make_config(model="parallel_models.Net", devices=2, max_epochs=1, scale_rule="none")
+    told = {}
+    with LocalExecutor(config, jobs=1) as executor:
+        for name in ("ddp", "tensor_parallel"):
+            job = make_job(tmp_path / name, name, model={"optimizer": "sgd", "optimizer.sgd.lr": 0.05})
+            report, end = run(executor, job)
+            assert isinstance(report, Reported), end
+            told[name] = report.metrics["effective_batch"]
+    assert told == {"ddp": 16.0, "tensor_parallel": 8.0}
+
+
 def test_workers_learn_through_a_parameter_server(executor: LocalExecutor, tmp_path: Path) -> None:
     events = run(executor, make_job(tmp_path, "parameter_server"))
     assert isinstance(events[-1], Finished), events[-1]

@@ -140,7 +140,10 @@ class _EffectiveBatch(Callback):
 
 
 def effective_batch(trainer: lightning.Trainer) -> int:
-    """Examples in a step of the optimizer: batch size x devices x nodes x accumulated batches. Raises TrainerError."""
+    """Examples in a step of the optimizer: batch size x processes with data of their own x accumulated batches.
+
+    Processes that share a model's layers (tensor parallelism) see the same batch. Raises TrainerError.
+    """
     trainer.fit_loop.setup_data()
     loader = trainer.train_dataloader
     samplers = [getattr(loader, name, None) for name in ("batch_sampler", "sampler")]  # one may make whole batches
@@ -148,4 +151,5 @@ def effective_batch(trainer: lightning.Trainer) -> int:
     sizes = [size for place in places if isinstance(size := getattr(place, "batch_size", None), int)]
     if not sizes:
         raise TrainerError(f"scale_lr cannot tell the batch size of a {type(loader).__name__}: remove `scale_lr`")
-    return sizes[0] * trainer.world_size * trainer.accumulate_grad_batches
+    sharing = getattr(trainer.strategy, "distributed_sampler_kwargs", {"num_replicas": 1})
+    return sizes[0] * int(sharing["num_replicas"]) * trainer.accumulate_grad_batches
