@@ -82,7 +82,12 @@ def check_option_names(config: TrainerConfig, options: Collection[str]) -> None:
     known = {option for name in names for option in _options(_resolved(name, config))}
     for option in options:
         if option != "name" and option not in known:
-            raise TrainerError(f"strategy.{option} is no option of {', '.join(names)}; known: {_listed(known)}")
+            hint = (
+                f"known: {_listed(known)}"
+                if known
+                else "it has none on one device; set `devices: 2` or `strategy: ddp`"
+            )
+            raise TrainerError(f"strategy.{option} is no option of {', '.join(names)}; {hint}")
 
 
 def count_ranks(config: TrainerConfig) -> int:

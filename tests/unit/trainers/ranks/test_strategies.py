@@ -116,6 +116,8 @@ def test_options_of_the_space_must_have_a_taker() -> None:
     check_option_names(config, ["name", "powersgd_rank", "tensor_parallel_size"])
     with pytest.raises(TrainerError, match=r"strategy.colour is no option of ddp, tensor_parallel"):
         check_option_names(config, ["colour"])
+    with pytest.raises(TrainerError, match=r"communication is no option of auto; it has none on one device"):
+        check_option_names(make_config(devices=1), ["communication"])
 
 
 def test_only_the_parameter_server_has_a_server() -> None:
