@@ -73,7 +73,7 @@ def expand(space: Mapping[str, Any]) -> dict[str, Any]:
     expanded: dict[str, Any] = {}
     for name, fields in space.items():
         kind = fields.get("type") if isinstance(fields, Mapping) else None
-        if kind not in RANGES:
+        if not isinstance(kind, str) or kind not in RANGES:
             expanded[name] = _with_condition(name, fields, space)
             continue
         choices = _choices(name, kind, fields)
@@ -95,7 +95,7 @@ def _choices(name: str, kind: str, fields: Mapping[str, Any]) -> list[str]:
     if not isinstance(choices, list) or not choices:
         raise SpaceError(f"space.{name}.choices: must be a list, as in [{', '.join(DEFAULT_CHOICES[kind])}]")
     for choice in choices:
-        if choice not in RANGES[kind]:
+        if not isinstance(choice, str) or choice not in RANGES[kind]:
             near = difflib.get_close_matches(str(choice), RANGES[kind], n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(RANGES[kind])}"
             raise SpaceError(f"space.{name}.choices: there is no {kind} {choice!r}; {advice}")
@@ -104,8 +104,9 @@ def _choices(name: str, kind: str, fields: Mapping[str, Any]) -> list[str]:
 
 def _with_condition(name: str, fields: Any, space: Mapping[str, Any]) -> Any:
     """A parameter of one choice, such as `optimizer.adamw.lr`, is active where that is chosen, whoever wrote it."""
-    kind, choice, *options = [*name.split("."), ""]
-    belongs = len(options) == 2 and kind in RANGES and isinstance(fields, Mapping)
-    if not belongs or (space.get(kind) or {}).get("type") != kind or "when" in fields:
+    kind, choice, *options = [*str(name).split("."), ""]
+    chosen = space.get(kind)
+    is_chosen = kind in RANGES and isinstance(chosen, Mapping) and chosen.get("type") == kind
+    if not is_chosen or len(options) != 2 or not isinstance(fields, Mapping) or "when" in fields:
         return fields
     return {**fields, "when": {kind: [choice]}}

@@ -65,6 +65,7 @@ def test_other_spaces_stay_as_they_are() -> None:
             {"schedule": {"type": "schedule", "choices": ["up"]}},
             "there is no schedule 'up'; choose from constant, step",
         ),
+        ({"optimizer": {"type": "optimizer", "choices": [["sgd"]]}}, r"there is no optimizer \['sgd'\]"),
     ],
 )
 def test_what_makes_no_sense(space: dict[str, Any], message: str) -> None:
@@ -89,6 +90,10 @@ def test_a_study_file_knows_them_and_says_what_is_wrong() -> None:
         parse_spec(
             study(optimizer={"type": "optimizer", "choices": ["sdg"]}), lines={("space",): 2, ("space", "optimizer"): 3}
         )
+    fixed: dict[Any, Any] = {"optimizer": "adamw", "optimizer.adamw.lr": {"type": "float", "low": 0.1, "high": 0.2}}
+    for odd in (fixed, {1: {"type": "float"}}, {"x": {"type": ["float"]}}):
+        with pytest.raises(SpecError, match=r"study: space\.(optimizer|1|x)"):
+            parse_spec({**study(), "space": odd})
     with pytest.raises(SpecError, match=r"optimizer is never 'adam'; it is one of sgd"):
         parse_spec(
             study(
