@@ -146,20 +146,22 @@ def _log(order: Order, model: nn.Module, inputs: Any, outputs: Any, *, is_export
     before = None if order.run_id is None else client.get_run(order.run_id).info
     if before is None:
         mlflow.set_experiment(order.experiment)
-    with mlflow.start_run(run_id=order.run_id, run_name=None if order.run_id else f"promote {order.name}"):
-        info = mlflow.pytorch.log_model(
-            model,
-            name="model",
-            signature=infer_signature(example, _arrays(outputs)),
-            input_example=example,
-            serialization_format="pt2" if is_exported else "pickle",
-            code_paths=None if is_exported else _code_paths(model),
-            pip_requirements=_requirements(model, is_exported=is_exported),
-            extra_files=None if order.compressed is None else [Path(order.compressed).resolve().as_uri()],
-            registered_model_name=order.name,
-        )
-    if before is not None:  # it has ended when it has ended
-        client.set_terminated(before.run_id, before.status, before.end_time)
+    try:
+        with mlflow.start_run(run_id=order.run_id, run_name=None if order.run_id else f"promote {order.name}"):
+            info = mlflow.pytorch.log_model(
+                model,
+                name="model",
+                signature=infer_signature(example, _arrays(outputs)),
+                input_example=example,
+                serialization_format="pt2" if is_exported else "pickle",
+                code_paths=None if is_exported else _code_paths(model),
+                pip_requirements=_requirements(model, is_exported=is_exported),
+                extra_files=None if order.compressed is None else [Path(order.compressed).resolve().as_uri()],
+                registered_model_name=order.name,
+            )
+    finally:
+        if before is not None:  # it has ended when it has ended
+            client.set_terminated(before.run_id, before.status, before.end_time)
     version = str(info.registered_model_version)
     client.update_model_version(order.name, version, order.description)
     for tag, value in order.tags.items():

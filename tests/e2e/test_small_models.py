@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,9 @@ def check_a_model_that_is_no_graph(uri, directory):
             tags={"hindsight.study": "clouds"},
             description="a branch",
         )
+        with pytest.raises(mlflow.MlflowException):
+            register(replace(order, name="no:name"))
+        assert client.get_run(run.info.run_id).info.status == "FINISHED"  # the trial went well, whatever became of this
         entry = register(order)
         version = client.get_model_version_by_alias("branching", "champion")
         found = mlflow.pytorch.load_model(entry.model_uri)
