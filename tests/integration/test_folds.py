@@ -59,7 +59,7 @@ def test_a_failure_names_its_fold(executor: LocalExecutor, tmp_path: Path) -> No
     *reports, end = run(executor, make_job(tmp_path, losses=[1.0, float("nan"), 2.0]))
     assert [report.epoch for report in reports] == [0]
     assert isinstance(end, Failed)
-    assert (end.kind, end.reason) == ("nan", "in fold 1, val_loss is nan in epoch 0")
+    assert (end.kind, end.reason) == ("nan", "val_loss is nan in epoch 0 (in fold 1)")
 
 
 def test_a_trial_that_died_goes_on_in_the_fold_where_it_was(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def train(
         try:
             outcome = fit(program, config, its_job, slot=slot, report=_note_epochs(epochs), pulse=pulse, start=start)
         except FitError as error:
-            raise FitError(error.kind, f"in fold {fold}, {error.reason}") from error
+            raise FitError(error.kind, f"{error.reason} (in fold {fold})") from error
         outcomes.append(outcome)
         told.append(epochs.get(outcome.best_epoch, {}))
         metrics = {**_means(told), f"fold_{job.metric}": outcome.value}
