@@ -198,7 +198,7 @@ def study(
         )
         return
     console = open_console()
-    console.print(f"[bold]{escape(summary.name)}[/]  {escape(_metric(summary))}, {_counts(summary)} trials")
+    console.print(f"[bold]{escape(summary.name)}[/]  {escape(_metric(summary))}, trials: {_counts(summary)}")
     if summary.task:
         console.print(f"task {escape(summary.task or '-')}, family {escape(summary.family)}")
     if several and any(trial.state == TrialState.COMPLETE for trial in trials):

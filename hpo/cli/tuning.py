@@ -48,7 +48,8 @@ def tune_with_progress(
     console = Console(stderr=True, highlight=False)
     objectives = zip(spec.task.directions, spec.task.metrics, strict=True)
     aims = ", ".join(f"{direction} {metric}" for direction, metric in objectives)
-    console.print(f"study [bold]{escape(spec.study)}[/]: {escape(aims)} over {len(spec.space)} hyperparameters")
+    size = "1 hyperparameter" if len(spec.space) == 1 else f"{len(spec.space)} hyperparameters"
+    console.print(f"study [bold]{escape(spec.study)}[/]: {escape(aims)} over {size}")
     try:
         with Display(console) as display:
             StudyRunner(
