@@ -23,6 +23,8 @@ from trainers.processes.channel import Channel, Message, open_channel_pair
 from trainers.processes.lifetimes import describe_exit, die_with_parent
 
 HOST = "127.0.0.1"
+INTERFACE = "lo0" if sys.platform == "darwin" else "lo"  # HOST's
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")  # of gloo and of RPC, which unpickles what it is sent
 POLL_SECONDS = 0.02  # for a rank that ended without a word
 GRACE_SECONDS = 1.0  # for a rank that ended to be seen, once another has failed: its absence may be why
 OURS_VARIABLE = "HINDSIGHT_RANK"  # in the environment of the ranks that are forked here
@@ -95,6 +97,8 @@ def _become_rank(run: Callable[[], Message], channel: Channel, *, rank: int, tri
 
 
 def _set_environment(*, rank: int, world_size: int, port: int) -> None:
+    for variable in INTERFACE_VARIABLES:  # else they listen at what this machine's name resolves to, for anybody
+        os.environ.setdefault(variable, INTERFACE)
     os.environ.update(
         {OURS_VARIABLE: str(rank)},
         LOCAL_RANK=str(rank),

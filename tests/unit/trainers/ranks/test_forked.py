@@ -14,7 +14,7 @@ import pytest
 import torch.distributed as dist
 
 from trainers.processes.channel import Message
-from trainers.ranks.forked import is_rank, run_ranks
+from trainers.ranks.forked import INTERFACE, is_rank, run_ranks
 
 
 def rank() -> int:
@@ -66,6 +66,17 @@ def test_ranks_meet_as_torch_and_lightning_expect(noted: Any) -> None:
 
     assert noted(meet, count=3) == finished(gathered=[[0, 0, "0"], [1, 1, "0"], [2, 2, "0"]])
     assert not is_rank()
+
+
+def test_ranks_listen_to_this_machine_only_unless_the_user_says_otherwise(
+    noted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell() -> Message:
+        return finished(gloo=os.environ["GLOO_SOCKET_IFNAME"], rpc=os.environ["TP_SOCKET_IFNAME"])
+
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("TP_SOCKET_IFNAME", "eth7")
+    assert noted(tell) == finished(gloo=INTERFACE, rpc="eth7")
 
 
 def test_the_first_that_fails_ends_all_at_once(noted: Any) -> None:
