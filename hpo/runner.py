@@ -424,7 +424,8 @@ class StudyRunner:
         self._results.end(claim, Finish(state=TrialState.FAIL, value=None, error=reason, finished_at=time.time()))
         _drop_checkpoints(running)
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
-        self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}")
+        log = f"\n    what it printed: {running.directory / OUTPUT_LOG}" if tail else ""
+        self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}{log}")
         if event.kind == "missing_metric":
             is_further = any(event.reason.startswith(f"{name} ") for name in self._spec.task.metrics[1:])
             raise StudyFailedError(f"task.{'against' if is_further else 'metric'}: {event.reason}")
@@ -450,8 +451,9 @@ class StudyRunner:
         failed = states.count(TrialState.FAIL)
         succeeded = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
         if not succeeded and failed >= min(MAX_FAILURES_AT_FIRST, self._spec.budget.trials or MAX_FAILURES_AT_FIRST):
+            first = "the first trial" if failed == 1 else f"the first {failed} trials"
             raise StudyFailedError(
-                f"the first {failed} trials failed and none succeeded, so the study stops; the last: {reason}\n"
+                f"{first} failed and none succeeded, so the study stops; the last: {reason}\n"
                 f"its whole output: {directory / 'output.log'}"
             )
 

@@ -16,6 +16,9 @@ CHATTER = re.compile(
     r"(GPU|TPU|HPU) available: |(\[rank: \d+\] )?Seed set to |💡 Tip: |`weights_only` was not set"
     r"|`Trainer\.fit` stopped: |.*[/\\]lightning[/\\]pytorch[/\\]utilities[/\\]_pytree\.py:\d+: "
 )  # lines that Lightning prints in every trial
+TORCHRUN = re.compile(
+    r"E\d{4} .*torch[/\\]distributed[/\\]elastic[/\\].*\] failed "
+)  # begins what it says of a process that failed
 
 
 def reported(key: int, message: Message) -> Reported:
@@ -31,11 +34,13 @@ def ended(key: int, message: Message, *, directory: Path) -> Finished | Failed:
 
 
 def tail(output: IO[bytes]) -> str:
-    """The last lines of what a process printed, without Lightning's chatter."""
+    """The last lines of what a process printed, without Lightning's chatter and without torchrun's report after it."""
     size = output.seek(0, os.SEEK_END)
     output.seek(max(0, size - TAIL_BYTES))
     lines = output.read().decode(errors="replace").splitlines()
-    return "\n".join([line for line in lines if not CHATTER.match(line)][-TAIL_LINES:])
+    told = [line for line in lines if not CHATTER.match(line)]
+    reports = [place for place, line in enumerate(told) if TORCHRUN.match(line)]
+    return "\n".join((told[: reports[0]] if reports and reports[0] else told)[-TAIL_LINES:])
 
 
 def _output_tail(directory: Path) -> str:
