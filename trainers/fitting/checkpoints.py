@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.job import BEST_CHECKPOINT, FOLD_FOLDER, FitJob, TrainerConfig
+from trainers.job import BEST_CHECKPOINT, COMPRESSED_MODEL, FOLD_FOLDER, FitJob, TrainerConfig
 
 RECORD = "checkpoints.json"
 ANNOUNCED = "starts.json"  # where ranks that a launcher started learn where to begin
@@ -191,8 +191,8 @@ def clear(folder: Path, *, keep_best: bool) -> None:
     for pattern in (
         "epoch-*.ckpt",
         "epoch-*.partial",
-        f"{BEST_CHECKPOINT}.*",
-        *(() if keep_best else (BEST_CHECKPOINT,)),
+        *(f"{name}.*" for name in (BEST_CHECKPOINT, COMPRESSED_MODEL, RECORD)),  # drafts
+        *(() if keep_best else (BEST_CHECKPOINT, COMPRESSED_MODEL)),
     ):
         for path in folder.glob(pattern):
             _remove(path)

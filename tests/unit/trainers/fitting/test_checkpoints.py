@@ -189,8 +189,10 @@ def test_what_a_trial_that_has_ended_leaves(tmp_path: Path) -> None:
     folder = trained(tmp_path)
     (folder / "output.log").write_text("its words")
     Keeper(folder, identity=MINE).draft(4).write_text("cut")
+    for name in ("checkpoints.json.draft", "compressed.ckpt.gz", "compressed.ckpt.gz.draft"):
+        (folder / name).write_text("cut")
     clear(folder, keep_best=True)
-    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "output.log"]
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "compressed.ckpt.gz", "output.log"]
     clear(folder, keep_best=False)
     assert [path.name for path in folder.iterdir()] == ["output.log"]
     clear(tmp_path / "nowhere", keep_best=False)
