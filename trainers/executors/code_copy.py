@@ -14,13 +14,13 @@ MOST_FILES, MOST_BYTES = 5_000, 100 * 2**20  # heuristic: more is no project's c
 
 
 def copy_code(folder: Path) -> str:
-    """A new folder with the code of another, without hidden folders and environments. Raises TrainerError."""
+    """A new folder with the code of another, without what is hidden and environments. Raises TrainerError."""
     copy = Path(tempfile.mkdtemp(prefix="hindsight-code-"))
     files = size = 0
     try:
         for place, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if not _is_foreign(Path(place, name))]
-            for path in (Path(place, name) for name in names if name.endswith(ENDINGS)):
+            for path in (Path(place, name) for name in names if _is_code(name)):
                 files, size = files + 1, size + path.stat().st_size
                 if files > MOST_FILES or size > MOST_BYTES:
                     raise TrainerError(
@@ -34,6 +34,10 @@ def copy_code(folder: Path) -> str:
         shutil.rmtree(copy, ignore_errors=True)
         raise
     return str(copy)
+
+
+def _is_code(name: str) -> bool:
+    return name.endswith(ENDINGS) and not name.startswith(".")  # such as an editor's lock, or a password
 
 
 def _is_foreign(folder: Path) -> bool:

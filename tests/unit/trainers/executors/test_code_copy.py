@@ -24,8 +24,9 @@ def files(folder: str) -> dict[str, str]:
 
 def test_code_is_copied_and_data_is_not(tmp_path: Path) -> None:
     code = ["models.py", "package/deep/layers.py", "package/words.json", "study.yaml"]
-    others = ["data/train.csv", "best.ckpt", "hpo.db", ".git/hook.py", "package/__pycache__/x.py"]
+    others = ["data/train.csv", "best.ckpt", "hpo.db", ".git/hook.py", ".token.json", "package/__pycache__/x.py"]
     write(tmp_path, *code, *others, "venv/pyvenv.cfg", "venv/lib/torch.py")
+    (tmp_path / ".#models.py").symlink_to("me@here:1")  # an editor's lock
     copy = copy_code(tmp_path)
     assert files(copy) == {name: name for name in code}
     shutil.rmtree(copy)
