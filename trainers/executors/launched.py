@@ -22,8 +22,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
@@ -181,15 +180,6 @@ class LaunchedExecutor(Executor):
             self._door.close()
             self._door = None
         self._events.clear()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Launches -------------------------------------------------------------------------------------------------------
 

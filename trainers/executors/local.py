@@ -13,8 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from trainers.devices.oom_kills import blame_memory, oom_kills
 from trainers.errors import ERRORS_BY_NAME, TrainerError
@@ -136,15 +135,6 @@ class LocalExecutor(Executor):
             self._kill_without_template(trial)
             self._forget(trial)
         self._events.clear()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start_template(self) -> _Template:
         template = _spawn_template(self._config)

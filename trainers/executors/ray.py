@@ -23,8 +23,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
@@ -230,15 +229,6 @@ class RayExecutor(Executor):
             self._waiting.clear()
             self._events.clear()
             cluster.leave()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Places ---------------------------------------------------------------------------------------------------------
 
