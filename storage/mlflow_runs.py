@@ -243,7 +243,10 @@ class StudyRuns:
             measured[self._study.result_name] = value
         self._log_metrics(run_id, self._metrics(run_id, message, measured, step=payload.get("epochs") or 0))
         if payload["state"] == "COMPLETE" and message.number is not None:
-            outcome = {self._study.result_name: value, **payload.get("measured", {})}
+            outcome = {
+                self._study.metric or "value": value,
+                **payload.get("measured", {}),
+            }  # by trial: the last is shown
             self._log_metrics(parent, self._metrics(parent, message, outcome, step=message.number))
         self._client.set_tag(run_id, "hindsight.state", payload["state"])
         if payload.get("notes"):

@@ -92,6 +92,7 @@ def test_a_study_and_its_trials_are_nested_runs(store, study_id, client, request
     assert parent.info.status == trial.info.status == "FINISHED"
     assert trial.data.params == {"lr": "0.1", "optimizer": "sgd"}
     assert trial.data.metrics["best_val_loss"] == 0.25
+    assert parent.data.metrics == {"val_loss": 0.25}  # the last trial's, which need not be the best
     assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert trial.data.tags["mlflow.source.git.commit"] == "abc123"
     assert trial.data.tags["hindsight.seed"] == "7"

@@ -197,7 +197,7 @@ def test_a_choice_that_cannot_be_imposed(desk: Desk, model: str, params: dict[st
         (
             {"gradient_clip_val": "much"},
             [],
-            "trainer.arguments: gradient_clip_val: expected int or float or null, not m",
+            "trainer.arguments: gradient_clip_val: expected (int or float|float or int) or null, not m",
         ),
         ({"callbacks": [{"class_path": "NoCallback"}]}, [], "callbacks: there is no class 'NoCallback'"),
         ({"logger": {"class_path": "CSVLogger", "init_args": {"nme": 1}}}, [], "Option 'nme' is not accepted"),
