@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz check bench bench-tuner bench-decisions reliability clean
+.PHONY: help install demo test fuzz check bench bench-tuner bench-decisions bench-trainers reliability clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ bench-tuner: $(READY)  ## the tuner raced against its rivals on the recorded tab
 
 bench-decisions: $(READY)  ## intervals, best, pruning, stopping and plans measured on the recorded tables in HPO_TABLES
 	$(BIN)/python -m tests.benchmarks.decisions
+
+bench-trainers: $(READY)  ## what a trial costs beside its training, and what compression brings
+	$(BIN)/python -m tests.benchmarks trial_overhead trial_start fit_overhead pulse compression
 
 reliability: $(READY)  ## what must not go wrong: kills, restarts, full disks, in full (SQLite and PostgreSQL)
 	$(BIN)/python -m tests.reliability
