@@ -32,7 +32,7 @@ from trainers.executors.local import LocalExecutor
 from trainers.job import Failed, FitJob, Reported, TrainerConfig
 
 WIDTH = 1024  # 1.3 million weights, 16 MB a checkpoint
-BATCHES, BATCH = 160, 64
+BATCHES, BATCH = 240, 64
 EPOCHS = 16  # that are counted, of each
 WARM_UP = 1
 SHORTEST_SECONDS = 2.0  # of an epoch
