@@ -14,7 +14,10 @@ from storage.errors import StudyExistsError, StudyNotFoundError
 from storage.families import family_of
 
 OPPOSITE = {"minimize": "maximize", "maximize": "minimize"}
-FREE_TO_CHANGE = ("threads", "devices", "accelerator")  # of the trainer: they change the speed, not the result
+FREE_TO_CHANGE = (
+    *("threads", "devices", "accelerator", "trials_per_device", "resources"),
+    *("stall_minutes", "on_out_of_memory"),
+)  # of the trainer: they change the speed and what becomes of failures, not the result
 
 
 def admit(store: Store, spec: StudySpec, *, resume: bool) -> history.StudySummary | None:

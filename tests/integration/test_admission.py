@@ -78,7 +78,7 @@ def test_a_resumed_study_must_be_the_same(store: Store, change: dict[str, Any], 
 
 def test_what_changes_only_the_speed_may_change(store: Store) -> None:
     run(store, make_spec(), TrialState.COMPLETE)
-    faster = {"model": "my.Net", "max_epochs": 3, "threads": 4, "devices": 2, "accelerator": "gpu"}
+    faster = {"model": "my.Net", "max_epochs": 3, "threads": 4, "devices": 2, "accelerator": "gpu", "stall_minutes": 5}
     assert admit(store, make_spec(trainer=faster), resume=True) is not None
 
 
