@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from hpo.errors import SettingsError, SpecError
 from hpo.range_advice import Advice, Region
 from hpo.space import SearchSpace, describe
-from hpo.spec import load_spec
+from hpo.study_file import load_spec
 from hpo.yaml_lines import compose
 
 TOLERANCE = 1e-4  # relative, between a value and how it is written

@@ -22,8 +22,9 @@ from hpo.provenance import git_commit
 from hpo.replicates import REPLICATE, SUFFIX, SURE, is_usable, replicates_of, standing_of
 from hpo.runner import StudyRunner, Watcher
 from hpo.settings import storage_url
-from hpo.spec import StudySpec, parse_spec
+from hpo.spec import StudySpec
 from hpo.statistics.allocation import FIRST_ROUND, Standing, next_round, standing
+from hpo.study_file import parse_spec
 from hpo.winner import Best, best
 from storage import history
 from storage.database import Store

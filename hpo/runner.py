@@ -29,8 +29,9 @@ from hpo.pruner import HistoryPruner
 from hpo.results import FOLDER, Results, deliver
 from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
-from hpo.spec import Pruner, Stop, StudySpec, load_spec, parse_spec
+from hpo.spec import Pruner, Stop, StudySpec
 from hpo.stopping import Stopper
+from hpo.study_file import load_spec, parse_spec
 from hpo.teachers import compress_section
 from hpo.trainer_settings import describe_data, trainer_config
 from storage import history, studies

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from hpo.errors import SpecError
 from hpo.folds import fit_params
-from hpo.spec import Distil, StudySpec, TeacherFile, parse_spec
+from hpo.spec import Distil, StudySpec, TeacherFile
+from hpo.study_file import parse_spec
 from hpo.trainer_settings import trainer_config
 from storage import history
 from storage.database import Store

@@ -34,7 +34,7 @@ def plan_study(
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from hpo.forecast import forecast
-    from hpo.spec import load_spec
+    from hpo.study_file import load_spec
 
     spec = load_spec(study_file, trials=trials)
     with threadpool_limits(limits=1, user_api="blas"), _counting() as tell:

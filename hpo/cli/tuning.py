@@ -23,8 +23,8 @@ from hpo.executors import Placement
 from hpo.front import front_of
 from hpo.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
-from hpo.spec import load_spec
 from hpo.stopping import stopped_reason
+from hpo.study_file import load_spec
 from storage import history
 from storage.schema import open_store
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.receipts import RECEIPT
 from hpo.sampler import HistorySampler
-from hpo.spec import load_spec
+from hpo.study_file import load_spec
 from storage import history
 from storage.optuna_storage import HistoryStorage
 from storage.schema import Store

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from hpo.forecast import forecast
 from hpo.past_progress import past_tasks
 from hpo.sampler import HistorySampler
-from hpo.spec import parse_spec
 from hpo.stopping import STOPPED, Stopped
+from hpo.study_file import parse_spec
 from storage.database import Store
 from storage.importers.table import import_table
 from storage.optuna_storage import HistoryStorage

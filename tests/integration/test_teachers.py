@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.errors import SpecError
-from hpo.spec import parse_spec
+from hpo.study_file import parse_spec
 from hpo.teachers import compress_section, config_of
 from storage import history
 from storage.optuna_storage import HistoryStorage

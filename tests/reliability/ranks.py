@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy import select
 
 from hpo.runner import StudyRunner, Watcher
-from hpo.spec import parse_spec
+from hpo.study_file import parse_spec
 from storage.models import trials
 from storage.schema import open_store
 from storage.studies import Claim

@@ -9,7 +9,7 @@ import pytest
 from hpo.advised_file import advised_file
 from hpo.errors import SettingsError
 from hpo.space import SearchSpace
-from hpo.spec import load_spec
+from hpo.study_file import load_spec
 
 FILE = """\
 # mine

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from hpo.forecast import MOST_TRIALS, USUAL_TRIALS, foretold
 from hpo.forecast_figure import forecast_figure, save_figure
 from hpo.past_progress import PastTask
-from hpo.spec import parse_spec
+from hpo.study_file import parse_spec
 
 TRIALS = 12
 

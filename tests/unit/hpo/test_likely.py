@@ -7,7 +7,7 @@ import pytest
 from hpo.errors import SpaceError, SpecError
 from hpo.space import SearchSpace
 from hpo.space_mapping import relate
-from hpo.spec import load_spec, parse_spec
+from hpo.study_file import load_spec, parse_spec
 from storage.families import family_of
 
 SPACE = {

@@ -9,7 +9,7 @@ import pytest
 from hpo.errors import SpaceError, SpecError
 from hpo.space import SearchSpace
 from hpo.space_macros import DEFAULT_CHOICES, RANGES, expand
-from hpo.spec import parse_spec
+from hpo.study_file import parse_spec
 
 
 def test_an_optimizer_is_a_choice_with_the_parameters_of_each() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from hpo.errors import SpecError
 from hpo.example import write_study_file
-from hpo.spec import Trainer, load_spec, parse_spec
+from hpo.spec import Trainer
+from hpo.study_file import load_spec, parse_spec
 
 GOOD = """
 study: first

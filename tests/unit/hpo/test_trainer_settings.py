@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hpo.errors import SpecError
-from hpo.spec import parse_spec
+from hpo.study_file import parse_spec
 from hpo.trainer_settings import describe_data, trainer_config
 from trainers.job import TrainerConfig
 
