@@ -94,12 +94,16 @@ def chosen_options(role: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_options(name: str, options: Iterable[str]) -> None:
     """Whether there is an optimizer of that name with these options. Raises ParameterMismatchError."""
-    if name not in OPTIMIZERS:
-        raise ParameterMismatchError(f"there is no optimizer {name!r}; {nearest(name, OPTIMIZERS)}")
-    known = OPTIMIZERS[name].options
+    check_choice("optimizer", name, options, {each: kind.options for each, kind in OPTIMIZERS.items()})
+
+
+def check_choice(what: str, name: str, options: Iterable[str], known: Mapping[str, Iterable[str]]) -> None:
+    """Whether a name is known, and has these options. Raises ParameterMismatchError."""
+    if name not in known:
+        raise ParameterMismatchError(f"there is no {what} {name!r}; {nearest(name, known)}")
     for option in options:
-        if option not in known:
-            raise ParameterMismatchError(f"optimizer {name} has no option {option!r}; {nearest(option, known)}")
+        if option not in known[name]:
+            raise ParameterMismatchError(f"{what} {name} has no option {option!r}; {nearest(option, known[name])}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from trainers.errors import ParameterMismatchError
-from trainers.optimization.optimizers import nearest
+from trainers.optimization.optimizers import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,4 @@ def make_schedule(name: str, optimizer: Optimizer, *, total_steps: float, **opti
 
 def check_schedule_options(name: str, options: Iterable[str]) -> None:
     """Whether there is a schedule of that name with these options. Raises ParameterMismatchError."""
-    if name not in SCHEDULES:
-        raise ParameterMismatchError(f"there is no schedule {name!r}; {nearest(name, SCHEDULES)}")
-    known = SCHEDULES[name].options
-    for option in options:
-        if option not in known:
-            raise ParameterMismatchError(f"schedule {name} has no option {option!r}; {nearest(option, known)}")
+    check_choice("schedule", name, options, {each: schedule.options for each, schedule in SCHEDULES.items()})
