@@ -13,7 +13,8 @@ StorageError
 ├── SenderBusyError       (RuntimeError)      another process is sending to MLflow
 ├── ImportFailedError     (ValueError)        nothing could be imported: no such file, a damaged one, no metric chosen
 ├── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
-└── FamilyNotFoundError   (KeyError)          there is no such family
+├── FamilyNotFoundError   (KeyError)          there is no such family
+└── TokenNotFoundError    (KeyError)          there is no such token
 """
 
 from collections.abc import Iterable
@@ -97,3 +98,7 @@ class FamilyNotFoundError(_NotFoundError):
     def named(cls, name: str, existing: Iterable[str]) -> "FamilyNotFoundError":
         """The error for a name, which lists those that look like it."""
         return cls(f"There is no family named {name!r}.{did_you_mean(name, existing)}")
+
+
+class TokenNotFoundError(_NotFoundError):
+    """There is no token of that id."""

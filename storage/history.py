@@ -114,6 +114,16 @@ def get_study(store: Store, name: str) -> StudySummary:
     return found[0]
 
 
+@retried
+def study_of_id(store: Store, study_id: int) -> StudySummary:
+    """The study of that id. Raises StudyNotFoundError."""
+    with store.read() as connection:
+        found = _summaries(connection, _STUDIES.where(studies.c.id == study_id))
+    if not found:
+        raise StudyNotFoundError(f"There is no study with id {study_id}.")
+    return found[0]
+
+
 def contrary_study(
     store: Store, *, task: str, metric: str, directions: Iterable[str], family: str, except_for: str
 ) -> StudySummary | None:

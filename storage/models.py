@@ -241,3 +241,99 @@ mlflow_runs = Table(  # which run of which MLflow belongs to a study or to an at
     Column("run_key", Text, primary_key=True),
     Column("run_id", Text, nullable=False),
 )
+
+tokens = Table(  # who may use the service; only a digest of each secret is kept
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("owner", Text, nullable=False, index=True),  # the person or machine it was made for
+    Column("role", String(8), nullable=False),  # viewer, operator, admin or worker
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the secret
+    Column("hint", String(8), nullable=False),  # its last characters, to tell tokens apart
+    Column("session_of", Integer, ForeignKey("tokens.id", ondelete="CASCADE"), index=True),  # a browser's: its token
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),  # null: never
+    Column("revoked_at", Double),
+    Column("used_at", Double),  # the last time, to the minute
+    CheckConstraint("role IN ('viewer', 'operator', 'admin', 'worker')", name="role"),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(  # who changed what by the service; rows are only ever added
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", Text, nullable=False, index=True),  # e.g. study.pause
+    Column("subject", Text, nullable=False),  # what it was done to
+    Column("details", Text),  # JSON
+    sqlite_autoincrement=True,
+)
+
+launches = Table(  # studies that the service runs: what is wanted, and how far it is
+    "launches",
+    metadata,
+    _part_of("studies", primary_key=True),
+    Column("owner", Text, nullable=False, index=True),
+    Column("wanted", String(5), nullable=False),  # run, pause or stop
+    Column("state", String(7), nullable=False, index=True),  # queued, running, paused, stopped, done or failed
+    Column("place", String(7), nullable=False),  # server: a process of its own there; workers: they pull its trials
+    Column("priority", Integer, nullable=False, server_default="0"),  # the larger, the sooner
+    Column("jobs", Integer, nullable=False, server_default="1"),  # trials side by side
+    Column("settings", Text, nullable=False),  # JSON: the placement
+    Column("message", Text),  # why it is in that state
+    Column("worker", Text),  # the process that runs it
+    Column("requested_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    CheckConstraint("wanted IN ('run', 'pause', 'stop')", name="wanted"),
+    CheckConstraint("state IN ('queued', 'running', 'paused', 'stopped', 'done', 'failed')", name="state"),
+    CheckConstraint("place IN ('server', 'workers')", name="place"),
+)
+
+machines = Table(  # workers that pull trials from the service
+    "machines",
+    metadata,
+    Column("worker", Text, primary_key=True),  # as in `trials.worker`
+    Column("owner", Text, nullable=False),  # of the token that it came with
+    Column("host", Text, nullable=False),
+    Column("devices", Text, nullable=False),  # JSON
+    Column("jobs", Integer, nullable=False),  # trials side by side
+    Column("version", Text, nullable=False),
+    Column("joined_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("left_at", Double),  # when it said goodbye
+)
+
+background_jobs = Table(  # imports, exports and replays that the service does beside its requests
+    "background_jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("state", String(9), nullable=False, index=True),  # queued, running, done, failed or cancelled
+    Column("settings", Text, nullable=False),  # JSON
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("total", Integer),  # null: not known
+    Column("result", Text),  # JSON
+    Column("error", Text),
+    Column("worker", Text),  # the process that does it
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
+    sqlite_autoincrement=True,
+)
+
+replies = Table(  # what a request with an idempotency key was answered, for when it is repeated
+    "replies",
+    metadata,
+    Column("token_id", Integer, ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request", String(64), nullable=False),  # SHA-256 of method, path and body
+    Column("status", Integer),  # null: being answered
+    Column("body", Text),  # JSON
+    Column("created_at", Double, nullable=False, index=True),
+)

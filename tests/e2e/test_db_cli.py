@@ -90,7 +90,7 @@ def test_downgrade_says_what_is_lost_and_does_nothing_unasked(filled: Project) -
     filled.hpo("db", "check")
 
 
-@pytest.mark.parametrize(("answer", "revision"), [("n", "0003"), ("y", "0001")])
+@pytest.mark.parametrize(("answer", "revision"), [("n", "0004"), ("y", "0001")])
 def test_downgrade_asks_at_a_terminal(filled: Project, answer: str, revision: str) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ from storage.studies import create_study
 NEXT_MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "9999", "0003"
+revision, down_revision = "9999", "0004"
 def upgrade(): op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))
 def downgrade(): op.drop_table("later")
 """
@@ -81,7 +81,7 @@ def test_an_older_schema_is_refused_until_it_is_upgraded(store_url, next_version
     next_version()
     with pytest.raises(SchemaOutdatedError, match="hpo db upgrade --storage"):
         open_store(store_url)
-    assert schema_state(store_url).current == "0003"
+    assert schema_state(store_url).current == "0004"
     upgrade(store_url)
     open_store(store_url).dispose()
 

@@ -1,0 +1,34 @@
+"""The REST API as an application: its routes, how errors are told, who may ask."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from hpo.api import problems
+from hpo.service.state import Service
+
+PREFIX = "/api/v1"
+NOUNS = ("studies",)  # the modules in `hpo.api.routes`, each with a `router`
+
+
+def create_api(service: Service) -> FastAPI:
+    """The application of a service."""
+    app = FastAPI(
+        title="Hindsight",
+        version=version("hindsight-hpo"),
+        summary="Hyperparameter tuning that learns from every training run you already have.",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        responses={"default": {"model": problems.Problem, "description": "What went wrong, as problem+json."}},
+    )
+    app.state.service = service
+    problems.install(app)
+    api = APIRouter(prefix=PREFIX)
+    for noun in NOUNS:
+        api.include_router(import_module(f"hpo.api.routes.{noun}").router)
+    app.include_router(api)
+    return app

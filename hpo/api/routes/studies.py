@@ -1,0 +1,49 @@
+"""`/studies`: which there are, and how each stands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from hpo.api.access import Reader, ServiceState
+from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
+from hpo.api.wire import Study, study_of
+from storage import history
+
+StudyId = Annotated[int, Path(ge=1, le=2**31 - 1, description="Of the study; `GET /studies?name=` tells it.")]
+
+router = APIRouter(prefix="/studies", tags=["studies"])
+
+
+@router.get("")
+def list_studies(
+    who: Reader,
+    service: ServiceState,
+    name: Annotated[str | None, Query(max_length=200, description="Exactly this name.")] = None,
+    search: Annotated[str | None, Query(max_length=200, description="Part of the name, task or family.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[Study]:
+    """The studies of the history, the newest first."""
+    after = decode_cursor(cursor, int)
+    found = [
+        summary
+        for summary in reversed(history.list_studies(service.store))
+        if (after is None or summary.study_id < after) and _fits(summary, name, search)
+    ]
+    shown = found[:limit]
+    more = encode_cursor(shown[-1].study_id) if len(found) > limit else None
+    return Page(items=[study_of(summary) for summary in shown], next=more)
+
+
+@router.get("/{study_id}")
+def get_study(who: Reader, service: ServiceState, study_id: StudyId) -> Study:
+    """One study."""
+    return study_of(history.study_of_id(service.store, study_id))
+
+
+def _fits(summary: history.StudySummary, name: str | None, search: str | None) -> bool:
+    words = (summary.name, summary.task or "", summary.family)
+    is_named = name is None or summary.name == name
+    return is_named and (search is None or any(search.lower() in word.lower() for word in words))

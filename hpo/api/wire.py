@@ -1,0 +1,106 @@
+"""What studies and trials look like in JSON: the words of `hpo show --json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator
+
+from storage.history import StudySummary, TrialRecord
+from storage.studies import NOTES_ATTRIBUTE
+
+RECEIPT_ATTRIBUTE = "hindsight:receipt"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]  # JSON has no NaN and no infinity: they are null
+
+
+class Study(BaseModel):
+    """A study at a glance."""
+
+    id: int  # in URLs, where a name may hold anything
+    name: str
+    task: str | None
+    family: str
+    metric: str | None
+    objectives: list[str]
+    directions: list[Literal["minimize", "maximize"]]
+    source: str  # hindsight, optuna, or the import that it came with
+    trials: dict[str, int]  # by state; states without one are left out
+    best_value: Number  # null too where there are several objectives
+    created_at: datetime
+    finished_at: datetime | None  # when its last trial did
+
+
+class Trial(BaseModel):
+    """A trial as it went."""
+
+    number: int
+    state: Literal["running", "complete", "pruned", "fail", "waiting"]
+    value: Number
+    values: list[Number]
+    params: dict[str, Any]
+    attempt: int
+    epochs: int | None
+    cost_seconds: Number
+    seed: int | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    checkpoint: str | None
+    error: str | None
+    notes: list[str]
+    intermediate_values: dict[int, Number]  # by step
+    receipt: dict[str, Any] | None  # why it was proposed
+
+
+def study_of(summary: StudySummary) -> Study:
+    """A study's fields."""
+    return Study(**study_fields(summary))
+
+
+def study_fields(summary: StudySummary) -> dict[str, Any]:
+    """The same by name."""
+    return {
+        "id": summary.study_id,
+        "name": summary.name,
+        "task": summary.task,
+        "family": summary.family,
+        "metric": summary.metric,
+        "objectives": summary.objectives,
+        "directions": summary.directions,
+        "source": summary.source,
+        "trials": {state.name.lower(): count for state, count in summary.counts.items() if count},
+        "best_value": summary.best if len(summary.directions) == 1 else None,
+        "created_at": summary.created_at,
+        "finished_at": summary.finished_at,
+    }
+
+
+def trial_of(record: TrialRecord) -> Trial:
+    """A trial's fields."""
+    system: Mapping[str, Any] = record.system_attrs
+    return Trial(
+        number=record.number,
+        state=record.state.name.lower(),  # type: ignore[arg-type]  # pydantic checks it
+        value=record.value,
+        values=list(record.values),
+        params=dict(record.params),
+        attempt=record.attempt,
+        epochs=record.epochs,
+        cost_seconds=record.cost_seconds,
+        seed=record.seed,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        checkpoint=record.checkpoint,
+        error=record.error,
+        notes=list(system.get(NOTES_ATTRIBUTE, [])),
+        intermediate_values=dict(record.intermediate_values),
+        receipt=system.get(RECEIPT_ATTRIBUTE),
+    )

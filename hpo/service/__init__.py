@@ -1,0 +1,1 @@
+"""The service without HTTP: what it runs, for whom, and how it goes on after a restart."""

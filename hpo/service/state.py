@@ -1,0 +1,20 @@
+"""What a running service has at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.database import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """The places that a service works with; every route gets this."""
+
+    store: Store
+    mlflow_uri: str | None  # where studies are followed; None: nowhere
+    runs: Path  # checkpoints and outputs of the trials that run here
+    projects: Path  # the folder whose modules studies may train, and from which their files are read
+    mlflow_upstream: str | None = None  # where the MLflow UI listens, that is shown under /mlflow; None: there is none
+    is_secure: bool = False  # whether browsers reach it by https

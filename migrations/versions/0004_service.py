@@ -1,0 +1,123 @@
+"""What the service needs: tokens, an audit log, launches, machines, background jobs, remembered replies."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("role", sa.String(8), nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("hint", sa.String(8), nullable=False),
+        sa.Column("session_of", sa.Integer()),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("expires_at", sa.Double()),
+        sa.Column("revoked_at", sa.Double()),
+        sa.Column("used_at", sa.Double()),
+        sa.CheckConstraint("role IN ('viewer', 'operator', 'admin', 'worker')", name="ck_tokens_role"),
+        sa.ForeignKeyConstraint(["session_of"], ["tokens.id"], name="fk_tokens_session_of", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
+        sa.UniqueConstraint("digest", name="uq_tokens_digest"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_tokens_owner", "tokens", ["owner"])
+    op.create_index("ix_tokens_session_of", "tokens", ["session_of"])
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("details", sa.Text()),
+        sa.PrimaryKeyConstraint("id", name="pk_audit"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_audit_action", "audit", ["action"])
+    op.create_table(
+        "launches",
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("wanted", sa.String(5), nullable=False),
+        sa.Column("state", sa.String(7), nullable=False),
+        sa.Column("place", sa.String(7), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("jobs", sa.Integer(), nullable=False, server_default="1"),
+        sa.Column("settings", sa.Text(), nullable=False),
+        sa.Column("message", sa.Text()),
+        sa.Column("worker", sa.Text()),
+        sa.Column("requested_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double()),
+        sa.Column("ended_at", sa.Double()),
+        sa.CheckConstraint("wanted IN ('run', 'pause', 'stop')", name="ck_launches_wanted"),
+        sa.CheckConstraint(
+            "state IN ('queued', 'running', 'paused', 'stopped', 'done', 'failed')", name="ck_launches_state"
+        ),
+        sa.CheckConstraint("place IN ('server', 'workers')", name="ck_launches_place"),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_launches_study_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("study_id", name="pk_launches"),
+    )
+    op.create_index("ix_launches_owner", "launches", ["owner"])
+    op.create_index("ix_launches_state", "launches", ["state"])
+    op.create_table(
+        "machines",
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("devices", sa.Text(), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("joined_at", sa.Double(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.Column("left_at", sa.Double()),
+        sa.PrimaryKeyConstraint("worker", name="pk_machines"),
+    )
+    op.create_table(
+        "background_jobs",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(9), nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False),
+        sa.Column("done", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("total", sa.Integer()),
+        sa.Column("result", sa.Text()),
+        sa.Column("error", sa.Text()),
+        sa.Column("worker", sa.Text()),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double()),
+        sa.Column("ended_at", sa.Double()),
+        sa.CheckConstraint(
+            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="ck_background_jobs_state"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_background_jobs"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_background_jobs_state", "background_jobs", ["state"])
+    op.create_table(
+        "replies",
+        sa.Column("token_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("request", sa.String(64), nullable=False),
+        sa.Column("status", sa.Integer()),
+        sa.Column("body", sa.Text()),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["token_id"], ["tokens.id"], name="fk_replies_token_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("token_id", "key", name="pk_replies"),
+    )
+    op.create_index("ix_replies_created_at", "replies", ["created_at"])
+
+
+def downgrade() -> None:
+    """Tokens, the audit log, what is queued, and the background jobs; studies and trials stay."""
+    for table in ("replies", "background_jobs", "machines", "launches", "audit", "tokens"):
+        op.drop_table(table)
