@@ -223,6 +223,25 @@ class AdditiveSurface:
         plausible = PRIOR_DEVIATION**2 * (A**2).sum(1)
         return Measurements(estimates=estimates, variances=variances, shared=shared, plausible=plausible)
 
+    def of_tasks(self, moments: Moments, rows: Array) -> tuple[Array, Array]:
+        """The surface of each task at m points, given as rows of the basis (m, p): shape (t, m), as far as it is known.
+
+        It is the mean of all tasks where the runs of a task say nothing. With it, how much of what tasks differ by its
+        own runs tell: shape (t,), 0 for nothing.
+        """
+        A = rows @ self.basis.roots
+        before = float(((A * self.spread) * A).sum())
+        surfaces, told = np.empty((len(moments.count), len(A))), np.empty(len(moments.count))
+        for task, gram in enumerate(moments.gram):
+            noise = self.noise
+            for _ in range(2):  # the noise of the task follows from the fit
+                covariance = np.linalg.inv(gram / noise + np.diag(1.0 / self.spread))
+                mean = covariance @ (moments.product[task] / noise + self.mean / self.spread)
+                noise = _noise_of(moments, task, mean, covariance, self.noise)
+            surfaces[task] = A @ mean
+            told[task] = 1.0 - float(((A @ covariance) * A).sum()) / before
+        return surfaces, told
+
 
 def _noise_of(moments: Moments, task: int, mean: Array, covariance: Array, noise: float) -> float:
     gram = moments.gram[task]

@@ -281,6 +281,14 @@ class Adjustment:
             contrasts.append(self.surface.basis.rows(moved).mean(0) - level)
         return self._measured(np.array(contrasts))
 
+    def at(self, points: Array) -> Estimates:
+        """What configurations (c, d) are worth, each less the mean of the whole space."""
+        return self._measured(self.surface.basis.rows(points) - self.rows.mean(0))
+
+    def of_tasks(self) -> tuple[Array, Array]:
+        """The surface of each task that was looked at over the design, (t, m), and how much its own runs tell, (t,)."""
+        return self.surface.of_tasks(self.moments, self.rows)
+
     def _contrast(self, inside: Mask, among: Mask) -> Array:
         if not inside.any():
             return np.zeros(self.rows.shape[1])
