@@ -63,7 +63,7 @@ def _check_unchanged(spec: StudySpec, before: Any) -> None:
 
 def _decisive(content: Any) -> dict[str, Any]:
     """What must stay the same for the trials of a study to be comparable."""
-    trainer = {key: value for key, value in content["trainer"].items() if key not in FREE_TO_CHANGE}
+    trainer = {key: value for key, value in content.get("trainer", {}).items() if key not in FREE_TO_CHANGE}
     return {"task": content["task"], "space": content["space"], "trainer": trainer}
 
 

@@ -30,7 +30,7 @@ def trials_that_fit(peaks_bytes: Iterable[int], gpu_bytes: int | None) -> int:
 
 def trials_per_device(spec: StudySpec, store: Store) -> int:
     """What a study asks for; `auto` by the memory that past trials of its family took, and that of the GPUs here."""
-    asked = spec.trainer.trials_per_device
+    asked = spec.training.trials_per_device
     if asked != "auto":
         return asked
     known = [gpu.memory_bytes for gpu in visible_gpus() if gpu.memory_bytes is not None]

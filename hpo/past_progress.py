@@ -123,7 +123,7 @@ def _tasks_of(
     if epochs:
         longest = ", ".join(map(str, sorted(epochs)))
         notes.append(
-            f"past trials trained for up to {longest} epochs, these for up to {spec.trainer.max_epochs}: hours are "
+            f"past trials trained for up to {longest} epochs, these for up to {spec.training.max_epochs}: hours are "
             "scaled, values are those of the past"
         )
     return tasks
@@ -144,7 +144,7 @@ def _task(  # noqa: PLR0917
     rows = np.concatenate([arrays.by_study[study_id] for study_id in chosen])
     factor = 1.0
     past_epochs = ((studies[chosen[0]].spec or {}).get("trainer") or {}).get("max_epochs")
-    our_epochs = spec.trainer.max_epochs
+    our_epochs = None if spec.trainer is None else spec.trainer.max_epochs
     if isinstance(past_epochs, int) and our_epochs is not None and past_epochs != our_epochs:
         epochs.add(past_epochs)
         factor = our_epochs / past_epochs

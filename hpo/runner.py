@@ -155,6 +155,7 @@ class StudyRunner:
     ) -> None:
         if jobs < 1:
             raise SpecError(f"jobs = {jobs} is not at least 1")
+        spec.training  # noqa: B018  raises SpecError where there is none
         self._plan, self._placement = plan, placement
         self._spec, self._folder, self._jobs, self._watcher = spec, folder, jobs, watcher
         self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
@@ -177,12 +178,12 @@ class StudyRunner:
             trainer_config(
                 self._spec,
                 folder=self._folder,
-                threads=self._placement.threads(jobs=self._jobs, devices=self._spec.trainer.devices or 1),
+                threads=self._placement.threads(jobs=self._jobs, devices=self._spec.training.devices or 1),
                 trials_per_device=trials_per_device(self._spec, self._store),
                 compress=compress_section(self._spec, self._store, folder=self._folder),
             ),
             jobs=self._jobs,
-            resources=self._spec.trainer.resources,
+            resources=self._spec.training.resources,
             notice=self._watcher.notice,
         )
         self._executor.start(self._spec.space)  # imports the user's classes: a study that cannot train is not created
@@ -345,7 +346,7 @@ class StudyRunner:
             direction=task.direction,
             directory=str(running.directory),
             earlier=tuple(str(folder) for folder in _earlier_attempts(running)),
-            files=str(running.directory.with_name("files")) if self._spec.trainer.function else None,
+            files=str(running.directory.with_name("files")) if self._spec.training.function else None,
             halve_batch=self._is_to_be_halved(claim),
             against=tuple(task.metrics[1:]),
         )
@@ -441,7 +442,7 @@ class StudyRunner:
             self._storage.set_trial_system_attr(claim.trial_id, HALVED_BATCH, value=True)
             return True
 
-        allowed = self._spec.trainer.on_out_of_memory == "halve_batch"
+        allowed = self._spec.training.on_out_of_memory == "halve_batch"
         if not allowed or not self._outage.attempt(mark, otherwise=False):
             return False
         return self._results.end(claim, Release(reason=reason))

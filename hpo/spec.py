@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, SpecError
 from hpo.space import SearchSpace, likely_values
 from storage.distributions import distribution_of
 from trainers.compression.settings import ROLE, Prune, Quantize, compression_of
@@ -450,7 +450,7 @@ class StudySpec(_Section):
 
     study: Name
     task: Task
-    trainer: Trainer
+    trainer: Trainer | None = None  # None: programs of the user's own ask for trials, and train them
     space: dict[str, Parameter] = Field(min_length=1)
     budget: Budget
     pruner: Pruner = Pruner()
@@ -470,7 +470,7 @@ class StudySpec(_Section):
                 f"pruner: {self.pruner.name} stops trials by one metric, and this study has "
                 f"{len(self.task.metrics)} objectives; write `pruner: none`, or remove `task.against`"
             )
-        if self.trainer.folds > 1 and self.pruner.name in ("history", "halving"):
+        if self.trainer is not None and self.trainer.folds > 1 and self.pruner.name in ("history", "halving"):
             raise ValueError(
                 f"pruner: {self.pruner.name} goes by what trials report after each epoch, and these report after each "
                 "of their folds; write `pruner: median` or `pruner: none`"
@@ -481,6 +481,8 @@ class StudySpec(_Section):
 
     @model_validator(mode="after")
     def _compression_makes_sense(self) -> Self:
+        if self.trainer is None:
+            return self
         section = {} if self.trainer.compress is None else self.trainer.compress.model_dump(exclude_defaults=True)
         if "distil" in section:
             section["distil"]["teacher"] = {"checkpoint": "", "config": {}}  # it is looked up when the study starts
@@ -500,6 +502,17 @@ class StudySpec(_Section):
         except SpaceError as error:
             raise ValueError(str(error)) from error
         return self
+
+    @property
+    def training(self) -> Trainer:
+        """The trainer. Raises SpecError where the file has none: then there is nothing to be trained here."""
+        if self.trainer is None:
+            raise SpecError(
+                f"study {self.study!r} has no `trainer`: its trials are asked for, and trained, by programs of yours "
+                "(`hpo serve`, then POST /api/v1/studies/ID/ask, or `hpo.Client`). To let Hindsight train it, add "
+                "`trainer`: a recipe, or model and data by import path, and max_epochs"
+            )
+        return self.trainer
 
     def search_space(self) -> SearchSpace:
         """The space as Optuna distributions with conditions."""

@@ -222,7 +222,6 @@ def _example(path: Path_) -> str:
         "task": " (name, metric and direction of what is tuned)",
         "task.metric": "; the name under which your model logs it, e.g. val_loss",
         "task.direction": "; minimize or maximize",
-        "trainer": " (a recipe, or model and data by import path, and max_epochs)",
         "space": " (the hyperparameters; e.g. `lr: {type: float, low: 1e-5, high: 0.1, log: true}`)",
         "budget": "; e.g. `budget: {trials: 30}`",
         "stop.rule": "; none, auto, gain or cost",

@@ -24,7 +24,7 @@ KEY = "trainer.compress.distil.teacher"
 
 def compress_section(spec: StudySpec, store: Store, *, folder: Path) -> dict[str, Any] | None:
     """`trainer.compress` of a study file with its teacher found; None where there is none. Raises SpecError."""
-    section = spec.trainer.compress
+    section = spec.training.compress
     if section is None:
         return None
     content = section.model_dump(mode="json", exclude_defaults=True)

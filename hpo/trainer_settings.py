@@ -29,7 +29,7 @@ def trainer_config(
     trials_per_device: what the file's comes to (`hpo.gpu_sharing`).
     compress: the file's section with its teacher found (`hpo.teachers`).
     """
-    trainer = spec.trainer
+    trainer = spec.training
     model, data = components(spec)
     project = read_project(trainer.cli.config, folder=folder) if trainer.cli else None
     return TrainerConfig(
@@ -63,7 +63,7 @@ def trainer_config(
 
 def components(spec: StudySpec) -> tuple[Component | None, Component | None]:
     """The model and the data module that the study file names, or the recipe's."""
-    trainer = spec.trainer
+    trainer = spec.training
     if trainer.recipe is None:
         return trainer.model, trainer.data
     recipe, variant = find_recipe(trainer.recipe)
@@ -74,9 +74,9 @@ def components(spec: StudySpec) -> tuple[Component | None, Component | None]:
 
 def describe_data(spec: StudySpec, *, folder: Path) -> Any:
     """What a study says of its data, as plain data; None where the model or the function brings them."""
-    if spec.trainer.cli is not None:
-        project = read_project(spec.trainer.cli.config, folder=folder)
-        return project.data if spec.trainer.data is None else [spec.trainer.data.class_path, project.data]
+    if spec.training.cli is not None:
+        project = read_project(spec.training.cli.config, folder=folder)
+        return project.data if spec.training.data is None else [spec.training.data.class_path, project.data]
     _, data = components(spec)
     return None if data is None else data.model_dump()
 

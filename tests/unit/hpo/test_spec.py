@@ -400,3 +400,12 @@ def test_halving_promises_a_rate_and_needs_no_startup_trials():
     assert parse_spec({**CONTENT, "pruner": {"name": "halving", "false_prunes": 0.2}}).pruner.false_prunes == 0.2
     with pytest.raises(SpecError, match="startup_trials is not for `halving`"):
         parse_spec({**CONTENT, "pruner": {"name": "halving", "startup_trials": 3}})
+
+
+def test_a_study_that_is_asked_by_programs_has_no_trainer() -> None:
+    content = {key: value for key, value in CONTENT.items() if key != "trainer"}
+    spec = parse_spec(content)
+    assert spec.trainer is None
+    assert parse_spec(spec.model_dump(mode="json", exclude_defaults=True)) == spec
+    with pytest.raises(SpecError, match=r"has no `trainer`: its trials are asked for, and trained, by programs"):
+        spec.training  # noqa: B018
