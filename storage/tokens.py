@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
 from storage.database import Store
 from storage.errors import StorageError, TokenNotFoundError
@@ -24,6 +24,8 @@ Role = Literal["viewer", "operator", "admin", "worker"]
 ROLES: tuple[Role, ...] = get_args(Role)
 PREFIX = "hpo_"  # so that scanners for leaked secrets find it
 HINT_LENGTH = 4
+LONGEST_OWNER = 100
+DEFAULT_DAYS, MOST_DAYS = 90.0, 36_500.0  # how long a token lasts unless somebody says, and at most
 USED_EVERY_SECONDS = 60.0  # how exactly the last use is known
 
 
@@ -57,9 +59,14 @@ def create_token(
     lifetime_seconds: float | None = None,
     session_of: int | None = None,
 ) -> tuple[str, Token]:
-    """Make a token; returns its secret, which is kept nowhere, and what is known of it."""
+    """Make a token; returns its secret, which is kept nowhere, and what is known of it.
+
+    owner: a person or machine, 1 to 100 printable characters. Raises StorageError.
+    """
     if role not in ROLES:
         raise StorageError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
+    if not owner.strip() or len(owner) > LONGEST_OWNER or not owner.isprintable():
+        raise StorageError(f"owner {owner!r} is no name; use 1 to {LONGEST_OWNER} printable characters")
     secret = PREFIX + secrets.token_urlsafe(32)
     now = time.time()
     row = {
@@ -120,6 +127,14 @@ def revoke_token(store: Store, token_id: int) -> Token:
         if row is None:
             raise TokenNotFoundError(f"There is no token with id {token_id}.")
     return _token(row)
+
+
+@retried
+def remove_ended_sessions(store: Store) -> None:
+    """Forget the browser sessions that are over."""
+    is_over = or_(tokens.c.expires_at < time.time(), tokens.c.revoked_at.is_not(None))
+    with store.write(durable=False) as connection:
+        connection.execute(delete(tokens).where(tokens.c.session_of.is_not(None), is_over))
 
 
 @retried

@@ -4,6 +4,7 @@
     def pause_study(who: Operator, ...)     operator, admin
     def tell(who: Worker, ...)              worker, operator, admin
     def revoke(who: Admin, ...)             admin
+    def whoami(who: Anybody, ...)           whoever has a valid token
 
 A program sends its token as `Authorization: Bearer hpo_…`; a browser has a session in a cookie that scripts cannot
 read. What a browser changes must come from our own pages (`Origin`), so that no other site can act for its user.
@@ -21,14 +22,16 @@ from fastapi import Depends, Request
 from hpo.api.problems import ApiError
 from hpo.service.state import Service
 from storage import tokens
-from storage.tokens import Role, Token
+from storage.database import Store
+from storage.tokens import ROLES, Role, Token
 
-Permission = Literal["read", "operate", "work", "administer"]
+Permission = Literal["read", "operate", "work", "administer", "enter"]
 ALLOWED: dict[Permission, frozenset[Role]] = {
     "read": frozenset({"viewer", "operator", "admin"}),
     "operate": frozenset({"operator", "admin"}),
     "work": frozenset({"worker", "operator", "admin"}),
     "administer": frozenset({"admin"}),
+    "enter": frozenset(ROLES),
 }
 SESSION_COOKIE = "hindsight_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -66,6 +69,7 @@ Reader = Annotated[Identity, Depends(Needs("read"))]
 Operator = Annotated[Identity, Depends(Needs("operate"))]
 Worker = Annotated[Identity, Depends(Needs("work"))]
 Admin = Annotated[Identity, Depends(Needs("administer"))]
+Anybody = Annotated[Identity, Depends(Needs("enter"))]
 
 
 def service_of(request: Request) -> Service:
@@ -79,8 +83,13 @@ ServiceState = Annotated[Service, Depends(service_of)]
 
 def identify(request: Request) -> Identity:
     """Who sent it. Raises ApiError 401."""
-    store = service_of(request).store
-    secret = _secret(request)
+    identity = identity_of(service_of(request).store, _secret(request))
+    request.state.identity = identity  # for the log of requests
+    return identity
+
+
+def identity_of(store: Store, secret: str) -> Identity:
+    """Whoever holds that token. Raises ApiError 401 where it opens nothing."""
     token = tokens.find_token(store, secret)
     if token is None:
         raise _unauthorized("unknown-token", "this token is not known here")

@@ -8,10 +8,11 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 
 from hpo.api import problems
+from hpo.service.attempts import Attempts
 from hpo.service.state import Service
 
 PREFIX = "/api/v1"
-NOUNS = ("studies",)  # the modules in `hpo.api.routes`, each with a `router`
+NOUNS = ("studies", "tokens", "audit", "session")  # the modules in `hpo.api.routes`, each with a `router`
 
 
 def create_api(service: Service) -> FastAPI:
@@ -26,6 +27,7 @@ def create_api(service: Service) -> FastAPI:
         responses={"default": {"model": problems.Problem, "description": "What went wrong, as problem+json."}},
     )
     app.state.service = service
+    app.state.attempts = Attempts()
     problems.install(app)
     api = APIRouter(prefix=PREFIX)
     for noun in NOUNS:
