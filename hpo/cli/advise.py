@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 
+from hpo.answers.advice import advice_fields
 from hpo.cli.show import number, open_console, print_json, simple_table
 from hpo.cli.text import escape, visible
 from hpo.errors import SettingsError
@@ -56,7 +57,10 @@ def advise_and_write(
 
         save_figure(advice, plot)
     if as_json:
-        print_json(_fields(advice, together) | ({} if file is None else {"file": _file_fields(file, is_written)}))
+        print_json(
+            advice_fields(advice, together=together)
+            | ({} if file is None else {"file": _file_fields(file, is_written)})
+        )
     else:
         _print(advice, together=together)
         if file is not None:
@@ -183,43 +187,6 @@ def _print_file(file: AdvisedFile, *, hard: bool, is_written: bool) -> None:
         console.print(f"[{colour}]{escape(line)}[/]", soft_wrap=True)
     for name, reason in file.left.items():
         print(f"  {visible(name)} stays: {visible(reason)}")
-
-
-def _fields(advice: Advice, together: bool) -> dict[str, Any]:
-    return {
-        "target": advice.target,
-        "family": advice.family,
-        "metric": advice.metric,
-        "direction": advice.direction,
-        "tasks": list(advice.tasks),
-        "own_task": advice.own_task,
-        "runs": advice.runs,
-        "left_out": list(advice.left_out),
-        "unused": list(advice.unused),
-        "together": together,
-        "parameters": [_region_fields(region) for region in advice.regions],
-        "joint": None
-        if len(advice.tasks) == 1
-        else {"hit_rate": advice.joint_rate, "hit_rate_interval95": list(advice.joint_interval)},
-    }
-
-
-def _region_fields(region: Region) -> dict[str, Any]:
-    is_choice = isinstance(region.distribution, CategoricalDistribution)
-    several = len(region.statistics.tasks) > 1
-    return {
-        "name": region.name,
-        "range": region.distribution.choices if is_choice else [region.distribution.low, region.distribution.high],  # type: ignore[attr-defined]
-        "log": bool(getattr(region.distribution, "log", False)),
-        "when": None if region.condition is None else {region.condition.parent: list(region.condition.values)},
-        "likely": list(region.likely),
-        "kept": region.statistics.kept,
-        "promise": region.statistics.promise,
-        "tasks": len(region.statistics.tasks),
-        "hit_rate": region.statistics.hit_rate if several else None,
-        "hit_rate_interval95": list(region.hit_interval) if several else None,
-        "hardly_matters": region.hardly_matters,
-    }
 
 
 def _file_fields(file: AdvisedFile, is_written: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 from rich.console import Console
 
+from hpo.answers.receipts import study_explanation, trial_explanation
 from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
 from hpo.prune_reasons import halving_reason_of, reason_of
@@ -31,11 +32,10 @@ def explain(study: StudySummary, trials: Sequence[TrialRecord], chosen: int | No
     if trial is None:
         there = f"it has 0 … {trials[-1].number}" if trials else "it has none yet"
         raise TrialNotFoundError(f"There is no trial {chosen} in study {study.name!r}; {there}.")
-    receipt = receipt_of(study, trial)
     if as_json:
-        print_json({"study": study.name, "metric": study.metric, "params": trial.params} | _fields(receipt, trial))
+        print_json(trial_explanation(study, trial))
     else:
-        _one(open_console(), study, trial, receipt)
+        _one(open_console(), study, trial, receipt_of(study, trial))
 
 
 # One trial ------------------------------------------------------------------------------------------------------------
@@ -201,20 +201,13 @@ def _shown(params: Mapping[str, Any], name: str) -> str:
 
 
 def _all(study: StudySummary, trials: Sequence[TrialRecord], *, as_json: bool) -> None:
+    if as_json:
+        print_json(study_explanation(study, trials))
+        return
     receipts = [receipt_of(study, trial) for trial in trials]
     judged = [fell_inside(receipt, trial) for receipt, trial in zip(receipts, trials, strict=True)]
     inside, total = sum(verdict is True for verdict in judged), sum(verdict is not None for verdict in judged)
     interval = rate_interval(inside, total) if total else None
-    if as_json:
-        calibration = {
-            "inside": inside,
-            "judged": total,
-            "share": inside / total if total else None,
-            "share_interval95": interval,
-        }
-        rows = [_fields(receipt, trial) for receipt, trial in zip(receipts, trials, strict=True)]
-        print_json({"study": study.name, "metric": study.metric, "interval90": calibration, "trials": rows})
-        return
     console = open_console()
     console.print(f"[bold]{escape(study.name)}[/]  {escape(study.metric or 'value')} ({', '.join(study.directions)})")
     if not trials:
@@ -261,32 +254,3 @@ def _mark(trial: TrialRecord, verdict: bool | None, receipt: Receipt) -> str:
     if verdict:
         return "inside"
     return f"[yellow]{'above' if trial.value > receipt.interval90[1] else 'below'}[/]"
-
-
-def _fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
-    reason = reason_of(trial.system_attrs) or halving_reason_of(trial.system_attrs)
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "value": trial.value,
-        "proposer": receipt.proposer,
-        "role": receipt.role,
-        "role_text": receipt.role_text,
-        "why": receipt.why,
-        "predicted": receipt.predicted,
-        "interval90": receipt.interval90,
-        "best_case": receipt.best_case,
-        "inside": fell_inside(receipt, trial),
-        "improvement_probability": receipt.improvement_probability,
-        "incumbent": receipt.incumbent,
-        "history_weight": receipt.history_weight,
-        "leans_on": [{"study": name, "weight": weight} for name, weight in receipt.leans_on],
-        "without_history": receipt.without_history,
-        "pending": receipt.pending,
-        "seconds": receipt.seconds,
-        "cost": receipt.cost,
-        "predicted_cost": receipt.predicted_cost,
-        "cost_interval90": receipt.cost_interval90,
-        "ignored": receipt.ignored,
-        "pruned_because": None if reason is None else reason.to_json(),
-    }

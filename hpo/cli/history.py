@@ -134,8 +134,8 @@ def query(
     have is false.
     """
     from hpo.cli import history_show
-    from hpo.cli.trial_table import columns_of, format_of, split_names, write_rows
     from hpo.errors import SettingsError
+    from hpo.trial_table import columns_of, format_of, split_names, write_rows
     from storage import queries
 
     chosen = format_of(out, format, as_json=json)

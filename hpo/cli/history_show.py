@@ -11,14 +11,24 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from hpo.cli.show import duration, jsonable, number, open_console, params_text, print_json, simple_table
+from hpo.answers.history import (
+    about_fields,
+    forgotten_fields,
+    overview_fields,
+    relations_fields,
+    totals_fields,
+    trusted_fields,
+    verified_fields,
+)
+from hpo.answers.plain import jsonable
+from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
 from hpo.space import describe
 from storage.distributions import distribution_of
 
 if TYPE_CHECKING:
-    from hpo.cli.trial_table import Column, Parameters
     from hpo.related_families import Relation
+    from hpo.trial_table import Column, Parameters
     from storage.families import Space
     from storage.importers.report import ImportReport
     from storage.integrity import Finding
@@ -45,13 +55,7 @@ SPARK_WIDTH = 16
 def sources(known: Sequence[KnownSource], found: Overview, *, as_json: bool) -> None:
     """`hpo history list`."""
     if as_json:
-        print_json(
-            {
-                "sources": [vars(source) for source in known],
-                "families": [_family_fields(family) for family in found.families],
-                "quarantine": found.quarantine,
-            }
-        )
+        print_json(overview_fields(known, found))
         return
     console = open_console()
     if not known:
@@ -127,17 +131,7 @@ def about(
 ) -> None:
     """`hpo history show NAME`: kinds: what the name may mean, of which the first is shown."""
     if as_json:
-        print_json(
-            {
-                "name": name,
-                "kind": kinds[0],
-                "source": None if source is None else vars(source),
-                **_totals_fields(found),
-                "studies": [vars(study) for study in found.studies],
-                "best": None if best is None else vars(best),
-                "families": [_family_fields(family) for family in families],
-            }
-        )
+        print_json(about_fields(name, kinds, found, best=best, families=families, source=source))
         return
     console = open_console()
     console.print(f"{kinds[0]} [bold]{escape(name)}[/]")
@@ -270,7 +264,7 @@ def more_rows(shown: int, total: int) -> None:
 
 def _columns_for_a_person(shown: Sequence[TrialRow], parameters: Parameters, *, curves: bool) -> list[Column]:
     """Few parameters have a column each, many are one; what says nothing is left out."""
-    from hpo.cli.trial_table import Column, columns_of
+    from hpo.trial_table import Column, columns_of
 
     is_named_twice = all(row.study == row.task for row in shown)
     fields = columns_of({}, ["task", *([] if is_named_twice else ["study"]), "number", "state", "value", "cost"])
@@ -295,7 +289,7 @@ def count(found: int, *, as_json: bool) -> None:
 def totals(found: Totals, *, as_json: bool) -> None:
     """`hpo history query --totals`."""
     if as_json:
-        print_json(_totals_fields(found) | {"studies": [vars(study) for study in found.studies]})
+        print_json(totals_fields(found))
         return
     _print_sums(found)
     _print_tasks(found.tasks)
@@ -337,20 +331,7 @@ def sparkline(values: Sequence[float]) -> str:
 def spaces(families: Sequence[FamilyOverview], relations: Sequence[Relation], *, as_json: bool) -> None:
     """`hpo history spaces`."""
     if as_json:
-        print_json(
-            {
-                "families": [_family_fields(family) for family in families],
-                "relations": [
-                    {
-                        "past": relation.past,
-                        "present": relation.present,
-                        "similarity": relation.mapping.similarity,
-                        "changes": [vars(change) for change in relation.mapping.changes],
-                    }
-                    for relation in relations
-                ],
-            }
-        )
+        print_json(relations_fields(families, relations))
         return
     console = open_console()
     if not families:
@@ -473,7 +454,7 @@ def _print_reasons(title: str, reasons: Counter[str], report: ImportReport) -> N
 def forgotten(name: str, gone: Forgotten, *, dry_run: bool, as_json: bool) -> None:
     """`hpo history forget`."""
     if as_json:
-        print_json({"source": name, "studies": gone.studies, "trials": gone.trials, "dry_run": dry_run})
+        print_json(forgotten_fields(name, gone, dry_run=dry_run))
         return
     verb = "would go" if dry_run else "gone"
     print(f"{verb}: {sizes(gone)} of {visible(name)}, and what was learned from them")
@@ -498,7 +479,7 @@ def exported(paths: Sequence[Any], notes: Sequence[str], *, as_json: bool) -> No
 def verified(findings: Sequence[Finding], quarantine: Mapping[str, str], *, as_json: bool) -> None:
     """`hpo history verify`."""
     if as_json:
-        print_json({"findings": [vars(finding) for finding in findings], "quarantine": quarantine})
+        print_json(verified_fields(findings, quarantine))
         return
     for finding in findings:
         print(visible(f"{finding.check}: {finding.subject}: {finding.detail}"))
@@ -510,7 +491,7 @@ def verified(findings: Sequence[Finding], quarantine: Mapping[str, str], *, as_j
 def trusted(study: str, reason: str | None, *, as_json: bool) -> None:
     """`hpo history trust`."""
     if as_json:
-        print_json({"study": study, "was_in_quarantine": reason is not None, "reason": reason})
+        print_json(trusted_fields(study, reason))
     elif reason is None:
         print(f"{visible(study)} is not in quarantine")
     else:
@@ -518,29 +499,6 @@ def trusted(study: str, reason: str | None, *, as_json: bool) -> None:
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------
-
-
-def _totals_fields(found: Totals) -> dict[str, Any]:
-    return {
-        "trials": found.trials,
-        "counts": {state.name.lower(): count for state, count in found.counts.items()},
-        "cost_seconds": found.cost_seconds,
-        "cost_known": found.cost_known,
-        "tasks": [vars(task) for task in found.tasks],
-    }
-
-
-def _family_fields(found: FamilyOverview) -> dict[str, Any]:
-    return {
-        "name": found.family.name,
-        "metric": found.family.metric,
-        "directions": found.family.directions,
-        "tasks": found.tasks,
-        "studies": found.studies,
-        "trials": found.trials,
-        "quarantined": found.quarantined,
-        "space": found.family.space,
-    }
 
 
 def _space_lines(space: Space) -> list[str]:

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpo.answers.plan import forecast_fields, shown_stages
 from hpo.cli.options import check_figure, existing_url
 from hpo.cli.show import duration, number, open_console, print_json, simple_table
 from hpo.cli.text import escape
 from hpo.errors import SettingsError
 
 if TYPE_CHECKING:
-    from hpo.forecast import Estimate, Forecast, Stage
+    from hpo.forecast import Estimate, Forecast
 
 
 def plan_study(
@@ -44,7 +45,7 @@ def plan_study(
 
         save_figure(found, figure)
     if as_json:
-        print_json(_fields(found))
+        print_json(forecast_fields(found))
         return
     _print(found)
     if figure is not None:
@@ -102,7 +103,7 @@ def _table(found: Forecast) -> Any:
     columns += ["of the way", "95% of tasks", "tasks", "held", "time", "95% of times"]
     columns += ["money", "95% of prices"] if found.price_per_hour is not None else []
     table = simple_table(*columns, numbers=columns)
-    for stage in _shown(found):
+    for stage in shown_stages(found):
         table.add_row(
             str(stage.trials),
             *(_cells(stage.value, number) if found.scale == "metric" else ()),
@@ -121,12 +122,6 @@ def _cells(estimate: Estimate | None, text: Callable[[float | None], str]) -> tu
     if estimate.low is None:
         return text(estimate.expected), "-"
     return text(estimate.expected), f"{text(estimate.low)} … {text(estimate.high)}"
-
-
-def _shown(found: Forecast) -> list[Stage]:
-    from hpo.statistics.progress_bands import milestones
-
-    return [found.stages[trials - 1] for trials in milestones(len(found.stages))]
 
 
 def _sentences(found: Forecast) -> list[str]:
@@ -172,43 +167,3 @@ def _money(amount: float | None) -> str:
     if amount is None:
         return "-"
     return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
-
-
-def _fields(found: Forecast) -> dict[str, Any]:
-    return {
-        "study": found.study,
-        "task": found.task,
-        "family": found.family,
-        "metric": found.metric,
-        "direction": found.direction,
-        "enough": found.missing is None,
-        "statement": found.missing,
-        "scale": found.scale,
-        "past_tasks": list(found.tasks),
-        "replayed": found.replayed,
-        "held": None if found.held is None else {"hits": found.held[0], "cases": found.held[1]},
-        "jobs": found.jobs,
-        "price_per_hour": found.price_per_hour,
-        "failed": found.failed,
-        "pruned": found.pruned,
-        "stages": [
-            {
-                "trials": stage.trials,
-                "tasks": stage.tasks,
-                "value": _estimate_fields(stage.value),
-                "share_of_the_way": _estimate_fields(stage.way),
-                "held": stage.held,
-                "hours": _estimate_fields(stage.hours),
-                "money": _estimate_fields(stage.money),
-            }
-            for stage in _shown(found)
-        ],
-        "notes": list(found.notes),
-    }
-
-
-def _estimate_fields(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    band = None if estimate.low is None else [estimate.low, estimate.high]
-    return {"expected": estimate.expected, "interval95": band}

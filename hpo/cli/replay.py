@@ -186,7 +186,7 @@ class _Files:
         """Write the figures, the text and the picture."""
         import json
 
-        from hpo.cli.show import jsonable
+        from hpo.answers.plain import jsonable
         from hpo.replay.plot import plot_curves
         from hpo.replay.report import to_markdown
 

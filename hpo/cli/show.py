@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hpo.answers.plain import jsonable
 from hpo.cli.chart import step_chart
 from hpo.cli.text import escape
 from hpo.folds import fold_values
@@ -32,23 +32,6 @@ def print_json(content: Any) -> None:
     """One JSON document on standard output; what JSON cannot say (NaN, infinity) is null."""
     json.dump(jsonable(content), sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
-
-
-def jsonable(content: Any) -> Any:
-    """The content as JSON can say it."""
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, datetime):
-        return content.isoformat()
-    if isinstance(content, TrialState):
-        return content.name
-    if isinstance(content, Path):
-        return str(content)
-    if isinstance(content, Mapping):
-        return {str(key): jsonable(value) for key, value in content.items()}
-    if isinstance(content, Iterable) and not isinstance(content, str | bytes):
-        return [jsonable(value) for value in content]
-    return content
 
 
 def open_console() -> Console:

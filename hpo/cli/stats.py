@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.answers.effects import chosen_places, effects_fields, unit_of
 from hpo.cli.options import check_figure
 from hpo.cli.show import number, open_console, print_json, simple_table
 from hpo.cli.text import escape
@@ -16,8 +17,6 @@ from hpo.statistics.random_effects import FEWEST_TASKS
 
 if TYPE_CHECKING:
     from hpo.past_effects import PastEffects
-    from hpo.statistics.effects import Counts, Estimates
-    from hpo.statistics.importance import Importance
     from storage.database import Store
 
 PAIRS_SHOWN = 10
@@ -45,9 +44,9 @@ def show_effects(
 
     with threadpool_limits(limits=1, user_api="blas"):
         found = past_effects(store, target, where=where, raw_units=raw_units)
-        shown = list(dict.fromkeys(found.place_of(name) for name in parameters)) or list(range(len(found.axes.axes)))
+        shown = chosen_places(found, parameters)
         if as_json:
-            print_json(_fields(found, shown, pairs=pairs, importance=importance))
+            print_json(effects_fields(found, shown, pairs=pairs, importance=importance))
         else:
             _print(found, shown, pairs=pairs, importance=importance)
         if figure is not None:
@@ -64,7 +63,7 @@ def show_effects(
 def _print(found: PastEffects, shown: Sequence[int], *, pairs: bool, importance: bool) -> None:
     console = open_console()
     console.print(f"[bold]{escape(found.target)}[/]  {_count(len(found.tasks), 'task')}, {_trials(found)}")
-    console.print(_unit(found))
+    console.print(unit_of(found))
     if importance:
         _print_importance(console, found)
     _print_ranges(console, found, shown)
@@ -219,12 +218,6 @@ def _sentences(found: PastEffects) -> list[str]:
     return said
 
 
-def _unit(found: PastEffects) -> str:
-    if found.raw_units:
-        return f"in the task's own units, {'higher' if found.higher_is_better else 'lower'} is better"
-    return "standard deviations above the task's median, higher is better"
-
-
 def _trials(found: PastEffects) -> str:
     failed = int(np.isnan(found.runs.outcomes).sum())
     return _count(len(found.runs.outcomes), "trial") + (f", {failed:,} failed" if failed else "")
@@ -248,103 +241,3 @@ def _interval(found: PastEffects, ends: Any) -> str:
 
 def _percents(ends: Any) -> str:
     return f"{ends[0]:.0%} … {ends[1]:.0%}" if np.isfinite(ends).all() else "-"
-
-
-# For scripts
-
-
-def _fields(found: PastEffects, shown: Sequence[int], *, pairs: bool, importance: bool) -> dict[str, Any]:
-    counts, along = found.went_along
-    fields: dict[str, Any] = {
-        "target": found.target,
-        "unit": _unit(found),
-        "tasks": len(found.tasks),
-        "trials": len(found.runs.outcomes),
-        "failed": int(np.isnan(found.runs.outcomes).sum()),
-        "adjusted_tasks": 0 if found.adjustment is None else len(found.adjustment.looked_at),
-        "calibration": {"went_along": _checked(along), "adjusted": _checked(found.adjusted)},
-    }
-    if importance:
-        fields["importance"] = _importance_fields(found, found.importance)
-    fields["effects"] = [
-        {
-            "parameter": found.axes.axes[j].name,
-            "range": found.axes.axes[j].labels[place],
-            "low": found.axes.axes[j].bounds[place][0],
-            "high": found.axes.axes[j].bounds[place][1],
-        }
-        | _cell(found, counts, along, found.adjusted, sum(found.runs.sizes[:j]) + place)
-        | {"best": None if found.best is None else found.best[sum(found.runs.sizes[:j]) + place]}
-        for j in shown
-        for place in range(found.runs.sizes[j])
-    ]
-    if pairs:
-        fields["pairs"] = _pair_fields(found, shown)
-    return fields
-
-
-def _pair_fields(found: PastEffects, shown: Sequence[int]) -> list[dict[str, Any]]:
-    pairs = [pair for pair in found.pairs if set(pair) & set(shown)]
-    if not pairs:
-        return []
-    counts, along, adjusted = found.pair_effects(pairs)
-    cells = [
-        {"parameters": [first.name, second.name], "ranges": [a, b]}
-        for first, second in ((found.axes.axes[i], found.axes.axes[j]) for i, j in pairs)
-        for a in first.labels
-        for b in second.labels
-    ]
-    return [fields | _cell(found, counts, along, adjusted, c) for c, fields in enumerate(cells)]
-
-
-def _cell(found: PastEffects, counts: Counts, along: Estimates, adjusted: Estimates | None, c: int) -> dict[str, Any]:
-    return {
-        "trials": int(counts.runs[c]),
-        "tasks": int(counts.tasks[c]),
-        "failed": int(counts.failed[c]),
-        "went_along": _estimate(along, c) | {"sd": counts.deviation[c]},
-        "adjusted": None if adjusted is None else _estimate(adjusted, c),
-    }
-
-
-def _estimate(estimates: Estimates, c: int) -> dict[str, Any]:
-    held = estimates.calibration
-    return {
-        "mean": estimates.mean[c],
-        "interval": _ends(estimates.interval[c]),
-        "interval_over": "tasks" if estimates.tasks[c] >= FEWEST_TASKS else "trials",
-        "tasks": int(estimates.tasks[c]),
-        "tau": estimates.tau[c],
-        "prediction": _ends(estimates.prediction[c]),
-        "held": {"tasks": int(held.held[c]), "of": int(held.of[c])},
-    }
-
-
-def _ends(ends: Any) -> list[float] | None:
-    return ends.tolist() if np.isfinite(ends).all() else None
-
-
-def _checked(estimates: Estimates | None) -> dict[str, Any] | None:
-    if estimates is None or not estimates.calibration.of.sum():
-        return None
-    checked = estimates.calibration
-    return {"factor": checked.factor, "share_held": checked.share, "share_held_uncorrected": checked.uncorrected}
-
-
-def _importance_fields(found: PastEffects, shares: Importance | None) -> dict[str, Any] | None:
-    if shares is None:
-        return None
-    names = [axis.name for axis in found.axes.axes]
-    return {
-        "over": shares.over,
-        "tasks": shares.tasks,
-        "trials": shares.runs,
-        "parameters": [
-            {"parameter": names[j], "share": shares.shares[j], "interval": _ends(shares.intervals[j])}
-            for j in np.argsort(-shares.shares, kind="stable").tolist()
-        ],
-        "pairs": [
-            {"parameters": [names[i], names[j]], "share": share, "interval": _ends(ends)}
-            for (i, j), share, ends in zip(shares.pairs, shares.pair_shares, shares.pair_intervals, strict=True)
-        ],
-    }

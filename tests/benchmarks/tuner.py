@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from hpo.cli.show import jsonable
+from hpo.answers.plain import jsonable
 from hpo.replay.methods import METHODS
 from hpo.replay.race import Race, run_race
 from hpo.replay.regimes import REGIMES

@@ -17,8 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from hpo.cli.history_show import sparkline
-from hpo.cli.trial_table import Column, Format, columns_of, format_of, split_names, write_rows
 from hpo.errors import SettingsError
+from hpo.trial_table import Column, Format, columns_of, format_of, split_names, write_rows
 from storage.queries import TrialRow
 
 PARAMETERS: dict[str, tuple[BaseDistribution, ...]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.cli.show import jsonable
+from hpo.answers.plain import jsonable
 from hpo.errors import SettingsError
 from storage.durable_files import draft_of
 from storage.errors import did_you_mean
@@ -252,8 +253,6 @@ def _object(row: TrialRow, columns: Sequence[Column]) -> str:
 
 
 def _write_csv(rows: Iterable[TrialRow], columns: Sequence[Column], file: IO[str]) -> int:
-    import csv
-
     count = 0
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([column.name for column in columns])
@@ -279,8 +278,8 @@ def _json_text(value: Any) -> str:
 
 
 def _write_parquet(rows: Iterable[TrialRow], columns: Sequence[Column], path: Path) -> int:
-    import pyarrow
-    from pyarrow.parquet import ParquetWriter
+    import pyarrow  # noqa: PLC0415 - slow to import, and only needed here
+    from pyarrow.parquet import ParquetWriter  # noqa: PLC0415
 
     types: dict[Kind, pyarrow.DataType] = {
         "text": pyarrow.string(),
