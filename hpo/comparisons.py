@@ -106,7 +106,7 @@ def compare(first: str, *others: str, storage: str | Store | None = None) -> Com
     if any(trials.values()):
         one = next(name for name, found in trials.items() if found is not None)
         raise SettingsError(f"{one!r} is a trial and not all of the others are; compare trials with trials")
-    return _studies(store, {name: _members(name, known) for name in names})
+    return _studies(store, {name: members_of(name, known) for name in names})
 
 
 # Studies --------------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _task_spreads(courses: Sequence[_Course]) -> dict[str, float]:
     return spreads
 
 
-def _members(name: str, known: Sequence[StudySummary]) -> list[StudySummary]:
+def members_of(name: str, known: Sequence[StudySummary]) -> list[StudySummary]:
     """The studies that a side names, replicates left out unless they are named."""
     exact = [study for study in known if study.name == name]
     found = exact or [s for s in known if fnmatchcase(s.name, name) and not s.name.endswith(SUFFIX)]

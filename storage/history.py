@@ -17,6 +17,7 @@ from storage.distributions import ParameterSet, ParameterSets
 from storage.errors import StudyNotFoundError
 from storage.families import METRIC_NAMES, family_of, undeclared_spaces
 from storage.models import (
+    UNFINISHED,
     families,
     intermediate_values,
     studies,
@@ -144,6 +145,18 @@ def list_trials(store: Store, study_id: int) -> list[TrialRecord]:
         if connection.execute(select(studies.c.id).where(studies.c.id == study_id)).first() is None:
             raise StudyNotFoundError(f"There is no study with id {study_id}.")
         return _records(connection, study_id, ParameterSets())
+
+
+@retried
+def completed_values(store: Store, study_id: int) -> list[float]:
+    """The first value of each finished trial of a study by number; NaN for one that was pruned or failed."""
+    query = (
+        select(case((trials.c.state == TrialState.COMPLETE.value, trials.c.value)))
+        .where(trials.c.study_id == study_id, trials.c.state.not_in(UNFINISHED))
+        .order_by(trials.c.number)
+    )
+    with store.read() as connection:
+        return [math.nan if value is None else value for value in connection.execute(query).scalars()]
 
 
 def family_trials(store: Store, family_or_task: str) -> list[StudyTrials]:
