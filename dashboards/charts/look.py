@@ -1,0 +1,44 @@
+"""What do all charts share? Colours that are seen on light and on dark, and text that is not read as HTML.
+
+A chart is plotly's JSON with what is said of it: `{"title", "data", "layout", "table": {"columns", "rows"}}`; axes,
+fonts and backgrounds come from the page (`static/figures.js`).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+Chart: TypeAlias = dict[str, Any]
+
+ACCENT, SECOND, INK, FAINT = "#1f9d74", "#d0902c", "#7c8594", "#a3abb6"
+BAND, WIDE_BAND = "rgba(31, 157, 116, 0.34)", "rgba(31, 157, 116, 0.14)"
+SERIES = ("#1f9d74", "#d0902c", "#5b8def", "#c8598f", "#8f74d9", "#7c8594")
+ROW, MARGINS = 21, 90  # pixels of a chart with a line for each of many things
+
+
+def plain(text: Any) -> str:
+    """The text as plotly shows it: it would take tags and links in it for its own."""
+    return html.escape("".join(char if char.isprintable() else "�" for char in str(text)), quote=False)
+
+
+def numbers(values: Iterable[Any]) -> list[float]:
+    """An array as JSON can say it."""
+    return [float(value) for value in values]
+
+
+def row_height(rows: int) -> int:
+    """The height of a chart with so many rows."""
+    return max(180, MARGINS + ROW * rows)
+
+
+def series_colour(place: int) -> str:
+    """The colour of one of several series."""
+    return SERIES[place % len(SERIES)]
+
+
+def translucent(colour: str) -> str:
+    """A `#rrggbb` as the colour of a band around its line."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.18)"
