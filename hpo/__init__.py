@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo.client.client import Client as Client
     from hpo.comparisons import compare as compare
     from hpo.errors import HpoError as HpoError
     from hpo.halving import HistoryHalving as HistoryHalving
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from trainers.programs.functions import TrialPruned as TrialPruned
 
 __all__ = [
+    "Client",
     "HistoryImportanceEvaluator",
     "HistoryHalving",
     "HistoryPruner",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Client": "hpo.client.client",
     "HistoryImportanceEvaluator": "hpo.importance_evaluator",
     "HistoryHalving": "hpo.halving",
     "HistoryPruner": "hpo.pruner",

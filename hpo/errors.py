@@ -6,12 +6,18 @@ HpoError
 ├── DirectionError (ValueError)        a metric is minimised where history maximises it, or the reverse
 ├── StudyFailedError (RuntimeError)    no trial of a study succeeds
 ├── NoHistoryError (LookupError)       a question about past runs that are not there
-└── SettingsError (ValueError)         an option or an environment variable is wrong
+├── SettingsError (ValueError)         an option or an environment variable is wrong
+└── ServiceError (RuntimeError)        a service refused what it was asked, for a reason of its own
+    ├── NotAllowedError (PermissionError)          without a valid token, or with a role that may not do it
+    ├── StudyOverError                             a study hands out no more trials
+    └── ServiceUnavailableError (ConnectionError)  a service does not answer; a `StoreUnavailableError` too
 
 `storage.errors.StorageError` and `trainers.errors.TrainerError` are the trees of the two layers below.
 """
 
 from __future__ import annotations
+
+from storage.errors import StoreUnavailableError
 
 
 class HpoError(Exception):
@@ -40,3 +46,23 @@ class NoHistoryError(HpoError, LookupError):
 
 class SettingsError(HpoError, ValueError):
     """An option or an environment variable that makes no sense."""
+
+
+class ServiceError(HpoError, RuntimeError):
+    """A service that refused what it was asked."""
+
+
+class NotAllowedError(ServiceError, PermissionError):
+    """A token that is missing, unknown, expired or revoked, or whose role may not do it."""
+
+    __str__ = Exception.__str__  # of an OSError it is made of its number and its file
+
+
+class StudyOverError(ServiceError):
+    """A study that hands out no more trials: its budget is spent, or it was stopped."""
+
+
+class ServiceUnavailableError(ServiceError, StoreUnavailableError):
+    """A service that does not answer, so that its history cannot be reached."""
+
+    is_passing = True

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from hpo.errors import DirectionError, HpoError, NoHistoryError, SettingsError, SpaceError, SpecError, StudyFailedError
+from hpo.problem_codes import code_of
 from storage import errors as store
 from trainers.errors import TrainerError
 
@@ -94,14 +95,15 @@ def problem(
     )
 
 
+def told(error: HTTPException) -> Response:
+    """The answer that an error of HTTP itself gets."""
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
 def status_of(error: Exception) -> int:
     """The status that tells of an error."""
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
-
-
-def code_of(error: Exception) -> str:
-    """`StudyNotFoundError` as `study-not-found`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
 
 
 def errors_of(error: Exception) -> list[PlaceProblem] | None:
@@ -121,7 +123,7 @@ def _split(line: str) -> tuple[str, str]:
 def _foreseen(request: Request, error: Exception) -> Response:
     status = status_of(error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return problem(status, code_of(error), str(error), errors=errors_of(error), headers=headers)
+    return problem(status, code_of(type(error)), str(error), errors=errors_of(error), headers=headers)
 
 
 def _api_error(request: Request, error: Any) -> Response:
@@ -136,5 +138,4 @@ def _invalid_request(request: Request, error: Any) -> Response:
 
 
 def _http_exception(request: Request, error: Any) -> Response:
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+    return told(error)

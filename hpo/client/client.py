@@ -1,0 +1,438 @@
+"""What can be asked of a service, and done with it? The verbs of this package, by name of the study or its number.
+
+    client = hpo.Client("http://127.0.0.1:8080", token)      # else HPO_SERVER and HPO_TOKEN, or `hpo login`
+    client.best("churn").winner
+    with client.ask("churn") as trial:
+        trial.tell(train(**trial.params))
+
+Results are the types that the functions here return, errors the ones that they raise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from hpo.client.logins import server_of, token_of
+from hpo.client.transport import TIMEOUT_SECONDS, Transport
+from hpo.client.trial import Trial
+from hpo.errors import SpecError, StudyOverError
+from storage.errors import StudyNotFoundError, did_you_mean
+from storage.retries import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from hpo.client.events import Event
+    from hpo.comparisons import Comparisons
+    from hpo.front import Front
+    from hpo.promotion import Promotion
+    from hpo.stopping import Stopped
+    from hpo.winner import Against, Best
+    from storage.history import StudySummary, TrialRecord
+
+Study: TypeAlias = "str | int | StudySummary"  # its name, its number in addresses, or what `study` returned
+Place: TypeAlias = Literal["server", "workers"]
+PAGE = 1_000
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0  # between questions for a trial while there is none
+
+
+class Client:
+    """A service. Threads may share it; it is closed as a context manager, or by `close`."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        """Raises SettingsError, NotAllowedError; the service is not asked yet.
+
+        patience_seconds: how long a request is repeated while the service is away. timeout_seconds: how long it may be
+        silent.
+        """
+        server = server_of(url)
+        self.transport = Transport(
+            server, token_of(server, token), patience_seconds=patience_seconds, timeout_seconds=timeout_seconds
+        )
+        self._patience_seconds = patience_seconds
+        self._ids: dict[str, int] = {}  # of studies, by name
+        self._worker: str | None = None  # what this process is called where it asks for trials
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+    # Studies ----------------------------------------------------------------------------------------------------------
+
+    def studies(self, *, search: str | None = None) -> list[StudySummary]:
+        """All studies, oldest first. search: part of the name, task or family."""
+        from hpo.client.records import study_of
+
+        return [study_of(each) for each in self._all("/studies", search=search)][::-1]
+
+    def study(self, study: Study) -> StudySummary:
+        """One study. Raises StudyNotFoundError."""
+        from hpo.client.records import study_of
+
+        return study_of(self._study(study))
+
+    def launch_of(self, study: Study) -> dict[str, Any] | None:
+        """How the service runs a study: its state, its place, its owner; None where it does not run it."""
+        launch: dict[str, Any] | None = self._study(study).get("launch")
+        return launch
+
+    def create_study(
+        self,
+        file: Mapping[str, Any] | str | Path,
+        *,
+        place: Place | None = None,
+        jobs: int = 1,
+        priority: int = 0,
+        executor: str = "local",
+        ray_address: str | None = None,
+    ) -> StudySummary:
+        """Create a study of a study file: a path, its YAML, or its content as a mapping.
+
+        place: launch it at once, on the server or for workers; None: `start` does. Raises SpecError with all that is
+        wrong, StudyExistsError.
+        """
+        from hpo.client.records import study_of
+
+        launch = {"place": place, "jobs": jobs, "priority": priority, "executor": executor, "ray_address": ray_address}
+        return study_of(self.transport.post("/studies", _file(file) | ({} if place is None else {"launch": launch})))
+
+    def check_study(self, file: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+        """What is wrong with a study file, each with its place, and what it will reach if nothing is."""
+        return dict(self.transport.post("/studies/check", _file(file)))
+
+    def start(self, study: Study) -> StudySummary:
+        """Launch a study that was created."""
+        return self._changed(study, "start")
+
+    def pause(self, study: Study) -> StudySummary:
+        """Give its trials back; `resume` goes on."""
+        return self._changed(study, "pause")
+
+    def resume(self, study: Study) -> StudySummary:
+        """Go on with a study."""
+        return self._changed(study, "resume")
+
+    def stop(self, study: Study) -> StudySummary:
+        """End a study for good."""
+        return self._changed(study, "stop")
+
+    def delete(self, study: Study) -> None:
+        """Delete a study that does not run, with all its trials."""
+        self.transport.delete(f"/studies/{self._id(study)}")
+        self._ids = {name: number for name, number in self._ids.items() if study not in (name, number)}
+
+    def trials(self, study: Study, *, where: str | None = None, order: str | None = None) -> list[TrialRecord]:
+        """The trials of a study that meet a condition (as in `hpo history query`); by number, if no other order."""
+        from hpo.client.records import trial_of
+
+        found = self._all(f"/studies/{self._id(study)}/trials", where=where, order=order)
+        return [trial_of(each) for each in found]
+
+    def trial(self, study: Study, number: int) -> TrialRecord:
+        """One trial. Raises TrialNotFoundError."""
+        from hpo.client.records import trial_of
+
+        return trial_of(self.transport.get(f"/studies/{self._id(study)}/trials/{number}"))
+
+    def explain(self, study: Study, number: int) -> dict[str, Any]:
+        """Why a trial was proposed, as `hpo explain --json` prints it."""
+        return dict(self.transport.get(f"/studies/{self._id(study)}/trials/{number}/receipt"))
+
+    def watch(self, study: Study) -> AbstractContextManager[Iterator[Event]]:
+        """What happens in a study, as it happens: `with client.watch("churn") as events: for event in events: …`.
+
+        It ends when the study does; a connection that breaks is taken up again where it was.
+        """
+        from hpo.client.events import watching
+
+        return watching(self.transport, self._id(study), patience_seconds=self._patience_seconds)
+
+    def stopped(self, study: Study) -> Stopped | None:
+        """Why a study was stopped before its budget was spent; None where it was not."""
+        from hpo.client.records import result_of
+        from hpo.stopping import Stopped
+
+        told = self._study(study).get("stopped")
+        return None if told is None else result_of(Stopped, told)
+
+    # Trials that are trained here -------------------------------------------------------------------------------------
+
+    def ask(self, study: Study, *, worker: str | None = None, lease_seconds: float = 60.0) -> Trial | None:
+        """A trial to train, until its lease ends; None where there is none at this moment.
+
+        Raises StudyOverError once the study hands out no more.
+        """
+        return self._asked(self._id(study), {}, worker, lease_seconds)[0]
+
+    def work(self, *, worker: str | None = None, lease_seconds: float = 60.0, **machine: Any) -> Trial | None:
+        """A trial of any study that waits for workers, by priority and fair share; None where there is none now.
+
+        machine: what this one has to offer, such as devices.
+        """
+        return self._asked(None, machine, worker, lease_seconds)[0]
+
+    def asked(self, study: Study, *, worker: str | None = None, lease_seconds: float = 60.0) -> Iterator[Trial]:
+        """Trials to train, one after the other, until the study hands out no more."""
+        study_id, pause = self._id(study), FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                trial, wait_seconds = self._asked(study_id, {}, worker, lease_seconds)
+            except StudyOverError:
+                return
+            if trial is not None:
+                pause = FIRST_PAUSE_SECONDS
+                yield trial
+            else:
+                time.sleep(wait_seconds or pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    # What past runs say -----------------------------------------------------------------------------------------------
+
+    def best(self, study: Study, *, against: Against | None = None) -> Best:
+        """Which configuration is best, and how sure that is; as `hpo.best`."""
+        from hpo.client.records import result_of
+        from hpo.winner import Best
+
+        given = {"number": against} if isinstance(against, int) else {"params": against}
+        body = {"study": self._name(study)} | ({} if against is None else {"against": given})
+        return result_of(Best, self.transport.post("/statistics/best", body))
+
+    def front(self, study: Study) -> Front:
+        """The trials of a study of several objectives that no other beats in everything."""
+        from hpo.client.records import result_of
+        from hpo.front import Front
+
+        return result_of(Front, self.transport.get("/statistics/front", study=self._name(study)))
+
+    def compare(self, first: str, *others: str) -> Comparisons:
+        """Is one study better than another, or one trial (STUDY#TRIAL); as `hpo.compare`."""
+        from hpo.client.records import result_of
+        from hpo.comparisons import Comparisons
+
+        return result_of(Comparisons, self.transport.get("/statistics/compare", first=first, other=list(others)))
+
+    def effects(
+        self, target: str, *, parameters: Sequence[str] = (), where: str | None = None, **more: bool
+    ) -> dict[str, Any]:
+        """What each range of each hyperparameter was worth, as `hpo stats --json` prints it. more: pairs, raw_units."""
+        query = {"target": target, "parameter": list(parameters), "where": where, **more}
+        return dict(self.transport.get("/statistics/effects", **query))
+
+    def importance(self, target: str, *, where: str | None = None) -> dict[str, Any] | None:
+        """Which hyperparameters the outcome depends on; None where too few trials tell."""
+        found: dict[str, Any] | None = self.transport.get("/statistics/importance", target=target, where=where)
+        return found
+
+    def plan(
+        self, file: Mapping[str, Any] | str | Path, *, jobs: int = 1, price_per_hour: float | None = None
+    ) -> dict[str, Any]:
+        """What a study file will reach, and what it will take, as `hpo plan --json` prints it."""
+        body = _file(file) | {"jobs": jobs, "price_per_hour": price_per_hour}
+        return dict(self.transport.post("/statistics/plan", body))
+
+    def advise(self, target: str, *, together: bool = False) -> dict[str, Any]:
+        """Which ranges are worth searching, as `hpo advise --json` prints it."""
+        return dict(self.transport.get("/statistics/advise", target=target, together=together))
+
+    def promote(self, study: Study, *, trial: int | None = None, name: str | None = None) -> Promotion:
+        """Put a trial's model into MLflow's registry; as `hpo promote`."""
+        from hpo.client.records import result_of
+        from hpo.promotion import Promotion
+
+        body = {"trial": trial, "name": name}
+        return result_of(Promotion, self.transport.post(f"/studies/{self._id(study)}/promote", body))
+
+    # The history ------------------------------------------------------------------------------------------------------
+
+    def history(self) -> dict[str, Any]:
+        """The sources, the families and what is in quarantine, as `hpo history list --json` prints it."""
+        return dict(self.transport.get("/history"))
+
+    def query(self, where: str | None = None, *, order: str | None = None) -> Iterator[dict[str, Any]]:
+        """All trials of the history that meet a condition, read while they are asked for."""
+        return self._all("/trials", where=where, order=order)
+
+    def export(self, target: str, file: Path) -> None:
+        """Write the past runs of a family, a task, a study or a source into a file of recorded tables (ZIP)."""
+        with self.transport.stream("/export", query={"family": target}) as answer, file.open("xb") as out:
+            for chunk in answer.iter_bytes():
+                out.write(chunk)
+
+    def quarantine(self, study: Study, reason: str) -> None:
+        """Let nobody learn from a study."""
+        self.transport.post("/history/quarantine", {"study": self._name(study), "reason": reason})
+
+    def trust(self, study: Study) -> None:
+        """Let the tuner learn again from a study that was in quarantine."""
+        self.transport.post("/history/trust", {"study": self._name(study)})
+
+    def recipes(self) -> list[dict[str, Any]]:
+        """The ready tasks."""
+        return list(self._listed("/recipes"))
+
+    # What runs in the background --------------------------------------------------------------------------------------
+
+    def start_import(self, kind: str, **settings: Any) -> dict[str, Any]:
+        """Bring past runs in, in the background: kind mlflow, optuna, table or lightning; returns the job."""
+        return dict(self.transport.post("/imports", {"kind": kind, **settings}))
+
+    def start_replay(self, **settings: Any) -> dict[str, Any]:
+        """Tune past tasks again, in the background; returns the job."""
+        return dict(self.transport.post("/replays", settings))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """What runs and ran in the background, the newest first."""
+        return list(self._listed("/jobs"))
+
+    def job(self, number: int) -> dict[str, Any]:
+        """One of these."""
+        return dict(self.transport.get(f"/jobs/{number}"))
+
+    def cancel_job(self, number: int) -> dict[str, Any]:
+        """End one of these."""
+        return dict(self.transport.post(f"/jobs/{number}/cancel"))
+
+    # Who may, who did, what runs where --------------------------------------------------------------------------------
+
+    def whoami(self) -> dict[str, Any]:
+        """Whose token this is, and what it may do."""
+        return dict(self.transport.get("/whoami"))
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """All tokens, without their secrets."""
+        return list(self._listed("/tokens"))
+
+    def create_token(self, *, owner: str, role: str, days: float | None = None) -> dict[str, Any]:
+        """Make a token; its secret is in the answer, and nowhere else. days: how long it is valid."""
+        return dict(self.transport.post("/tokens", {"owner": owner, "role": role, "days": days}))
+
+    def revoke_token(self, number: int) -> None:
+        """End a token."""
+        self.transport.delete(f"/tokens/{number}")
+
+    def audit(self) -> Iterator[dict[str, Any]]:
+        """Who changed what, the newest first, read while it is asked for."""
+        return self._all("/audit")
+
+    def machines(self) -> list[dict[str, Any]]:
+        """The machines that trials are trained on."""
+        return list(self._listed("/machines"))
+
+    def queue(self) -> Any:
+        """Which studies run and which wait, and why."""
+        return self.transport.get("/queue")
+
+    # How it is done ---------------------------------------------------------------------------------------------------
+
+    def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        cursor = None
+        while True:
+            page = self.transport.get(path, **query, limit=PAGE, cursor=cursor)
+            yield from page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def _listed(self, path: str) -> Sequence[dict[str, Any]]:
+        """A list that comes as one, or in pages."""
+        found = self.transport.get(path)
+        return found if isinstance(found, list) else list(self._all(path))
+
+    def _study(self, study: Study) -> dict[str, Any]:
+        if isinstance(study, str):
+            return self._named(study)
+        return dict(self.transport.get(f"/studies/{self._id(study)}"))
+
+    def _named(self, name: str) -> dict[str, Any]:
+        found = self.transport.get("/studies", name=name)["items"]
+        if not found:
+            self._ids.pop(name, None)
+            known = [each["name"] for each in self.transport.get("/studies", limit=PAGE)["items"]]
+            raise StudyNotFoundError(f"There is no study named {name!r}.{did_you_mean(name, known)}")
+        self._ids[name] = found[0]["id"]
+        return dict(found[0])
+
+    def _id(self, study: Study) -> int:
+        if isinstance(study, int):
+            return study
+        if not isinstance(study, str):
+            return study.study_id
+        if study not in self._ids:
+            self._named(study)
+        return self._ids[study]
+
+    def _name(self, study: Study) -> str:
+        if isinstance(study, str):
+            return study
+        return str(self._study(study)["name"]) if isinstance(study, int) else study.name
+
+    def _changed(self, study: Study, verb: str) -> StudySummary:
+        from hpo.client.records import study_of
+
+        return study_of(self.transport.post(f"/studies/{self._id(study)}/{verb}"))
+
+    def _asked(
+        self, study_id: int | None, body: Mapping[str, Any], worker: str | None, lease_seconds: float
+    ) -> tuple[Trial | None, float]:
+        """A trial of that study, or of any; or None, and how many seconds to wait."""
+        if worker is None and self._worker is None:
+            from hpo.provenance import this_worker
+
+            self._worker = this_worker()
+        name = worker or self._worker or ""
+        path = "/work" if study_id is None else f"/studies/{study_id}/ask"
+        answer = self.transport.posted(path, {"worker": name, "lease_seconds": lease_seconds, **body})
+        if not answer.content:
+            return None, _seconds(answer)
+        told = answer.json()
+        study = told.get("study")
+        trial = Trial(
+            study_id=study["id"] if study_id is None else study_id,
+            number=told["trial"],
+            attempt=told["attempt"],
+            params=told["params"],
+            seed=told["seed"],
+            worker=name,
+            lease_seconds=told["lease_seconds"],
+            study=study,
+            earlier=tuple(told.get("earlier", ())),
+            _transport=self.transport,
+        )
+        return trial, 0.0
+
+
+def _file(file: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """A study file as it is sent: what is not a mapping is YAML, or a path of it."""
+    if isinstance(file, Mapping):
+        return {"file": dict(file)}
+    if isinstance(file, str) and "\n" in file:
+        return {"yaml": file}
+    try:
+        return {"yaml": Path(file).read_text(encoding="utf-8")}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: the file cannot be read: {error}") from None
+
+
+def _seconds(answer: httpx2.Response) -> float:
+    text = answer.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 0.0
