@@ -333,7 +333,7 @@ replies = Table(  # what a request with an idempotency key was answered, for whe
     Column("token_id", Integer, ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request", String(64), nullable=False),  # SHA-256 of method, path and body
-    Column("status", Integer),  # null: being answered
-    Column("body", Text),  # JSON
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),  # JSON; empty where there was none
     Column("created_at", Double, nullable=False, index=True),
 )

@@ -4,7 +4,7 @@
 import copy
 import json
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -139,6 +139,37 @@ class HistoryStorage(BaseStorage):
     def keep(self, subject: str, content: Learned, *, since: Losses) -> None:
         """Keep what was learned, if nothing has gone away since."""
         keep(self.store, subject, content, since=since)
+
+    @retried
+    def configure_attempt(
+        self,
+        trial_id: int,
+        attempt: int,
+        *,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        system_attrs: Mapping[str, Any],
+    ) -> bool:
+        """Give an attempt that runs all its parameters and what is to be kept with them, whole or not at all.
+
+        Returns whether it is still the trial's current one. Raises ValueError for a distribution that does not go with
+        the study's first under that name.
+        """
+        drawn_from = {name: distributions[name] for name in params}
+        parameter_set = ParameterSet(names=tuple(drawn_from), distributions=tuple(drawn_from.values()))
+        set_id = self._parameter_sets.id_of(self.store, parameter_set)
+        with self.store.write(durable=self.store.may_crash_alone) as connection:
+            trial = lock_trial(connection, trial_id)
+            if trial.state != TrialState.RUNNING.value or trial.attempt != attempt:
+                return False
+            for name, number in self._parameter_sets.content_of(connection, set_id):
+                self._check_compatible(connection, trial.study_id, name, number)
+            configuration = {"parameter_set_id": set_id, "configuration": parameter_set.encode(params)}
+            connection.execute(update(trials).where(trials.c.id == trial_id).values(configuration))
+            for key, value in system_attrs.items():
+                set_attribute(self.store, connection, trial_attributes, trial_id, kind="system", key=key, value=value)
+        self._drafts.forget(trial_id)
+        return True
 
     # Studies
 

@@ -165,6 +165,7 @@ def claim_trial(
     max_trials: int | None,
     max_attempts: int = MAX_ATTEMPTS,
     holding: Collection[int] | None = None,
+    request: str | None = None,
 ) -> Claim | None:
     """Claim the next trial: one whose lease ended, else the oldest waiting, else a new one; None when all are taken.
 
@@ -172,19 +173,23 @@ def claim_trial(
     `holding` are the ids of the trials that it knows to be its own: what it was given besides, by a claim whose reply
     it never got, is reclaimed as anybody's; None: it knows all. A trial whose `max_attempts`th lease ended is given
     up: it fails with that as the reason. No trial is started once `max_trials` run or are finished. Trials that run
-    without a lease, as plain Optuna's do, are left alone.
+    without a lease, as plain Optuna's do, are left alone. `request` names the claim: what was given to the same
+    request and still runs is given again, for who repeats it got no answer.
     """
     with store.write() as connection:
         number_of_trials = count_trials_locking(connection, study_id)
         made = made_by(connection, study_id, call)
         if made is not None:
             return Claim(trial_id=made.id, number=made.number, attempt=made.attempt)
+        given = None if request is None else _GIVEN_TO.run(connection, study_id=study_id, call_id=request).first
+        if given is not None:
+            return Claim(trial_id=given.id, number=given.number, attempt=given.attempt)
         for trial in _EXPIRED.run(connection, study_id=study_id).rows:
             if trial.worker != worker or (holding is not None and trial.id not in holding):
                 _requeue(store, connection, call, trial, reason="its lease ended", max_deaths=max_attempts)
         if _is_spent(connection, study_id, number_of_trials, max_trials):
             return None
-        terms = {"worker": worker, "seconds": lease_seconds, "started_at": call.at, "call_id": call.id}
+        terms = {"worker": worker, "seconds": lease_seconds, "started_at": call.at, "call_id": request or call.id}
         waiting = _OLDEST_WAITING.run(connection, study_id=study_id).first
         if waiting is not None:
             given = _CLAIM.run(connection, trial_id=waiting.id, **terms).rows[0]
@@ -391,6 +396,7 @@ _OLDEST_WAITING = Statement(
     .with_for_update(skip_locked=True)  # plain Optuna may be starting it
 )
 _given = (trials.c.id, trials.c.number, trials.c.attempt)
+_GIVEN_TO = Statement(select(*_given).where(_is_leased, trials.c.call_id == bindparam("call_id")))
 _CLAIM = Statement(
     update(trials)
     .where(trials.c.id == bindparam("trial_id"))
