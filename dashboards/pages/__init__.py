@@ -1,0 +1,1 @@
+"""The pages, one file per noun: what each asks of the store, and which template shows it."""
