@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
+from hpo.answers.plain import jsonable
 from storage.history import StudySummary, TrialRecord
 from storage.studies import NOTES_ATTRIBUTE
 
 RECEIPT_ATTRIBUTE = "hindsight:receipt"
+TOLD_BY_NAME = {RECEIPT_ATTRIBUTE, NOTES_ATTRIBUTE}
 
 
 def _finite(value: Any) -> Any:
@@ -39,6 +41,15 @@ class Study(BaseModel):
     finished_at: datetime | None  # when its last trial did
 
 
+class StudyInFull(Study):
+    """A study with what it was asked to do."""
+
+    space: dict[str, Any] | None  # as declared
+    spec: dict[str, Any] | None  # the study file
+    provenance: dict[str, Any] | None  # code, data and hardware
+    stopped: dict[str, Any] | None  # why it ended before its budget was spent
+
+
 class Trial(BaseModel):
     """A trial as it went."""
 
@@ -58,11 +69,19 @@ class Trial(BaseModel):
     notes: list[str]
     intermediate_values: dict[int, Number]  # by step
     receipt: dict[str, Any] | None  # why it was proposed
+    user_attrs: dict[str, Any]  # what the training code noted
+    system_attrs: dict[str, Any]  # Optuna's, and ours: why it was pruned, which results came too late
 
 
 def study_of(summary: StudySummary) -> Study:
     """A study's fields."""
     return Study(**study_fields(summary))
+
+
+def study_in_full(summary: StudySummary, stopped: Mapping[str, Any] | None) -> StudyInFull:
+    """All fields of a study. stopped: why it ended before its budget was spent."""
+    asked = {"space": summary.space, "spec": summary.spec, "provenance": summary.provenance, "stopped": stopped}
+    return StudyInFull(**study_fields(summary), **{name: jsonable(value) for name, value in asked.items()})
 
 
 def study_fields(summary: StudySummary) -> dict[str, Any]:
@@ -103,4 +122,6 @@ def trial_of(record: TrialRecord) -> Trial:
         notes=list(system.get(NOTES_ATTRIBUTE, [])),
         intermediate_values=dict(record.intermediate_values),
         receipt=system.get(RECEIPT_ATTRIBUTE),
+        user_attrs=jsonable(record.user_attrs),
+        system_attrs=jsonable({name: system[name] for name in system if name not in TOLD_BY_NAME}),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -21,7 +21,7 @@ from hpo.client.logins import server_of, token_of
 from hpo.client.transport import TIMEOUT_SECONDS, Transport
 from hpo.client.trial import Trial
 from hpo.errors import SpecError, StudyOverError
-from storage.errors import StudyNotFoundError, did_you_mean
+from storage.errors import StudyNotFoundError
 from storage.retries import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -359,18 +359,21 @@ class Client:
         return found if isinstance(found, list) else list(self._all(path))
 
     def _study(self, study: Study) -> dict[str, Any]:
-        if isinstance(study, str):
-            return self._named(study)
+        if isinstance(study, str) and study in self._ids:
+            with suppress(StudyNotFoundError):  # another may have its name by now
+                found = self.transport.get(f"/studies/{self._ids[study]}")
+                if found["name"] == study:
+                    return dict(found)
+            self._ids.pop(study)
         return dict(self.transport.get(f"/studies/{self._id(study)}"))
 
-    def _named(self, name: str) -> dict[str, Any]:
+    def _find(self, name: str) -> int:
         found = self.transport.get("/studies", name=name)["items"]
         if not found:
-            self._ids.pop(name, None)
             known = [each["name"] for each in self.transport.get("/studies", limit=PAGE)["items"]]
-            raise StudyNotFoundError(f"There is no study named {name!r}.{did_you_mean(name, known)}")
-        self._ids[name] = found[0]["id"]
-        return dict(found[0])
+            raise StudyNotFoundError.named(name, known)
+        number: int = found[0]["id"]
+        return number
 
     def _id(self, study: Study) -> int:
         if isinstance(study, int):
@@ -378,7 +381,7 @@ class Client:
         if not isinstance(study, str):
             return study.study_id
         if study not in self._ids:
-            self._named(study)
+            self._ids[study] = self._find(study)
         return self._ids[study]
 
     def _name(self, study: Study) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
 from hpo.api.access import Reader, ServiceState
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
-from hpo.api.wire import Study, study_of
+from hpo.api.wire import Study, StudyInFull, study_in_full, study_of
 from storage import history
 
 StudyId = Annotated[int, Path(ge=1, le=2**31 - 1, description="Of the study; `GET /studies?name=` tells it.")]
@@ -38,9 +39,13 @@ def list_studies(
 
 
 @router.get("/{study_id}")
-def get_study(who: Reader, service: ServiceState, study_id: StudyId) -> Study:
-    """One study."""
-    return study_of(history.study_of_id(service.store, study_id))
+def get_study(who: Reader, service: ServiceState, study_id: StudyId) -> StudyInFull:
+    """One study, with its study file."""
+    from hpo.stopping import stopped_reason  # noqa: PLC0415 - numerical libraries, which a server need not start with
+
+    summary = history.study_of_id(service.store, study_id)
+    stopped = stopped_reason(service.store, study_id)
+    return study_in_full(summary, None if stopped is None else asdict(stopped))
 
 
 def _fits(summary: history.StudySummary, name: str | None, search: str | None) -> bool:

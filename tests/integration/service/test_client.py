@@ -46,7 +46,10 @@ def test_studies_are_what_they_are_here(url: str, service: Service) -> None:
                 assert getattr(study, field) == getattr(known, field), field
             assert study.best == (known.best if len(known.directions) == 1 else None)
             assert abs((study.created_at - known.created_at).total_seconds()) < 1e-3
-            assert client.study(study.name) == client.study(study.study_id) == study
+            in_full = client.study(study.name)
+            assert in_full == client.study(study.study_id)
+            assert (in_full.space, in_full.spec, in_full.provenance) == (known.space, known.spec, known.provenance)
+            assert client.stopped(study.name) is None
         assert not here
 
 
