@@ -281,9 +281,9 @@ class Adjustment:
             contrasts.append(self.surface.basis.rows(moved).mean(0) - level)
         return self._measured(np.array(contrasts))
 
-    def at(self, points: Array) -> Estimates:
-        """What configurations (c, d) are worth, each less the mean of the whole space."""
-        return self._measured(self.surface.basis.rows(points) - self.rows.mean(0))
+    def over(self, points: Array) -> Estimates:
+        """What configurations (m, d) are worth on average, less the mean of the whole space: one cell."""
+        return self._measured((self.surface.basis.rows(points).mean(0) - self.rows.mean(0))[None])
 
     def of_tasks(self) -> tuple[Array, Array]:
         """The surface of each task that was looked at over the design, (t, m), and how much its own runs tell, (t,)."""
