@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from hpo.api import problems
+from hpo.api import guards, problems
 from hpo.service.attempts import Attempts
 from hpo.service.state import Service
 
@@ -24,6 +24,7 @@ def create_api(service: Service) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        telemetry={"auto_configure": True, "metrics": False, "logs": False, "operation_spans": False},
         responses={"default": {"model": problems.Problem, "description": "What went wrong, as problem+json."}},
     )
     app.state.service = service
@@ -33,4 +34,5 @@ def create_api(service: Service) -> FastAPI:
     for noun in NOUNS:
         api.include_router(import_module(f"hpo.api.routes.{noun}").router)
     app.include_router(api)
+    guards.install(app, service)
     return app

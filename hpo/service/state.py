@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.database import Store
@@ -18,3 +19,6 @@ class Service:
     projects: Path  # the folder whose modules studies may train, and from which their files are read
     mlflow_upstream: str | None = None  # where the MLflow UI listens, that is shown under /mlflow; None: there is none
     is_secure: bool = False  # whether browsers reach it by https
+    hosts: frozenset[str] | None = None  # the names that requests may be addressed to; None: any
+    has_open_metrics: bool = False  # whether /metrics is told to whoever asks
+    parts: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)  # why each is not well; None: it is
