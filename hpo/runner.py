@@ -15,25 +15,25 @@ from optuna import Trial
 from optuna.trial import TrialState
 
 from hpo.admission import admit
+from hpo.attempts import drop_checkpoints, fit_job, folder_of
+from hpo.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
 from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
 from hpo.executors import HERE, Placement, make_executor
 from hpo.front import unbeaten
 from hpo.gpu_sharing import trials_per_device
-from hpo.halving import HistoryHalving
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
 from hpo.provenance import fingerprint, git_commit, hardware, may_be_alive, this_worker
-from hpo.pruner import HistoryPruner
 from hpo.results import FOLDER, Results, deliver
-from hpo.sampler import HistorySampler
 from hpo.settings import mlflow_uri, refuse_shared_database, runs_folder, storage_url
-from hpo.spec import Pruner, Stop, StudySpec
+from hpo.spec import Stop, StudySpec
 from hpo.stopping import Stopper
 from hpo.study_file import load_spec, parse_spec
 from hpo.teachers import compress_section
 from hpo.trainer_settings import describe_data, trainer_config
+from hpo.tuner import tuned_study
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.families import METRIC_NAMES
@@ -41,18 +41,14 @@ from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
 from trainers.errors import TrainerError
-from trainers.fitting.checkpoints import clear
-from trainers.job import OUTPUT_LOG, Event, Failed, Finished, FitJob, Reported
+from trainers.job import OUTPUT_LOG, Event, Failed, Finished, Reported
 
 LEASE_SECONDS = 60.0  # a worker that is silent for longer has lost its trials
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 0.2
-MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one success stops (heuristic)
 PATIENCE_SECONDS = 1800.0  # with nothing left to train, how long to wait for a history that cannot be reached
 CALL_SECONDS = 3.0  # how long a call waits for it: trials wait meanwhile, and go on without it after that
-SECONDS_SPENT = "hindsight:seconds_spent"
 HALVED_BATCH = "hindsight:halved_batch"  # trial system attribute: it ran out of memory, and is to have half the batch
-NONE = Pruner(name="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,12 +247,7 @@ class StudyRunner:
     def _load_study(self) -> optuna.Study:
         # what Study.set_metric_names does, without its warning that it is experimental
         self._storage.set_study_system_attr(self._study_id, METRIC_NAMES, self._spec.task.metrics)
-        return optuna.load_study(
-            study_name=self._spec.study,
-            storage=self._storage,
-            sampler=HistorySampler(self._storage, seed=self._spec.seeds.tuner, cost=self._spec.cost),
-            pruner=_make_pruner(self._spec.pruner if len(self._spec.task.metrics) == 1 else NONE, self._storage),
-        )
+        return tuned_study(self._storage, self._spec)
 
     def _delivery(self) -> Delivery:
         return Delivery(
@@ -317,14 +308,14 @@ class StudyRunner:
             )
             if claim is None:
                 break
-            directory = self._folder_of_runs / f"trial-{claim.number:04d}" / f"attempt-{claim.attempt}"
+            directory = folder_of(self._folder_of_runs, number=claim.number, attempt=claim.attempt)
             self._running[claim.trial_id] = _Running(claim, directory)
             self._launch(self._running[claim.trial_id])
             started = True
         return started
 
     def _launch(self, running: _Running) -> None:
-        claim, task = running.claim, self._spec.task
+        claim = running.claim
         params, seed = self._job(claim)
         try:
             studies.start_trial(
@@ -339,17 +330,8 @@ class StudyRunner:
         except StaleAttemptError as error:
             self._lose(running, error)
             return
-        job = FitJob(
-            params=params,
-            seed=seed,
-            metric=task.metric,
-            direction=task.direction,
-            directory=str(running.directory),
-            earlier=tuple(str(folder) for folder in _earlier_attempts(running)),
-            files=str(running.directory.with_name("files")) if self._spec.training.function else None,
-            halve_batch=self._is_to_be_halved(claim),
-            against=tuple(task.metrics[1:]),
-        )
+        halve = self._is_to_be_halved(claim)
+        job = fit_job(self._spec, running.directory, params=params, seed=seed, halve_batch=halve)
         self._executor.launch(claim.trial_id, job)
         running.is_launched = True
 
@@ -403,7 +385,7 @@ class StudyRunner:
             finished_at=time.time(),
         )
         self._results.end(running.claim, end)
-        _drop_checkpoints(running)
+        drop_checkpoints(running.directory)
         for note in outcome.notes:
             self._watcher.notice(f"trial {running.claim.number} {note}")
         self._outage.attempt(self._note_seconds_spent, otherwise=None)
@@ -413,7 +395,7 @@ class StudyRunner:
         if event.kind in ("killed", "stalled"):
             is_tried_again = self._results.end(claim, Release(reason=event.reason, counts=True))
             if not is_tried_again:
-                _drop_checkpoints(running)
+                drop_checkpoints(running.directory)
             self._watcher.notice(
                 f"trial {claim.number}: {event.reason}{'; it is tried again' if is_tried_again else ''}; "
                 f"what it printed: {running.directory / OUTPUT_LOG}"
@@ -424,7 +406,7 @@ class StudyRunner:
             self._watcher.notice(f"trial {claim.number} ran out of memory; it is tried once more at half the batch")
             return
         self._results.end(claim, Finish(state=TrialState.FAIL, value=None, error=reason, finished_at=time.time()))
-        _drop_checkpoints(running)
+        drop_checkpoints(running.directory)
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
         log = f"\n    what it printed: {running.directory / OUTPUT_LOG}" if tail else ""
         self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}{log}")
@@ -449,15 +431,9 @@ class StudyRunner:
 
     def _stop_if_nothing_works(self, reason: str, directory: Path) -> None:
         trials = self._outage.attempt(lambda: self._study.get_trials(deepcopy=False), otherwise=[])
-        states = [trial.state for trial in trials]
-        failed = states.count(TrialState.FAIL)
-        succeeded = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
-        if not succeeded and failed >= min(MAX_FAILURES_AT_FIRST, self._spec.budget.trials or MAX_FAILURES_AT_FIRST):
-            first = "the first trial" if failed == 1 else f"the first {failed} trials"
-            raise StudyFailedError(
-                f"{first} failed and none succeeded, so the study stops; the last: {reason}\n"
-                f"its whole output: {directory / 'output.log'}"
-            )
+        why = why_nothing_works([trial.state for trial in trials], self._spec.budget)
+        if why is not None:
+            raise StudyFailedError(f"{why}; the last: {reason}\nits whole output: {directory / 'output.log'}")
 
     def _catch_up(self) -> None:
         """What is done first when the history is back: keep our trials, and bring what they brought meanwhile."""
@@ -506,17 +482,10 @@ class StudyRunner:
         return self._spent_before + time.monotonic() - self._started
 
     def _is_out_of_time(self) -> bool:
-        hours = self._spec.budget.hours
-        return hours is not None and self._seconds_spent() >= hours * 3600
+        return is_out_of_time(self._spec.budget, self._seconds_spent())
 
     def _trials_left(self, finished: int) -> int:
-        """That the budget allows after so many; its hours as at the pace so far."""
-        budget, bounds = self._spec.budget, []
-        if budget.trials is not None:
-            bounds.append(budget.trials - finished)
-        if budget.hours is not None and finished:
-            bounds.append(int((budget.hours * 3600 / self._seconds_spent() - 1.0) * finished))
-        return max(0, min(bounds)) if bounds else 0
+        return trials_left(self._spec.budget, finished, self._seconds_spent())
 
     def _note_seconds_spent(self) -> None:
         self._study.set_user_attr(SECONDS_SPENT, self._seconds_spent())
@@ -553,19 +522,6 @@ class StudyRunner:
         return max(0.0, min(estimates)) if estimates else None
 
 
-def _earlier_attempts(running: _Running) -> list[Path]:
-    """Their folders, oldest first."""
-    return [running.directory.with_name(f"attempt-{number}") for number in range(1, running.claim.attempt)]
-
-
-def _drop_checkpoints(running: _Running) -> None:
-    """Remove what a trial would have gone on from, now that its end is recorded; the best checkpoint stays."""
-    with suppress(OSError):  # it only takes up room
-        clear(running.directory, keep_best=True)
-        for folder in _earlier_attempts(running):
-            clear(folder, keep_best=False)
-
-
 def _best_of(
     trials: list[optuna.trial.FrozenTrial], directions: list[str]
 ) -> tuple[optuna.trial.FrozenTrial | None, int | None]:
@@ -577,19 +533,3 @@ def _best_of(
         return None, None
     better = max if directions[0] == "maximize" else min
     return better(complete, key=lambda trial: trial.values[0]), None
-
-
-def _make_pruner(pruner: Pruner, storage: HistoryStorage) -> optuna.pruners.BasePruner:
-    if pruner.name == "none":
-        return optuna.pruners.NopPruner()
-    promised = {} if pruner.false_prunes is None else {"false_prunes": pruner.false_prunes}
-    if pruner.name == "halving":
-        return HistoryHalving(storage, warmup_steps=pruner.warmup_epochs, **promised)
-    if pruner.name == "history":
-        return HistoryPruner(
-            storage,
-            startup_trials=pruner.startup_trials,
-            warmup_steps=pruner.warmup_epochs,
-            **promised,
-        )
-    return optuna.pruners.MedianPruner(n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.warmup_epochs)
