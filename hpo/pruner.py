@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.one_thread import one_thread
 from hpo.past_curves import curve_of, looked_at, own_curves, past_curves, related_studies, sign_of
 from hpo.priors.curves import START_UPS, Curve, End, Standing, is_probe, standing
-from hpo.priors.foresight import Foresight, learn
+from hpo.priors.foresight import Foresight, Outlook, learn
 from hpo.prune_reasons import NAMED, PRUNED_BECAUSE, PruneReason
 
 if TYPE_CHECKING:
@@ -99,6 +99,16 @@ class HistoryPruner(BasePruner):
         reason = self._reason(known, curve, sign_of(study))
         study._storage.set_trial_system_attr(trial._trial_id, PRUNED_BECAUSE, reason.to_json())
         return True
+
+    def outlook(self, study: Study, trial: FrozenTrial) -> Outlook | None:
+        """What is expected of a running trial at its end, in the metric's units; None while too little is known."""
+        known = None if trial.last_step is None else self._known(study, trial)
+        if known is None:
+            return None
+        sign = sign_of(study)
+        found = known.foresight.outlook(known.now, curve_of(trial, sign), known.finished)
+        low, high = sorted(sign * end for end in found.interval90)
+        return Outlook(chance=found.chance, predicted=sign * found.predicted, interval90=(low, high))
 
     def _reason(self, known: _Known, curve: Curve, sign: float) -> PruneReason:
         now, foresight = known.now, known.foresight

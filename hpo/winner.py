@@ -118,7 +118,7 @@ def best(
         )
     trials = history.list_trials(store, summary.study_id)
     replicates = replicates_of(store, summary)
-    return _judged(store, summary, trials, replicates, against, np.random.default_rng(seed))
+    return judged(store, summary, trials, replicates, against, np.random.default_rng(seed))
 
 
 def _resolve(study: str | optuna.Study, storage: str | Store | None) -> tuple[str, Store]:
@@ -155,7 +155,7 @@ class _Trials:
         return self.records[int(np.flatnonzero(self.at == point)[0])]
 
 
-def _judged(  # noqa: PLR0917
+def judged(  # noqa: PLR0917
     store: Store,
     study: StudySummary,
     trials: Sequence[TrialRecord],
@@ -163,6 +163,7 @@ def _judged(  # noqa: PLR0917
     against: Against | None,
     rng: np.random.Generator,
 ) -> Best:
+    """The judgement of some trials of a study. replicates: of its trials, from wherever. Raises as `best`."""
     sign = -1.0 if study.directions[0] == "maximize" else 1.0
     complete = [trial for trial in trials if is_usable(trial)]
     known = _arrays(study, trials, complete, sign)
