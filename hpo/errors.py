@@ -11,6 +11,7 @@ HpoError
     ├── NotAllowedError (PermissionError)          without a valid token, or with a role that may not do it
     ├── StudyOverError                             a study hands out no more trials
     └── ServiceUnavailableError (ConnectionError)  a service does not answer; a `StoreUnavailableError` too
+        └── BusyError                              it has too much to do at this moment
 
 `storage.errors.StorageError` and `trainers.errors.TrainerError` are the trees of the two layers below.
 """
@@ -66,3 +67,7 @@ class ServiceUnavailableError(ServiceError, StoreUnavailableError):
     """A service that does not answer, so that its history cannot be reached."""
 
     is_passing = True
+
+
+class BusyError(ServiceUnavailableError):
+    """A service that has too much to do at this moment; asked again later, it answers."""

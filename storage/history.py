@@ -3,14 +3,14 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
@@ -260,15 +260,22 @@ def _progress(connection: Connection, study_ids: list[int] | None) -> dict[int, 
 
 
 def _records(connection: Connection, study_id: int, known: ParameterSets) -> list[TrialRecord]:
+    rows = connection.execute(select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number)).all()
+    return records_of(connection, rows, known, trials.c.study_id == study_id)
+
+
+def records_of(
+    connection: Connection, rows: Sequence[Any], known: ParameterSets, which: ColumnElement[bool], *, full: bool = True
+) -> list[TrialRecord]:
+    """Rows of `trials` with what belongs to them. which: the condition that they meet. full: with their curves."""
     curves: dict[int, dict[int, float]] = defaultdict(dict)
-    points = select(intermediate_values).join(trials).where(trials.c.study_id == study_id)
-    for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)):
+    points = select(intermediate_values).join(trials).where(which)
+    for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)) if full else ():
         curves[trial_id][step] = math.nan if value is None else value
     attributes: dict[int, dict[str, dict[str, Any]]] = defaultdict(lambda: {"user": {}, "system": {}})
-    noted = select(trial_attributes).join(trials).where(trials.c.study_id == study_id)
+    noted = select(trial_attributes).join(trials).where(which)
     for attribute in connection.execute(noted):
         attributes[attribute.trial_id][attribute.kind][attribute.key] = json.loads(attribute.value)
-    rows = connection.execute(select(trials).where(trials.c.study_id == study_id).order_by(trials.c.number)).all()
     sets = known.load(connection, {row.parameter_set_id for row in rows})
     return [_record(row, sets[row.parameter_set_id or 0], curves.get(row.id, {}), attributes[row.id]) for row in rows]
 

@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import TrialState
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, select
 
 from storage.database import Store
-from storage.distributions import ParameterSet, ParameterSets, unpack
+from storage.distributions import ParameterSets
 from storage.models import intermediate_values, studies, trial_attributes, trials
+from storage.parameter_order import Keys, Ranks
 from storage.query_language import FIELDS, Condition, Field, QueryError, parse, parse_field
 from storage.query_plan import STUDIES, STUDY_COLUMNS, TRIAL_COLUMNS, Plan, load_sets, plan
 
@@ -314,10 +315,10 @@ class _Search:
                 best.add(np.array([row[0] for row in members]), ranks.keys_of(number, [row[2] for row in members]))
         return best.ids()
 
-    def _ranks(self, name: str) -> "_Ranks":
+    def _ranks(self, name: str) -> Ranks:
         query = select(trials.c.parameter_set_id).where(self._plan.where).distinct()
         ids = [number or 0 for number in self._connection.execute(query).scalars()]
-        return _Ranks(name, load_sets(self._connection, self._sets, ids))
+        return Ranks(name, load_sets(self._connection, self._sets, ids))
 
     def _read(self, ids: Sequence[int], *, curves: bool) -> Iterator[TrialRow]:
         rows = {row.id: row for row in self._connection.execute(_TRIALS, {"ids": ids})}
@@ -463,49 +464,6 @@ def _by_task(found: Iterable[StudyTotals]) -> Iterator[TaskTotals]:
 
 
 # Ordered by a parameter
-
-Keys = NDArray[np.float64]  # (n, 2): which kind of value, and which value; infinity for the kind of those without
-
-
-class _Ranks:
-    """How the values of one parameter are ordered: numbers before texts, before all else, before nothing."""
-
-    def __init__(self, name: str, sets: Mapping[int, ParameterSet]) -> None:
-        self._name = name
-        self._sets = sets
-        texts = {
-            choice
-            for parameter_set in sets.values()
-            if isinstance(found := parameter_set.by_name.get(name), CategoricalDistribution)
-            for choice in found.choices
-            if isinstance(choice, str)
-        }
-        self._text_ranks = {text: float(rank) for rank, text in enumerate(sorted(texts))}
-
-    def keys_of(self, set_id: int, configurations: Sequence[bytes | None]) -> Keys:
-        parameter_set = self._sets[set_id]
-        keys = np.empty((len(configurations), 2))
-        if self._name not in parameter_set.names:
-            keys[:] = np.inf
-            return keys
-        joined = unpack(b"".join(configuration or b"" for configuration in configurations))
-        column = parameter_set.names.index(self._name)
-        values = joined.reshape(len(configurations), len(parameter_set.names))[:, column]
-        distribution = parameter_set.distributions[column]
-        if isinstance(distribution, CategoricalDistribution):
-            table = np.array([self._key_of(choice) for choice in distribution.choices])
-            return table[values.astype(np.intp)]
-        keys[:, 0], keys[:, 1] = 0, values
-        return keys
-
-    def _key_of(self, choice: Any) -> tuple[float, float]:
-        if choice is None:
-            return math.inf, math.inf
-        if isinstance(choice, str):
-            return 1.0, self._text_ranks[choice]
-        if isinstance(choice, bool):
-            return 2.0, float(choice)
-        return (0.0, float(choice)) if isinstance(choice, int | float) else (3.0, 0.0)
 
 
 @dataclass(kw_only=True)

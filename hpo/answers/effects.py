@@ -27,7 +27,9 @@ def effects_fields(
     counts, along = found.went_along
     fields: dict[str, Any] = {
         "target": found.target,
-        "unit": unit_of(found),
+        "unit": _unit(found),
+        "raw_units": found.raw_units,
+        "higher_is_better": found.higher_is_better,
         "tasks": len(found.tasks),
         "trials": len(found.runs.outcomes),
         "failed": int(np.isnan(found.runs.outcomes).sum()),
@@ -121,7 +123,7 @@ def importance_fields(found: PastEffects, shares: Importance | None) -> dict[str
     }
 
 
-def unit_of(found: PastEffects) -> str:
+def _unit(found: PastEffects) -> str:
     """In what the outcomes are counted, in words."""
     if found.raw_units:
         return f"in the task's own units, {'higher' if found.higher_is_better else 'lower'} is better"

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from hpo.answers.front import front_fields
 from hpo.cli.options import check_figure
 from hpo.cli.show import amount, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape
-from hpo.front import Front, Point, front
+from hpo.front import Front, Point
 
 if TYPE_CHECKING:
-    from storage.schema import Store
+    from hpo.cli.source import Source
 
 MOST_SHOWN = 30
 
 
-def show_front(store: Store, study: str, *, figure: Path | None, force: bool, as_json: bool) -> None:
+def show_front(source: Source, study: str, *, figure: Path | None, force: bool, as_json: bool) -> None:
     """`hpo front`."""
     check_figure(figure, force=force)
-    found = front(study, store)
+    found = source.front(study)
     if figure is not None:
         from hpo.front_figure import save_figure
 
@@ -34,17 +35,6 @@ def show_front(store: Store, study: str, *, figure: Path | None, force: bool, as
     print_front(console, found)
     if figure is not None:
         console.print(f"drawn in {escape(str(figure))}", soft_wrap=True)
-
-
-def front_fields(found: Front) -> dict[str, Any]:
-    """A front as plain data."""
-    return {
-        "study": found.study,
-        "objectives": [{"metric": each.metric, "direction": each.direction} for each in found.objectives],
-        "front": [_fields(found, point) for point in found.points],
-        "beaten": [_fields(found, point) for point in found.beaten],
-        "left_out": found.left_out,
-    }
 
 
 def print_front(console: Console, found: Front) -> None:
@@ -72,8 +62,3 @@ def ends(found: Front) -> Sequence[tuple[str, Point]]:
         better = max if objective.direction == "maximize" else min
         best.append((objective.metric, better(found.points, key=lambda point: point.values[place])))
     return best
-
-
-def _fields(found: Front, point: Point) -> dict[str, Any]:
-    values = {each.metric: value for each, value in zip(found.objectives, point.values, strict=True)}
-    return {"number": point.number, "values": values, "params": point.params}

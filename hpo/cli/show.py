@@ -163,7 +163,8 @@ def study(
     summary: StudySummary, trials: Sequence[TrialRecord], *, stopped: Stopped | None = None, as_json: bool
 ) -> None:
     """`hpo show`."""
-    from hpo.cli.front import front_fields, print_front
+    from hpo.answers.front import front_fields
+    from hpo.cli.front import print_front
     from hpo.front import front_of
 
     several = len(summary.directions) > 1

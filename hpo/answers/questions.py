@@ -1,0 +1,92 @@
+"""What can be asked of the past, as functions that a process of its own can answer: a URL and words in, plain data out.
+
+Each opens the history that the URL names, once per process, and works on one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from hpo.answers.advice import advice_fields
+from hpo.answers.effects import chosen_places, effects_fields, importance_fields
+from hpo.answers.plan import forecast_fields
+from hpo.one_thread import one_thread
+from storage.database import Store
+
+
+def effects(
+    store_url: str,
+    *,
+    target: str,
+    where: str = "",
+    parameters: Sequence[str] = (),
+    pairs: bool = False,
+    importance: bool = False,
+    raw_units: bool = False,
+) -> dict[str, Any]:
+    """`hpo stats`. Raises NoHistoryError, QueryError, SettingsError."""
+    from hpo.past_effects import past_effects  # noqa: PLC0415 - each question imports what it takes
+
+    with one_thread():
+        found = past_effects(_store(store_url), target, where=where, raw_units=raw_units)
+        return effects_fields(found, chosen_places(found, parameters), pairs=pairs, importance=importance)
+
+
+def importance(store_url: str, *, target: str, where: str = "") -> dict[str, Any] | None:
+    """Which parameters the outcome depends on; None where too few trials tell. Raises as `effects`."""
+    from hpo.past_effects import past_effects  # noqa: PLC0415
+
+    with one_thread():
+        found = past_effects(_store(store_url), target, where=where)
+        return importance_fields(found, found.importance)
+
+
+def best(store_url: str, *, study: str, against: int | Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`hpo best`. Raises StudyNotFoundError, TrialNotFoundError, SettingsError."""
+    from hpo.winner import best as judged  # noqa: PLC0415
+
+    with one_thread():
+        return judged(study, _store(store_url), against=against).to_json()
+
+
+def front(store_url: str, *, study: str) -> dict[str, Any]:
+    """`hpo front`. Raises StudyNotFoundError, NoHistoryError, SettingsError."""
+    from hpo.answers.front import front_fields  # noqa: PLC0415
+    from hpo.front import front as found  # noqa: PLC0415
+
+    return front_fields(found(study, _store(store_url)))
+
+
+def compare(store_url: str, *, first: str, others: Sequence[str]) -> dict[str, Any]:
+    """`hpo compare`. Raises StudyNotFoundError, TrialNotFoundError, NoHistoryError, SettingsError."""
+    from hpo.comparisons import compare as compared  # noqa: PLC0415
+
+    with one_thread():
+        return compared(first, *others, storage=_store(store_url)).to_json()
+
+
+def plan(
+    store_url: str, *, file: Mapping[str, Any], jobs: int = 1, price_per_hour: float | None = None
+) -> dict[str, Any]:
+    """`hpo plan` of the content of a study file. Raises SpecError."""
+    from hpo.forecast import forecast  # noqa: PLC0415
+    from hpo.study_file import parse_spec  # noqa: PLC0415
+
+    with one_thread():
+        found = forecast(_store(store_url), parse_spec(file), jobs=jobs, price_per_hour=price_per_hour)
+        return forecast_fields(found)
+
+
+def advise(store_url: str, *, target: str, together: bool = False) -> dict[str, Any]:
+    """`hpo advise`. Raises NoHistoryError, SettingsError."""
+    from hpo.range_advice import advise as advised  # noqa: PLC0415
+
+    with one_thread():
+        return advice_fields(advised(_store(store_url), target, together=together), together=together)
+
+
+@cache
+def _store(url: str) -> Store:
+    return Store(url)
