@@ -10,7 +10,7 @@ from dashboards import assets, frame
 from hpo.api.app import create_api
 from hpo.service.state import Service
 
-PAGES = ("login", "studies")  # the modules in `dashboards.pages`, each with a `router`
+PAGES = ("login", "studies", "access")  # the modules in `dashboards.pages`, each with a `router`
 
 
 def create_app(service: Service) -> FastAPI:
