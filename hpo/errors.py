@@ -10,6 +10,7 @@ HpoError
 └── ServiceError (RuntimeError)        a service refused what it was asked, for a reason of its own
     ├── NotAllowedError (PermissionError)          without a valid token, or with a role that may not do it
     ├── StudyOverError                             a study hands out no more trials
+    ├── StudyPausedError                           a study hands out no trials until it goes on
     └── ServiceUnavailableError (ConnectionError)  a service does not answer; a `StoreUnavailableError` too
         └── BusyError                              it has too much to do at this moment
 
@@ -61,6 +62,10 @@ class NotAllowedError(ServiceError, PermissionError):
 
 class StudyOverError(ServiceError):
     """A study that hands out no more trials: its budget is spent, or it was stopped."""
+
+
+class StudyPausedError(ServiceError):
+    """A study that hands out no trials until somebody lets it go on."""
 
 
 class ServiceUnavailableError(ServiceError, StoreUnavailableError):

@@ -28,6 +28,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -362,6 +363,20 @@ def finish_trial(
     raise _stale(trial, claim)
 
 
+@retried
+def check_attempt(store: Store, claim: Claim) -> None:
+    """Raises StaleAttemptError, or TrialNotFoundError, unless the attempt is the trial's current one."""
+    if not store.fetch(_IS_CURRENT, trial_id=claim.trial_id, attempt=claim.attempt):
+        with store.write(durable=False) as connection:
+            raise _refusal(connection, claim)
+
+
+@retried
+def count_running(store: Store, study_id: int) -> int:
+    """How many trials of a study run."""
+    return int(store.fetch(_RUNNING, study_id=study_id)[0].running)
+
+
 # How it is done
 
 _TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint", "error")
@@ -381,6 +396,8 @@ _claimed = {
     "error": None,
 }
 
+_IS_CURRENT = Statement(select(trials.c.id).where(_is_the_attempt))
+_RUNNING = Statement(select(func.count().label("running")).where(_in_study, _is_running, is_unfinished))
 _held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
 _LEASED = Statement(_held.order_by(trials.c.id).with_for_update())
 _now = select(database_now()).scalar_subquery()  # asked once, not for each row

@@ -13,7 +13,17 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from hpo.errors import DirectionError, HpoError, NoHistoryError, SettingsError, SpaceError, SpecError, StudyFailedError
+from hpo.errors import (
+    DirectionError,
+    HpoError,
+    NoHistoryError,
+    SettingsError,
+    SpaceError,
+    SpecError,
+    StudyFailedError,
+    StudyOverError,
+    StudyPausedError,
+)
 from hpo.problem_codes import code_of
 from storage import errors as store
 from trainers.errors import TrainerError
@@ -35,6 +45,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (store.StaleAttemptError, 409),
     (store.SenderBusyError, 409),
     (StudyFailedError, 409),
+    (StudyPausedError, 409),
+    (StudyOverError, 410),
     (SpecError, 422),
     (SpaceError, 422),
     (DirectionError, 422),
@@ -76,6 +88,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unforeseen)
     for kind, _ in STATUS:
         app.add_exception_handler(kind, _foreseen)
 
@@ -124,6 +137,13 @@ def _foreseen(request: Request, error: Exception) -> Response:
     status = status_of(error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return problem(status, code_of(type(error)), str(error), errors=errors_of(error), headers=headers)
+
+
+def _unforeseen(request: Request, error: Exception) -> Response:
+    """A mistake of ours: what it is stays in the log."""
+    request_id = getattr(request.state, "request_id", "?")
+    detail = f"something went wrong that nobody had foreseen; the service's log has more under request {request_id}"
+    return problem(500, "unforeseen", detail, headers={"X-Request-Id": request_id})
 
 
 def _api_error(request: Request, error: Any) -> Response:
