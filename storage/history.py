@@ -125,6 +125,14 @@ def study_of_id(store: Store, study_id: int) -> StudySummary:
     return found[0]
 
 
+@retried
+def ids_of_studies(store: Store, names: Iterable[str]) -> dict[str, int]:
+    """The ids of studies by name; of names that no study has, nothing."""
+    query = select(studies.c.name, studies.c.id).where(studies.c.name.in_(list(names)))
+    with store.read() as connection:
+        return {row.name: row.id for row in connection.execute(query)}
+
+
 def contrary_study(
     store: Store, *, task: str, metric: str, directions: Iterable[str], family: str, except_for: str
 ) -> StudySummary | None:
