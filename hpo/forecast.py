@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -88,9 +89,14 @@ def forecast(
     jobs: int = 1,
     price_per_hour: float | None = None,
     tell: Progress = lambda done, of_all: None,
+    before: datetime | None = None,
 ) -> Forecast:
-    """The forecast for a study file. store: the history, None where there is none yet."""
-    tasks, notes = ([], []) if store is None else past_tasks(store, spec, spec.budget.trials or USUAL_TRIALS, tell)
+    """The forecast for a study file.
+
+    store: the history, None where there is none yet. before: as it was then, without the studies created since.
+    """
+    trials = spec.budget.trials or USUAL_TRIALS
+    tasks, notes = ([], []) if store is None else past_tasks(store, spec, trials, tell, before=before)
     return foretold(spec, tasks, notes, jobs=jobs, price_per_hour=price_per_hour)
 
 

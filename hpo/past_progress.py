@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TypeAlias
 
 import numpy as np
@@ -53,17 +54,23 @@ class PastTask:
 
 
 def past_tasks(
-    store: Store, spec: StudySpec, trials: int, tell: Progress = lambda done, of_all: None
+    store: Store,
+    spec: StudySpec,
+    trials: int,
+    tell: Progress = lambda done, of_all: None,
+    *,
+    before: datetime | None = None,
 ) -> tuple[list[PastTask], list[str]]:
     """The tasks of the study's family, and of families that nearly match, with what there is to say about them.
 
-    trials: that are replayed where a task was not tuned by us.
+    trials: that are replayed where a task was not tuned by us. before: only studies that were created before then.
     """
     notes: list[str] = []
-    studies = {study.study_id: study for study in list_studies(store)}
+    known = (study for study in list_studies(store) if before is None or study.created_at < before)
+    studies = {study.study_id: study for study in known}
     found: dict[str, PastTask] = {}
     for family, is_same in _families(store, spec):
-        before = len(found)
+        so_far = len(found)
         tasks = _tasks_of(store, spec, family, studies, notes)
         recorded = [task for task in tasks if not task.is_ours]
         replayed = _replayed(store, family, recorded, trials, tell)
@@ -74,8 +81,8 @@ def past_tasks(
             )
         for task in [*(task for task in tasks if task.is_ours), *replayed]:
             found.setdefault(task.name, task)
-        if not is_same and len(found) > before:
-            notes.append(f"{len(found) - before} of the tasks are of {family.name}, whose space nearly matches")
+        if not is_same and len(found) > so_far:
+            notes.append(f"{len(found) - so_far} of the tasks are of {family.name}, whose space nearly matches")
     own = found.get(spec.task.name)
     if own is not None and np.isfinite(own.losses).any():
         best = float(np.nanmin(own.losses)) * (-1.0 if spec.task.direction == "maximize" else 1.0)
@@ -116,7 +123,7 @@ def _tasks_of(
     arrays = family_arrays(store, family.name)
     members: dict[str, list[int]] = defaultdict(list)
     for study_id in arrays.by_study:
-        if study_id in studies:  # else it has come in this moment
+        if study_id in studies:  # else it is not meant, or has come in this moment
             members[studies[study_id].task or studies[study_id].name].append(study_id)
     epochs: set[int] = set()
     tasks = [_task(store, name, ids, arrays, studies, spec, epochs) for name, ids in members.items()]

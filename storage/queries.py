@@ -161,6 +161,43 @@ def select_trials(
             yield Selection(parameters=search.parameters(), rows=rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowPage:
+    """Some of the trials that meet a condition."""
+
+    rows: list[TrialRow]
+    end: int | None  # for `after` of the next page; None: this was the last one
+
+
+def page_of_trials(
+    store: Store,
+    where: str | Condition = "",
+    *,
+    order_by: str | None = None,
+    descending: bool = False,
+    after: int | None = None,
+    limit: int,
+    curves: bool = False,
+) -> RowPage:
+    """As `query_trials`, so many at a time.
+
+    As they were recorded, trials that come in shift nothing; in another order a page begins after as many as were told.
+    Raises QueryError.
+    """
+    condition = parse(where) if isinstance(where, str) else where
+    order = _order(order_by, descending=descending)
+    with store.read() as connection:
+        search = _Search(store, connection, condition)
+        if order.by == "recorded":
+            ids = list(search.ids(order, limit + 1, after=after))
+            end = ids[limit - 1] if len(ids) > limit else None
+        else:
+            told = after or 0
+            ids = list(islice(search.ids(order, told + limit + 1), told, None))
+            end = told + limit if len(ids) > limit else None
+        return RowPage(rows=list(search.trials(iter(ids[:limit]), curves=curves)), end=end)
+
+
 def count_trials(store: Store, where: str | Condition = "") -> int:
     """How many trials meet a condition. Raises QueryError."""
     condition = parse(where) if isinstance(where, str) else where
@@ -240,13 +277,15 @@ class _Search:
                 found.setdefault(name, {})[distribution_to_json(distribution)] = distribution
         return {name: tuple(distributions.values()) for name, distributions in found.items()}
 
-    def ids(self, order: _Order, limit: int | None) -> Iterator[int]:
-        """The numbers of the trials that meet the condition."""
+    def ids(self, order: _Order, limit: int | None, *, after: int | None = None) -> Iterator[int]:
+        """The numbers of the trials that meet the condition. after: one of them, in the order of recording."""
         if limit == 0:
             return iter(())
         if isinstance(order.by, Field) and order.by.room == "params":
             return iter(self._ids_by_parameter(order.by.name, limit, descending=order.descending))
         query = self._ordered(select(trials.c.id), order)
+        if after is not None:
+            query = query.where(trials.c.id < after if order.descending else trials.c.id > after)
         if self._plan.is_exact and limit is not None:
             query = query.limit(limit)
         return islice((row[0] for rows in self._matching(query) for row in rows), limit)

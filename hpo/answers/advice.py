@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 
+from storage.distributions import fields_of
+
 if TYPE_CHECKING:
     from hpo.range_advice import Advice, Region
 
@@ -35,13 +37,16 @@ def _region_fields(region: Region) -> dict[str, Any]:
     several = len(region.statistics.tasks) > 1
     return {
         "name": region.name,
+        "distribution": fields_of(region.distribution),
         "range": region.distribution.choices if is_choice else [region.distribution.low, region.distribution.high],  # type: ignore[attr-defined]
         "log": bool(getattr(region.distribution, "log", False)),
         "when": None if region.condition is None else {region.condition.parent: list(region.condition.values)},
         "likely": list(region.likely),
+        "is_everything": region.is_everything,
         "kept": region.statistics.kept,
         "promise": region.statistics.promise,
         "tasks": len(region.statistics.tasks),
+        "hits": float(region.statistics.hits.sum()),
         "hit_rate": region.statistics.hit_rate if several else None,
         "hit_rate_interval95": list(region.hit_interval) if several else None,
         "hardly_matters": region.hardly_matters,

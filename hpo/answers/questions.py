@@ -12,6 +12,7 @@ from typing import Any
 from hpo.answers.advice import advice_fields
 from hpo.answers.effects import chosen_places, effects_fields, importance_fields
 from hpo.answers.plan import forecast_fields
+from hpo.errors import SpecError
 from hpo.one_thread import one_thread
 from storage.database import Store
 
@@ -77,6 +78,26 @@ def plan(
     with one_thread():
         found = forecast(_store(store_url), parse_spec(file), jobs=jobs, price_per_hour=price_per_hour)
         return forecast_fields(found)
+
+
+def forecast_of_study(store_url: str, *, study_id: int) -> dict[str, Any] | None:
+    """What history predicted of a study before its first trial, from its study file. Raises StudyNotFoundError.
+
+    None where the file is not kept, or cannot be read any more.
+    """
+    from hpo.forecast import forecast  # noqa: PLC0415
+    from hpo.study_file import parse_spec  # noqa: PLC0415
+    from storage.history import study_of_id  # noqa: PLC0415
+
+    study = study_of_id(_store(store_url), study_id)
+    if study.spec is None:
+        return None
+    try:
+        spec = parse_spec(study.spec)
+    except SpecError:
+        return None
+    with one_thread():
+        return forecast_fields(forecast(_store(store_url), spec, before=study.created_at))
 
 
 def advise(store_url: str, *, target: str, together: bool = False) -> dict[str, Any]:

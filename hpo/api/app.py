@@ -7,12 +7,13 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from hpo.api import guards, problems
+from hpo.api import guards, operations, problems, request_log
+from hpo.api.metrics import Metrics
 from hpo.service.attempts import Attempts
 from hpo.service.state import Service
 
 PREFIX = "/api/v1"
-NOUNS = ("studies", "tokens", "audit", "session")  # the modules in `hpo.api.routes`, each with a `router`
+NOUNS = ("studies", "trials", "tokens", "audit", "session")  # the modules in `hpo.api.routes`, each with a `router`
 
 
 def create_api(service: Service) -> FastAPI:
@@ -29,10 +30,13 @@ def create_api(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.attempts = Attempts()
+    app.state.metrics = Metrics(service)
     problems.install(app)
     api = APIRouter(prefix=PREFIX)
     for noun in NOUNS:
         api.include_router(import_module(f"hpo.api.routes.{noun}").router)
     app.include_router(api)
+    app.include_router(operations.router)
     guards.install(app, service)
+    request_log.install(app, app.state.metrics)
     return app

@@ -110,7 +110,7 @@ def trial_of(record: TrialRecord) -> Trial:
         state=record.state.name.lower(),  # type: ignore[arg-type]  # pydantic checks it
         value=record.value,
         values=list(record.values),
-        params=dict(record.params),
+        params=jsonable(record.params),
         attempt=record.attempt,
         epochs=record.epochs,
         cost_seconds=record.cost_seconds,

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpo.service.calculations import Calculations
 from storage.database import Store
+from storage.distributions import ParameterSets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +24,5 @@ class Service:
     hosts: frozenset[str] | None = None  # the names that requests may be addressed to; None: any
     has_open_metrics: bool = False  # whether /metrics is told to whoever asks
     parts: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)  # why each is not well; None: it is
+    calculations: Calculations = field(default_factory=Calculations)  # answers to slow questions about the past
+    known_sets: ParameterSets = field(default_factory=ParameterSets)  # what trials are made of, once read

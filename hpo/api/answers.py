@@ -1,0 +1,23 @@
+"""How is an answer sent that was made as plain data, or as JSON already?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi.responses import Response
+
+from hpo.answers.plain import jsonable
+
+MEDIA_TYPE = "application/json"
+
+
+def as_json(content: Any, *, status: int = 200) -> Response:
+    """Plain data as JSON; what JSON cannot say (NaN, infinity) is null."""
+    text = json.dumps(jsonable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return already_json(text.encode("utf-8", "surrogatepass"), status=status)
+
+
+def already_json(body: bytes, *, status: int = 200) -> Response:
+    """What is JSON already."""
+    return Response(body, status_code=status, media_type=MEDIA_TYPE)
