@@ -11,7 +11,13 @@ from hpo.service.state import Service
 from storage import tokens
 from tests.integration.service.conftest import ClientAs
 
-PUBLIC = {("GET", "/api/v1/openapi.json"), ("POST", "/api/v1/session")}
+PUBLIC = {
+    ("GET", "/api/v1/openapi.json"),
+    ("POST", "/api/v1/session"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),  # by a setting
+}
 
 
 def test_without_a_token_nothing_is_told(app: FastAPI) -> None:
