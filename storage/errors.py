@@ -14,7 +14,8 @@ StorageError
 ├── ImportFailedError     (ValueError)        nothing could be imported: no such file, a damaged one, no metric chosen
 ├── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
 ├── FamilyNotFoundError   (KeyError)          there is no such family
-└── TokenNotFoundError    (KeyError)          there is no such token
+├── TokenNotFoundError    (KeyError)          there is no such token
+└── LaunchError           (RuntimeError)      a study that a service runs is in no state for it
 """
 
 from collections.abc import Iterable
@@ -102,3 +103,7 @@ class FamilyNotFoundError(_NotFoundError):
 
 class TokenNotFoundError(_NotFoundError):
     """There is no token of that id."""
+
+
+class LaunchError(StorageError, RuntimeError):
+    """A study whose state does not allow what is asked: one that is over is not resumed, one that runs not deleted."""

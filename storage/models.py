@@ -282,9 +282,12 @@ launches = Table(  # studies that the service runs: what is wanted, and how far 
     Column("place", String(7), nullable=False),  # server: a process of its own there; workers: they pull its trials
     Column("priority", Integer, nullable=False, server_default="0"),  # the larger, the sooner
     Column("jobs", Integer, nullable=False, server_default="1"),  # trials side by side
+    Column("devices", Integer, nullable=False, server_default="1"),  # of a trial, on all its machines together
     Column("settings", Text, nullable=False),  # JSON: the placement
     Column("message", Text),  # why it is in that state
-    Column("worker", Text),  # the process that runs it
+    Column("worker", Text),  # the server whose process runs it
+    Column("lease_until", Double),  # of that server, by the database's clock
+    Column("deaths", Integer, nullable=False, server_default="0"),  # processes that died with it one after the other
     Column("requested_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),

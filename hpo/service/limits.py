@@ -1,0 +1,171 @@
+"""Which study's turn is it, and may another trial start? By priority, fairly among owners, within the limits.
+
+Studies on the server count with all their places (`jobs`), for they fill them by themselves; studies whose trials
+workers pull count with the trials that run. Of two studies of one priority that one goes first whose owner has fewer
+places taken, then the one that has fewer itself, then the one that was requested first. Who is at his own limit is
+passed over; who waits for the limit of all is not overtaken by those behind him, or large studies would wait for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hpo.errors import SettingsError
+from storage.database import Store
+from storage.launches import ACTIVE, Launch, list_launches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much may run at once; None is no limit. Raises SettingsError for one below 1."""
+
+    trials: int | None = None  # of all studies, on the server and on workers
+    devices: int | None = None  # that these trials have, each on all its machines
+    trials_per_owner: int | None = None
+    devices_per_owner: int | None = None
+    trials_on_server: int | None = field(default_factory=os.cpu_count)  # that train on this machine itself
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "devices", "trials_per_owner", "devices_per_owner", "trials_on_server"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise SettingsError(f"limits.{name} = {limit} is not at least 1; leave it out for no limit")
+
+    @property
+    def are_of_server_only(self) -> bool:
+        """Whether nothing bounds the trials of workers."""
+        return self.trials is self.devices is self.trials_per_owner is self.devices_per_owner is None
+
+
+def may_start(store: Store, study_id: int, limits: Limits) -> bool:
+    """Whether one more trial of a study that workers pull may start now."""
+    return why_waiting(study_id, list_launches(store, ACTIVE), limits) is None
+
+
+def order_of(launches: Sequence[Launch]) -> list[Launch]:
+    """Studies in the order of their turns, by what all of these have running now."""
+    owners: Counter[str] = Counter()
+    for launch in launches:
+        owners[launch.owner] += places_of(launch)
+
+    def turn(launch: Launch) -> tuple[float, ...]:
+        requested = launch.requested_at.timestamp()
+        return -launch.priority, owners[launch.owner], places_of(launch), requested, launch.study_id
+
+    return sorted(launches, key=turn)
+
+
+def why_waiting(study_id: int, launches: Sequence[Launch], limits: Limits) -> str | None:
+    """Why a study may take no more places now, in words; None: it may. launches: all that are queued or running."""
+    ordered = order_of(launches)
+    launch = next((each for each in ordered if each.study_id == study_id), None)
+    if launch is None:
+        return "it is neither queued nor running"
+    bounds = _bounds(limits)
+    own = next((reason for bound in bounds if bound.is_of_owner and (reason := bound.why_not(launch, launches))), None)
+    if own is not None:
+        return own
+    ahead = [each for each in ordered[: ordered.index(launch)] if each.state == "queued" and each.wanted == "run"]
+    for bound in bounds:
+        if not bound.is_of_owner and bound.counts(launch):
+            if (reason := bound.why_not(launch, launches)) is not None:
+                return reason
+            waiting = [each for each in ahead if bound.counts(each) and _waits_like(launch, each, launches, bounds)]
+            if (reason := bound.why_not(launch, launches, kept_for=waiting)) is not None:
+                return f"{reason}, and study {waiting[0].study!r} is first"
+    return None
+
+
+def places_of(launch: Launch) -> int:
+    """How many trials of a study count as running."""
+    if launch.state != "running":
+        return 0
+    return launch.jobs if launch.place == "server" else launch.trials
+
+
+class Turns:
+    """Who asks for a place and takes it is not interrupted by another thread that does: so no limit is overrun.
+
+    Servers that share a history each have their own: they may overrun a limit by as many trials as there are servers.
+    """
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store, self._limits = store, limits
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def place_for(self, study_id: int) -> Iterator[bool]:
+        """Whether one more trial of a study may start; nobody else is told so until the trial is claimed in here."""
+        if self._limits.are_of_server_only:
+            yield True
+            return
+        with self._lock:
+            yield may_start(self._store, study_id, self._limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bound:
+    limit: int
+    unit: str  # trials or devices
+    is_of_owner: bool = False
+    is_of_server: bool = False
+
+    def counts(self, launch: Launch) -> bool:
+        return not self.is_of_server or is_trained_here(launch)
+
+    def why_not(self, launch: Launch, launches: Sequence[Launch], *, kept_for: Sequence[Launch] = ()) -> str | None:
+        """Why the study does not fit beside what runs, and what is kept for others; None: it does."""
+        beside = [
+            each for each in launches if self.counts(each) and (not self.is_of_owner or each.owner == launch.owner)
+        ]
+        used = sum(places_of(each) * self._weight(each) for each in beside)
+        kept = sum(_needs(each) * self._weight(each) for each in kept_for)
+        needs = _needs(launch) * self._weight(launch)
+        if used + kept + needs <= self.limit:
+            return None
+        whose = f"{launch.owner}'s limit" if self.is_of_owner else "the limit"
+        where = " on the server itself" if self.is_of_server else ""
+        if needs > self.limit:
+            return f"{whose} is {self.limit} {self.unit} at once{where}, and it needs {needs}"
+        return f"{whose} of {self.limit} {self.unit} at once{where} is reached"
+
+    def _weight(self, launch: Launch) -> int:
+        return launch.devices if self.unit == "devices" else 1
+
+
+def is_trained_here(launch: Launch) -> bool:
+    """Whether its trials take the processors of the server itself."""
+    return launch.place == "server" and launch.settings.get("executor", "local") == "local"
+
+
+def _needs(launch: Launch) -> int:
+    """How many places it takes at once."""
+    return launch.jobs if launch.place == "server" else 1
+
+
+def _bounds(limits: Limits) -> list[_Bound]:
+    given = [
+        (limits.trials_per_owner, "trials", True, False),
+        (limits.devices_per_owner, "devices", True, False),
+        (limits.trials, "trials", False, False),
+        (limits.devices, "devices", False, False),
+        (limits.trials_on_server, "trials", False, True),
+    ]
+    return [
+        _Bound(limit=limit, unit=unit, is_of_owner=of_owner, is_of_server=of_server)
+        for limit, unit, of_owner, of_server in given
+        if limit is not None
+    ]
+
+
+def _waits_like(launch: Launch, other: Launch, launches: Sequence[Launch], bounds: Sequence[_Bound]) -> bool:
+    """Whether another study waits for limits that both are under: not for its owner's, nor for one it never meets."""
+    if any(bound.why_not(other, []) for bound in bounds if bound.counts(other)):
+        return False
+    others = [bound for bound in bounds if bound.is_of_owner or not bound.counts(launch)]
+    return not any(bound.why_not(other, launches) for bound in others if bound.counts(other))
