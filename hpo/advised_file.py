@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo.errors import SettingsError, SpecError
-from hpo.range_advice import Advice, Region
 from hpo.space import SearchSpace, describe
 from hpo.study_file import load_spec
 from hpo.yaml_lines import compose
@@ -43,6 +42,30 @@ class AdvisedFile:
             raise SettingsError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
+class AdvisedRegion(Protocol):
+    """What is advised for one parameter."""
+
+    @property
+    def name(self) -> str:
+        """The parameter."""
+        ...
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The whole range."""
+        ...
+
+    @property
+    def likely(self) -> tuple[Any, ...]:
+        """(low, high), or choices."""
+        ...
+
+    @property
+    def hardly_matters(self) -> bool:
+        """Whether nearly every value is good for nearly every task."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Edit:
     """A stretch of the text and what comes in its place."""
@@ -52,7 +75,7 @@ class _Edit:
     text: str
 
 
-def advised_file(path: Path, advice: Advice, *, hard: bool) -> AdvisedFile:
+def advised_file(path: Path, regions: Sequence[AdvisedRegion], *, hard: bool) -> AdvisedFile:
     """The study file with the advice in it; nothing is written yet. Raises SpecError and SettingsError."""
     spec = load_spec(path)
     with path.open(encoding="utf-8", newline="") as file:
@@ -62,7 +85,7 @@ def advised_file(path: Path, advice: Advice, *, hard: bool) -> AdvisedFile:
     space = spec.search_space()
     changed: dict[str, tuple[Any, ...]] = {}
     left = dict.fromkeys(space.distributions, "the past has not searched it")
-    for region in advice.regions:
+    for region in regions:
         if region.name in space.distributions:
             reason, values = _fitted(region, space.distributions[region.name], hard=hard)
             reason, values = (reason, values) if values is None else _written_out(region.name, nodes, values, hard=hard)
@@ -86,7 +109,7 @@ def advised_file(path: Path, advice: Advice, *, hard: bool) -> AdvisedFile:
     return AdvisedFile(path=path, text=written, changed=changed, left=left, diff=diff)
 
 
-def _fitted(region: Region, distribution: BaseDistribution, *, hard: bool) -> tuple[str, tuple[Any, ...] | None]:
+def _fitted(region: AdvisedRegion, distribution: BaseDistribution, *, hard: bool) -> tuple[str, tuple[Any, ...] | None]:
     """The advice within the range of the file, or why there is none."""
     if region.hardly_matters:
         return "nearly every value of it was good for nearly every task", None

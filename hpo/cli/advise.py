@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from hpo.answers.advice import advice_fields
 from hpo.cli.show import number, open_console, print_json, simple_table
+from hpo.cli.source import Source, own_store
 from hpo.cli.text import escape, visible
 from hpo.errors import SettingsError
 from hpo.space import describe
 from hpo.statistics.range_advice import SHARE, TOLERANCE
+from storage.distributions import distribution_of
 
 if TYPE_CHECKING:
     from hpo.advised_file import AdvisedFile
-    from hpo.range_advice import Advice, Region
     from storage.database import Store
 
+Fields: TypeAlias = Mapping[str, Any]  # as `hpo.answers.advice` says it
 FEW_TASKS = 3  # with fewer nothing can be promised
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Region:
+    """What is advised for one parameter."""
+
+    name: str
+    distribution: BaseDistribution  # the whole range
+    likely: tuple[Any, ...]  # (low, high), or choices
+    hardly_matters: bool
+    said: Fields  # all of it
+
+
 def advise_and_write(
-    store: Store,
+    source: Source,
     target: str,
     *,
     together: bool,
@@ -38,31 +52,23 @@ def advise_and_write(
         raise SettingsError("--hard goes with --write STUDY.yaml: it narrows the ranges of that file")
     if plot is not None and plot.exists() and not force:
         raise SettingsError(f"{plot} is there already; --force overwrites it")
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from hpo.range_advice import advise
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        advice = advise(store, target, together=together)
+    store = None if plot is None else own_store(source, "--plot")
+    advice = source.advise(target, together=together)
+    regions = [_region(each) for each in advice["parameters"]]
     file = None
     if write is not None:
         from hpo.advised_file import advised_file
 
-        file = advised_file(write, advice, hard=hard)
+        file = advised_file(write, regions, hard=hard)
     is_written = file is not None and bool(file.changed) and force
     if file is not None and is_written:
         file.write()
-    if plot is not None:
-        from hpo.advice_figure import save_figure
-
-        save_figure(advice, plot)
+    if plot is not None and store is not None:
+        _draw(store, target, plot, together=together)
     if as_json:
-        print_json(
-            advice_fields(advice, together=together)
-            | ({} if file is None else {"file": _file_fields(file, is_written)})
-        )
+        print_json({**advice} | ({} if file is None else {"file": _file_fields(file, is_written)}))
     else:
-        _print(advice, together=together)
+        _print(advice, regions)
         if file is not None:
             _print_file(file, hard=hard, is_written=is_written)
         if plot is not None:
@@ -71,46 +77,67 @@ def advise_and_write(
         raise SettingsError(f"{file.path} is as it was; --force writes these changes")
 
 
-def _print(advice: Advice, *, together: bool) -> None:
-    console = open_console()
-    tasks = len(advice.tasks)
-    metric = f"{advice.metric or 'value'} ({advice.direction})"
-    console.print(
-        f"[bold]{escape(advice.family)}[/]  {escape(metric)}, {_count(tasks, 'past task')}, {advice.runs:,} runs"
+def _draw(store: Store, target: str, plot: Path, *, together: bool) -> None:
+    from hpo.advice_figure import save_figure
+    from hpo.one_thread import one_thread
+    from hpo.range_advice import advise
+
+    with one_thread():
+        save_figure(advise(store, target, together=together), plot)
+
+
+def _region(said: Fields) -> _Region:
+    return _Region(
+        name=said["name"],
+        distribution=distribution_of(said["name"], said["distribution"]),
+        likely=tuple(said["likely"]),
+        hardly_matters=said["hardly_matters"],
+        said=said,
     )
-    if advice.target != advice.family:
+
+
+# What is printed ------------------------------------------------------------------------------------------------------
+
+
+def _print(advice: Fields, regions: list[_Region]) -> None:
+    console = open_console()
+    tasks = len(advice["tasks"])
+    metric = f"{advice['metric'] or 'value'} ({advice['direction']})"
+    console.print(
+        f"[bold]{escape(advice['family'])}[/]  {escape(metric)}, {_count(tasks, 'past task')}, {advice['runs']:,} runs"
+    )
+    if advice["target"] != advice["family"]:
         own = (
             f"its own runs count as one of the {tasks} tasks"
-            if advice.own_task
+            if advice["own_task"]
             else "it has no runs to speak of itself"
         )
-        console.print(
-            f"for task {escape(advice.target)}: what its family advises; {own if tasks > 1 else 'it is the only one'}"
-        )
+        remark = own if tasks > 1 else "it is the only one"
+        console.print(f"for task {escape(advice['target'])}: what its family advises; {remark}")
     table = simple_table(
         "parameter", "range", "a good value is likely in", "kept", "tasks hit", "95% interval", "promise", "",
         numbers=("kept", "tasks hit", "95% interval", "promise"),
     )  # fmt: skip
-    for region in advice.regions:
-        low, high = region.hit_interval
-        t = len(region.statistics.tasks)
+    for region in regions:
+        said, t = region.said, region.said["tasks"]
+        low, high = said["hit_rate_interval95"] or (0.0, 1.0)
         table.add_row(
             escape(region.name),
             escape(describe(region.distribution)),
-            "[dim]anywhere[/]" if region.is_everything else f"[bold]{escape(_region_text(region))}[/]",
-            f"{region.statistics.kept:.0%}",
-            f"{_hits(region)} of {t}" if t > 1 else "-",
+            "[dim]anywhere[/]" if said["is_everything"] else f"[bold]{escape(_region_text(region))}[/]",
+            f"{said['kept']:.0%}",
+            f"{_hits(said['hits'])} of {t}" if t > 1 else "-",
             f"{low:.0%} … {high:.0%}" if t > 1 else "-",
-            "-" if region.is_everything or t < FEW_TASKS else f"{_floor_percent(region.statistics.promise)}",
-            escape(_remark(region, tasks)),
+            "-" if said["is_everything"] or t < FEW_TASKS else f"{_floor_percent(said['promise'])}",
+            escape(_remark(said, tasks)),
         )
     console.print(table)
-    for sentence in _sentences(advice, together=together):
+    for sentence in _sentences(advice):
         console.print(escape(sentence), soft_wrap=True)
 
 
-def _sentences(advice: Advice, *, together: bool) -> list[str]:
-    tasks = len(advice.tasks)
+def _sentences(advice: Fields) -> list[str]:
+    tasks = len(advice["tasks"])
     said = [
         f"good: at most {TOLERANCE:.0%} of the way from a task's best configuration to its median one, by a model "
         "of its runs"
@@ -124,46 +151,45 @@ def _sentences(advice: Advice, *, together: bool) -> list[str]:
         said.append("tasks hit: each one left out, with a good value where the others advise; promise: for a new task")
     if FEW_TASKS <= tasks < 20:
         said.append(f"{tasks} tasks cannot promise {SHARE:.0%}, which takes 20: the regions meet all of them")
-    low, high = advice.joint_interval
+    joint = advice["joint"]
+    low, high = joint["hit_rate_interval95"]
     sentence = (
-        f"all at once: {advice.joint_rate:.0%} of the tasks ({low:.0%} … {high:.0%}) have a good configuration inside "
+        f"all at once: {joint['hit_rate']:.0%} of the tasks ({low:.0%} … {high:.0%}) have a good configuration inside "
         "all regions that the others advise"
     )
-    if advice.joint_rate < SHARE and not together:
+    if joint["hit_rate"] < SHARE and not advice["together"]:
         sentence += "; --together widens them until more have"
     return [*said, sentence, *_about_left_out(advice)]
 
 
-def _about_left_out(advice: Advice) -> list[str]:
+def _about_left_out(advice: Fields) -> list[str]:
     said = []
-    if advice.left_out:
-        said.append(f"left out, with too few finished runs: {', '.join(advice.left_out)}")
-    if advice.unused:
-        said.append(f"no advice where nothing varied: {', '.join(advice.unused)}")
+    if advice["left_out"]:
+        said.append(f"left out, with too few finished runs: {', '.join(advice['left_out'])}")
+    if advice["unused"]:
+        said.append(f"no advice where nothing varied: {', '.join(advice['unused'])}")
     return said
 
 
-def _region_text(region: Region) -> str:
+def _region_text(region: _Region) -> str:
     if isinstance(region.distribution, CategoricalDistribution):
         return ", ".join(map(str, region.likely))
     low, high = region.likely
     return number(float(low)) if low == high else f"{number(float(low))} … {number(float(high))}"
 
 
-def _remark(region: Region, tasks: int) -> str:
+def _remark(said: Fields, tasks: int) -> str:
     remarks = []
-    if region.condition is not None:
-        values = " or ".join(map(str, region.condition.values))
-        remarks.append(f"when {region.condition.parent} is {values}")
-    if region.hardly_matters:
+    for parent, values in (said["when"] or {}).items():
+        remarks.append(f"when {parent} is {' or '.join(map(str, values))}")
+    if said["hardly_matters"]:
         remarks.append("hardly matters")
-    elif len(region.statistics.tasks) < tasks:
-        remarks.append(f"used by {_count(len(region.statistics.tasks), 'task')}")
+    elif said["tasks"] < tasks:
+        remarks.append(f"used by {_count(said['tasks'], 'task')}")
     return ", ".join(remarks)
 
 
-def _hits(region: Region) -> str:
-    hits = float(region.statistics.hits.sum())
+def _hits(hits: float) -> str:
     return f"{hits:.0f}" if abs(hits - round(hits)) < 0.05 else f"{hits:.1f}"
 
 

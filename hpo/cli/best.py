@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from hpo.cli.front import show_front
+from hpo.cli.options import existing_url
 from hpo.cli.show import number, open_console, params_text, print_json, simple_table
+from hpo.cli.source import opened, own_store
 from hpo.cli.text import escape, without_password
 from hpo.errors import SettingsError
 from hpo.replicates import SURE, Fresh, Replication
 from hpo.settings import storage_url
-from hpo.winner import Against, Best, Contender, Rival, best
-from storage import history
-from storage.schema import open_store
+from hpo.winner import Against, Best, Contender, Rival
 
 if TYPE_CHECKING:
     from hpo.runner import Progress
@@ -30,30 +30,29 @@ def best_of_study(
     against: str | None,
     replicates: int | None,
     jobs: int,
-    storage: str,
+    storage: str | None,
+    server: str | None,
     mlflow: str | None,
     runs: Path | None,
     as_json: bool,
 ) -> None:
     """`hpo best`."""
     rival = parse_against(against)
-    if rival is None and replicates is None and _has_several_objectives(study, storage):
-        show_front(open_store(storage, upgrade=False), study, figure=None, force=False, as_json=as_json)
+    source = opened(storage, server)
+    if rival is None and replicates is None and len(source.study(study).directions) > 1:
+        show_front(source, study, figure=None, force=False, as_json=as_json)
         return
     if replicates is None:
-        found = best(study, storage, against=rival)
+        found = source.best(study, against=rival)
     else:
+        own_store(source, "--replicates")
+        storage = existing_url(storage)
         given = {"against": against, "replicates": replicates, "jobs": None if jobs == 1 else jobs, "runs": runs}
         found = _replicated(study, replicates, rival, given=given, jobs=jobs, storage=storage, mlflow=mlflow, runs=runs)
     if as_json:
         print_json(found.to_json())
     else:
         _print(open_console(), found)
-
-
-def _has_several_objectives(study: str, storage: str) -> bool:
-    """Whether there is no one best trial, but a front."""
-    return len(history.get_study(open_store(storage, upgrade=False), study).directions) > 1
 
 
 def parse_against(text: str | None) -> Against | None:

@@ -9,7 +9,7 @@ import typer
 
 from hpo.cli.database import db
 from hpo.cli.history import history as history_commands
-from hpo.cli.options import Json, Mlflow, Runs, Storage, existing_store, existing_url
+from hpo.cli.options import Json, Mlflow, Runs, Server, Storage, existing_store
 from hpo.cli.replay import EXAMPLES as REPLAY_EXAMPLES
 from hpo.cli.replay import replay
 
@@ -175,27 +175,27 @@ def plan(
 
 
 @app.command(epilog="Example: hpo studies --json | jq '.[].best_value'")
-def studies(storage: Storage = None, json: Json = False) -> None:
+def studies(storage: Storage = None, server: Server = None, json: Json = False) -> None:
     """List the studies of the history."""
     from hpo.cli import show
-    from storage import history
+    from hpo.cli.source import opened
 
-    show.studies(history.list_studies(existing_store(storage)), as_json=json)
+    show.studies(opened(storage, server).studies(), as_json=json)
 
 
 @app.command("show", epilog="Example: hpo show digits_mlp/all")
 def show_study(
-    study: Annotated[str, typer.Argument(help="Name of the study.")], storage: Storage = None, json: Json = False
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Storage = None,
+    server: Server = None,
+    json: Json = False,
 ) -> None:
     """Show one study: its best trial, its trials, and the curve of the incumbent."""
     from hpo.cli import show
-    from hpo.stopping import stopped_reason
-    from storage import history
+    from hpo.cli.source import opened
 
-    store = existing_store(storage)
-    summary = history.get_study(store, study)
-    trials = history.list_trials(store, summary.study_id)
-    show.study(summary, trials, stopped=stopped_reason(store, summary.study_id), as_json=json)
+    source = opened(storage, server)
+    show.study(source.study(study), source.trials(study), stopped=source.stopped(study), as_json=json)
 
 
 @app.command(
@@ -227,6 +227,7 @@ def stats(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """What each range of each hyperparameter was worth in past runs, and will be in a new task.
@@ -236,10 +237,11 @@ def stats(
     spread evenly. Intervals are 95%: for the mean over tasks, and for a new task. Tasks are left out in turn to see how
     often the latter hold.
     """
+    from hpo.cli.source import opened
     from hpo.cli.stats import show_effects
 
     show_effects(
-        existing_store(storage),
+        opened(storage, server),
         target,
         where=where,
         parameters=parameter or [],
@@ -259,15 +261,15 @@ def explain(
         int | None, typer.Argument(min=0, help="Number of the trial; without it, a line for each.", show_default=False)
     ] = None,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Why a trial was proposed: what was predicted, how it came out, and which past studies it leans on."""
     from hpo.cli import explain as explanations
-    from storage import history
+    from hpo.cli.source import opened
 
-    store = existing_store(storage)
-    summary = history.get_study(store, study)
-    explanations.explain(summary, history.list_trials(store, summary.study_id), trial, as_json=json)
+    source = opened(storage, server)
+    explanations.explain(source.study(study), source.trials(study), trial, as_json=json)
 
 
 @app.command(
@@ -293,6 +295,7 @@ def best(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Replicates side by side.")] = 1,
     storage: Storage = None,
+    server: Server = None,
     mlflow: Mlflow = None,
     runs: Runs = None,
     json: Json = False,
@@ -309,7 +312,8 @@ def best(
         against=against,
         replicates=replicates,
         jobs=jobs,
-        storage=existing_url(storage),
+        storage=storage,
+        server=server,
         mlflow=mlflow,
         runs=runs,
         as_json=json,
@@ -326,12 +330,14 @@ def front(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """The trials of a study of several objectives that no other beats in everything: what one costs of the others."""
     from hpo.cli.front import show_front
+    from hpo.cli.source import opened
 
-    show_front(existing_store(storage), study, figure=figure, force=force, as_json=json)
+    show_front(opened(storage, server), study, figure=figure, force=force, as_json=json)
 
 
 @app.command(
@@ -348,6 +354,7 @@ def promote(
         str | None, typer.Option(help="Of the model in the registry (default: the task's).", show_default=False)
     ] = None,
     storage: Storage = None,
+    server: Server = None,
     mlflow: Mlflow = None,
     json: Json = False,
 ) -> None:
@@ -358,8 +365,9 @@ def promote(
     predicts the same is checked before it gets the alias.
     """
     from hpo.cli.promote import promote_and_tell
+    from hpo.cli.source import opened
 
-    promote_and_tell(study, trial=trial, name=name, mlflow=mlflow, storage=existing_url(storage), as_json=json)
+    promote_and_tell(opened(storage, server, mlflow=mlflow), study, trial=trial, name=name, as_json=json)
 
 
 @app.command(
@@ -378,6 +386,7 @@ def compare(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the drawing.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Is one study better than another, or one trial (STUDY#TRIAL) than another, and is that enough to say so?
@@ -386,8 +395,9 @@ def compare(
     their replicates (`hpo best STUDY --replicates K`), in pairs of the same seed.
     """
     from hpo.cli.compare import compare_and_draw
+    from hpo.cli.source import opened
 
-    compare_and_draw(existing_store(storage), sides, figure=figure, force=force, as_json=json)
+    compare_and_draw(opened(storage, server), sides, figure=figure, force=force, as_json=json)
 
 
 @app.command(
@@ -411,6 +421,7 @@ def advise(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Change the study file; overwrite the drawing.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Where a good value of each hyperparameter lies for a new task, by what differs between past tasks.
@@ -419,9 +430,10 @@ def advise(
     gives the advice: its own runs count as one task like the others.
     """
     from hpo.cli.advise import advise_and_write
+    from hpo.cli.source import opened
 
     advise_and_write(
-        existing_store(storage),
+        opened(storage, server),
         target,
         together=together,
         write=write,

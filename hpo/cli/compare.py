@@ -7,18 +7,18 @@ from pathlib import Path
 
 from hpo.cli.options import check_figure
 from hpo.cli.show import open_console, print_json, simple_table
+from hpo.cli.source import Source
 from hpo.cli.text import escape
-from hpo.comparisons import Comparisons, Row, compare
+from hpo.comparisons import Comparisons, Row
 from hpo.errors import SettingsError
-from storage.database import Store
 
 
-def compare_and_draw(store: Store, sides: Sequence[str], *, figure: Path | None, force: bool, as_json: bool) -> None:
+def compare_and_draw(source: Source, sides: Sequence[str], *, figure: Path | None, force: bool, as_json: bool) -> None:
     """`hpo compare`."""
     check_figure(figure, force=force)
     if not sides:
         raise SettingsError("name two studies, or two trials as STUDY#TRIAL")
-    found = compare(sides[0], *sides[1:], storage=store)
+    found = source.compare(sides[0], *sides[1:])
     if figure is not None:
         from hpo.comparison_figure import save_figure
 

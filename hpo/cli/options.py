@@ -16,6 +16,14 @@ Storage = Annotated[
         help="URL of the history: sqlite:///hpo.db or postgresql://user@host/db.", envvar="HPO_STORAGE", metavar="URL"
     ),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="Ask the service at this URL instead of a history (its token: HPO_TOKEN, or `hpo login URL`).",
+        envvar="HPO_SERVER",
+        metavar="URL",
+    ),
+]
 Mlflow = Annotated[
     str | None,
     typer.Option(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from hpo.cli.show import amount, number, open_console, print_json
+from hpo.cli.source import Source
 from hpo.cli.text import escape, without_password
-from hpo.promotion import Promotion, promote
+from hpo.promotion import Promotion
 
 
-def promote_and_tell(
-    study: str, *, trial: int | None, name: str | None, mlflow: str | None, storage: str, as_json: bool
-) -> None:
+def promote_and_tell(source: Source, study: str, *, trial: int | None, name: str | None, as_json: bool) -> None:
     """`hpo promote`."""
-    done = promote(study, trial=trial, name=name, mlflow=mlflow, storage=storage)
+    done = source.promote(study, trial=trial, name=name)
     if as_json:
         print_json(done.to_json())
     else:

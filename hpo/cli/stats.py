@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from hpo.answers.effects import chosen_places, effects_fields, unit_of
 from hpo.cli.options import check_figure
 from hpo.cli.show import number, open_console, print_json, simple_table
+from hpo.cli.source import Source, own_store
 from hpo.cli.text import escape
 from hpo.statistics.calibration import ENOUGH_TASKS
 from hpo.statistics.random_effects import FEWEST_TASKS
 
 if TYPE_CHECKING:
-    from hpo.past_effects import PastEffects
     from storage.database import Store
+
+Fields: TypeAlias = Mapping[str, Any]  # as `hpo.answers.effects` says it
 
 PAIRS_SHOWN = 10
 STRONG_PAIRS = 3
 
 
 def show_effects(
-    store: Store,
+    source: Source,
     target: str,
     *,
     where: str,
@@ -38,206 +40,213 @@ def show_effects(
 ) -> None:
     """`hpo stats`."""
     check_figure(figure, force=force)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    store = None if figure is None else own_store(source, "--figure")
+    found = source.effects(
+        target, where=where, parameters=parameters, pairs=pairs, importance=importance, raw_units=raw_units
+    )
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if figure is not None and store is not None:
+        _draw(store, target, figure, where=where, parameters=parameters, raw_units=raw_units)
+        if not as_json:
+            print(f"drawn: {figure}")
 
+
+def _draw(store: Store, target: str, figure: Path, *, where: str, parameters: Sequence[str], raw_units: bool) -> None:
+    from hpo.answers.effects import chosen_places
+    from hpo.effects_figure import save_figure
+    from hpo.one_thread import one_thread
     from hpo.past_effects import past_effects
 
-    with threadpool_limits(limits=1, user_api="blas"):
-        found = past_effects(store, target, where=where, raw_units=raw_units)
-        shown = chosen_places(found, parameters)
-        if as_json:
-            print_json(effects_fields(found, shown, pairs=pairs, importance=importance))
-        else:
-            _print(found, shown, pairs=pairs, importance=importance)
-        if figure is not None:
-            from hpo.effects_figure import save_figure
-
-            save_figure(found, shown, figure, is_chosen=bool(parameters))
-            if not as_json:
-                print(f"drawn: {figure}")
+    with one_thread():
+        found = past_effects(store, target, where=where, raw_units=raw_units)  # which remembers what it told last
+        save_figure(found, chosen_places(found, parameters), figure, is_chosen=bool(parameters))
 
 
-# For people
+# What is printed ------------------------------------------------------------------------------------------------------
 
 
-def _print(found: PastEffects, shown: Sequence[int], *, pairs: bool, importance: bool) -> None:
+def _print(found: Fields) -> None:
     console = open_console()
-    console.print(f"[bold]{escape(found.target)}[/]  {_count(len(found.tasks), 'task')}, {_trials(found)}")
-    console.print(unit_of(found))
-    if importance:
-        _print_importance(console, found)
-    _print_ranges(console, found, shown)
-    if pairs:
-        _print_pairs(console, found, shown)
+    console.print(f"[bold]{escape(found['target'])}[/]  {_count(found['tasks'], 'task')}, {_trials(found)}")
+    console.print(found["unit"])
+    if "importance" in found:
+        _print_importance(console, found["importance"])
+    _print_ranges(console, found)
+    if "pairs" in found:
+        _print_pairs(console, found)
     for sentence in _sentences(found):
         console.print(escape(sentence), soft_wrap=True)
 
 
-def _print_importance(console: Any, found: PastEffects) -> None:
+def _print_importance(console: Any, shares: Fields | None) -> None:
     from hpo.statistics.importance import FEWEST_RUNS
 
-    shares = found.importance
     if shares is None:
         console.print(
             f"importance: not enough to say; it takes {FEWEST_RUNS} trials with a value, and not all the same"
         )
         return
     table = simple_table("importance", "share", "95% interval", numbers=("share", "95% interval"))
-    for j in np.argsort(-shares.shares, kind="stable").tolist():
-        table.add_row(escape(found.axes.axes[j].name), f"{shares.shares[j]:.0%}", _percents(shares.intervals[j]))
-    for place, (i, j) in enumerate(shares.pairs[:STRONG_PAIRS]):
-        name = f"{found.axes.axes[i].name} with {found.axes.axes[j].name}"
-        table.add_row(
-            f"[dim]{escape(name)}[/]", f"{shares.pair_shares[place]:.0%}", _percents(shares.pair_intervals[place])
-        )
+    for each in shares["parameters"]:
+        table.add_row(escape(each["parameter"]), f"{each['share']:.0%}", _percents(each["interval"]))
+    for pair in shares["pairs"][:STRONG_PAIRS]:
+        name = " with ".join(pair["parameters"])
+        table.add_row(f"[dim]{escape(name)}[/]", f"{pair['share']:.0%}", _percents(pair["interval"]))
     console.print(table)
 
 
-def _print_ranges(console: Any, found: PastEffects, shown: Sequence[int]) -> None:
-    counts, along = found.went_along
+def _print_ranges(console: Any, found: Fields) -> None:
     table = simple_table(
         "parameter", "range", "trials", "tasks", "failed", "went along", "95% interval", "adjusted", "95% interval ",
         "next task", "tau", "held", "best",
         numbers=("trials", "tasks", "failed", "went along", "95% interval", "adjusted", "95% interval ", "next task",
                  "tau", "held", "best"),
     )  # fmt: skip
-    for j in shown:
-        axis, start = found.axes.axes[j], sum(found.runs.sizes[:j])
-        cells = [c for c in range(start, start + len(axis.labels)) if counts.runs[c] + counts.failed[c] > 0]
-        best = np.full(len(counts.runs), np.nan) if found.best is None else found.best
-        likeliest = max(cells, key=lambda c: np.nan_to_num(best[c], nan=-1.0), default=None)
-        for place, c in enumerate(cells):
+    for name, ranges in groupby(found["effects"], key=itemgetter("parameter")):
+        cells = [each for each in ranges if each["trials"] + each["failed"] > 0]
+        likeliest = max((each["best"] for each in cells if _is_number(each["best"])), default=None)
+        for place, each in enumerate(cells):
+            along = each["went_along"]
             table.add_row(
-                escape(axis.name) if place == 0 else "",
-                escape(axis.labels[c - start]),
-                f"{int(counts.runs[c]):,}",
-                f"{int(counts.tasks[c]):,}",
-                f"{int(counts.failed[c]):,}",
-                _value(found, along.mean[c]),
-                _interval(found, along.interval[c]),
-                *(_adjusted(found, c) if found.adjusted is not None else ("-",) * 5),
-                _best(best[c], is_likeliest=c == likeliest),
+                escape(name) if place == 0 else "",
+                escape(each["range"]),
+                f"{each['trials']:,}",
+                f"{each['tasks']:,}",
+                f"{each['failed']:,}",
+                _value(found, along["mean"]),
+                _interval(found, along["interval"]),
+                *_adjusted(found, each["adjusted"]),
+                _best(each["best"], likeliest),
             )
     console.print(table)
 
 
-def _adjusted(found: PastEffects, c: int) -> tuple[str, ...]:
-    estimates = found.adjusted
-    assert estimates is not None
-    held = estimates.calibration
+def _adjusted(found: Fields, estimate: Fields | None) -> tuple[str, ...]:
+    if estimate is None:
+        return ("-",) * 5
     return (
-        f"[bold]{_value(found, estimates.mean[c])}[/]",
-        _interval(found, estimates.interval[c]),
-        _interval(found, estimates.prediction[c]),
-        "-" if np.isnan(estimates.tau[c]) else f"{estimates.tau[c]:.2f}",
-        f"{held.held[c]} of {held.of[c]}" if held.of[c] else "-",
+        f"[bold]{_value(found, estimate['mean'])}[/]",
+        _interval(found, estimate["interval"]),
+        _interval(found, estimate["prediction"]),
+        f"{estimate['tau']:.2f}" if _is_number(estimate["tau"]) else "-",
+        _held(estimate),
     )
 
 
-def _best(share: float, *, is_likeliest: bool) -> str:
-    if np.isnan(share):
+def _held(estimate: Fields) -> str:
+    held = estimate["held"]
+    return f"{held['tasks']} of {held['of']}" if held["of"] else "-"
+
+
+def _best(share: float | None, likeliest: float | None) -> str:
+    if share is None or not _is_number(share):
         return "-"
-    return f"[bold]{share:.0%}[/]" if is_likeliest else f"{share:.0%}"
+    return f"[bold]{share:.0%}[/]" if share == likeliest else f"{share:.0%}"
 
 
-def _print_pairs(console: Any, found: PastEffects, shown: Sequence[int]) -> None:
-    pairs = [pair for pair in found.pairs if set(pair) & set(shown)]
-    if not pairs:
+def _print_pairs(console: Any, found: Fields) -> None:
+    if not found["pairs"]:
         console.print("pairs: it takes two parameters that are active together")
         return
-    counts, along, adjusted = found.pair_effects(pairs)
-    judged = along if adjusted is None else adjusted
+    sign = 1.0 if found["higher_is_better"] else -1.0
     rows = []
-    start = 0
-    for i, j in pairs:
-        size = found.runs.sizes[i] * found.runs.sizes[j]
-        cells = [c for c in range(start, start + size) if counts.runs[c] > 0 and not np.isnan(judged.mean[c])]
+    for names, ranges in groupby(found["pairs"], key=itemgetter("parameters")):
+        cells = [each for each in ranges if each["trials"] > 0 and _is_number(_judged(each)["mean"])]
         if cells:
-            sign = 1.0 if found.higher_is_better else -1.0
-            best = max(cells, key=lambda c: sign * judged.mean[c])
-            worst = min(cells, key=lambda c: sign * judged.mean[c])
-            rows.append((abs(judged.mean[best] - judged.mean[worst]), i, j, start, best, worst))
-        start += size
+            best = max(cells, key=lambda each: sign * _judged(each)["mean"])
+            worst = min(cells, key=lambda each: sign * _judged(each)["mean"])
+            rows.append((abs(_judged(best)["mean"] - _judged(worst)["mean"]), names, best, worst))
     table = simple_table(
         "pair", "", "ranges", "trials", "went along", "adjusted", "95% interval", "next task", "held",
         numbers=("trials", "went along", "adjusted", "95% interval", "next task", "held"),
     )  # fmt: skip
-    for _, i, j, first, *cells in sorted(rows, key=lambda row: -row[0])[:PAIRS_SHOWN]:
-        for word, c in zip(("best", "worst"), cells, strict=True):
-            a, b = divmod(c - first, found.runs.sizes[j])
-            held = judged.calibration
+    for _, names, *cells in sorted(rows, key=lambda row: -row[0])[:PAIRS_SHOWN]:
+        for word, each in zip(("best", "worst"), cells, strict=True):
+            adjusted = each["adjusted"]
             table.add_row(
-                escape(f"{found.axes.axes[i].name}, {found.axes.axes[j].name}") if word == "best" else "",
+                escape(", ".join(names)) if word == "best" else "",
                 word,
-                escape(f"{found.axes.axes[i].labels[a]}, {found.axes.axes[j].labels[b]}"),
-                f"{int(counts.runs[c]):,}",
-                _value(found, along.mean[c]),
-                "-" if adjusted is None else f"[bold]{_value(found, adjusted.mean[c])}[/]",
-                _interval(found, judged.interval[c]),
-                _interval(found, judged.prediction[c]),
-                f"{held.held[c]} of {held.of[c]}" if held.of[c] else "-",
+                escape(", ".join(each["ranges"])),
+                f"{each['trials']:,}",
+                _value(found, each["went_along"]["mean"]),
+                "-" if adjusted is None else f"[bold]{_value(found, adjusted['mean'])}[/]",
+                _interval(found, _judged(each)["interval"]),
+                _interval(found, _judged(each)["prediction"]),
+                _held(_judged(each)),
             )
     console.print(table)
     if len(rows) > PAIRS_SHOWN:
         console.print(f"the {PAIRS_SHOWN} of {len(rows)} pairs that differ most; --json prints all cells of all")
 
 
-def _sentences(found: PastEffects) -> list[str]:
-    tasks = len(found.tasks)
+def _judged(cell: Fields) -> Fields:
+    """The estimate that counts: the adjusted one, where there is one."""
+    estimate: Fields = cell["went_along"] if cell["adjusted"] is None else cell["adjusted"]
+    return estimate
+
+
+def _sentences(found: Fields) -> list[str]:
+    tasks, effects = found["tasks"], found["effects"]
     said = [
         "went along: the mean of the trials there, which a tuner chose; adjusted: how far from the mean of the whole "
         "space, other parameters spread evenly, by a surface of curves and products fitted to each task"
     ]
-    if found.adjusted is None:
+    if all(each["adjusted"] is None for each in effects):
         said.append("adjusted: not enough to say; it takes a task with two different outcomes")
         return said
-    counts, _ = found.went_along
-    if (np.isnan(found.adjusted.mean) & (counts.runs > 0)).any():
+    if any(not _is_number(each["adjusted"]["mean"]) for each in effects if each["trials"] > 0):
         said.append("adjusted -: too few trials to tell what the parameter did from what the others did")
-    looked_at = 0 if found.adjustment is None else len(found.adjustment.looked_at)
-    if looked_at < tasks:
-        said.append(f"adjusted: from the latest {looked_at} of {tasks:,} tasks that have two different outcomes")
+    if found["adjusted_tasks"] < tasks:
+        said.append(
+            f"adjusted: from the latest {found['adjusted_tasks']} of {tasks:,} tasks that have two different outcomes"
+        )
     if tasks < FEWEST_TASKS:
         what = "this task" if tasks == 1 else "these two tasks"
         said.append(
             f"intervals are for {what} only; for a new task it takes {FEWEST_TASKS} tasks, and {ENOUGH_TASKS} to check"
         )
         return said
-    calibration = found.adjusted.calibration
     said.append(
         "next task: 95% for the effect in a new one; tau: how much tasks differ; best: how probable it is that the "
         "range is best there"
     )
-    if calibration.of.sum():
+    checked = found["calibration"]["adjusted"]
+    if checked is not None:
         text = (
-            f"held: for how many left-out tasks the others' interval was right; over all ranges {calibration.share:.0%}"
+            "held: for how many left-out tasks the others' interval was right; over all ranges "
+            f"{checked['share_held']:.0%}"
         )
-        if round(calibration.factor, 2) != 1.0:
-            text += f", after it was made {calibration.factor:.2f} times as wide ({calibration.uncorrected:.0%} before)"
+        if round(checked["factor"], 2) != 1.0:
+            uncorrected = checked["share_held_uncorrected"]
+            text += f", after it was made {checked['factor']:.2f} times as wide ({uncorrected:.0%} before)"
         said.append(text)
     return said
 
 
-def _trials(found: PastEffects) -> str:
-    failed = int(np.isnan(found.runs.outcomes).sum())
-    return _count(len(found.runs.outcomes), "trial") + (f", {failed:,} failed" if failed else "")
+def _trials(found: Fields) -> str:
+    return _count(found["trials"], "trial") + (f", {found['failed']:,} failed" if found["failed"] else "")
 
 
 def _count(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _value(found: PastEffects, value: float) -> str:
-    if not np.isfinite(value):
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _value(found: Fields, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
         return "-"
-    return number(float(value)) if found.raw_units else f"{value:+.2f}"
+    return number(value) if found["raw_units"] else f"{value:+.2f}"
 
 
-def _interval(found: PastEffects, ends: Any) -> str:
-    if not np.isfinite(ends).all():
-        return "-"
-    return f"{_value(found, ends[0])} … {_value(found, ends[1])}"
+def _interval(found: Fields, ends: Sequence[float] | None) -> str:
+    return "-" if ends is None else f"{_value(found, ends[0])} … {_value(found, ends[1])}"
 
 
-def _percents(ends: Any) -> str:
-    return f"{ends[0]:.0%} … {ends[1]:.0%}" if np.isfinite(ends).all() else "-"
+def _percents(ends: Sequence[float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.0%} … {ends[1]:.0%}"

@@ -17,8 +17,8 @@ from platformdirs import user_config_path
 
 from hpo.client.transport import service_url
 from hpo.errors import NotAllowedError, SettingsError
+from hpo.settings import SERVER_VARIABLE, TOKEN_VARIABLE
 
-SERVER_VARIABLE, TOKEN_VARIABLE = "HPO_SERVER", "HPO_TOKEN"
 FILE_VARIABLE = "HPO_TOKEN_FILE"
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

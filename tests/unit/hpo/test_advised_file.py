@@ -48,7 +48,7 @@ def advice(likely=LIKELY, space=SPACE, hardly=()):
 def written(tmp_path, text=FILE, *, hard=False, **changes):
     path = tmp_path / "study.yaml"
     path.write_text(text, newline="")
-    file = advised_file(path, advice(**changes), hard=hard)
+    file = advised_file(path, advice(**changes).regions, hard=hard)
     assert path.read_text() == text.replace("\r\n", "\n")
     file.write()
     return file
@@ -139,7 +139,7 @@ def test_a_recipe_brings_its_space(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("trainer: {recipe: digits_mlp/all}\nbudget: {trials: 1}\n")
     with pytest.raises(SettingsError, match="no `space` of its own"):
-        advised_file(path, advice(), hard=False)
+        advised_file(path, advice().regions, hard=False)
 
 
 MACRO = """\

@@ -1,0 +1,193 @@
+"""Where does a command's answer come from: a history of one's own, or a service? Both are asked in the same words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hpo.cli.options import existing_url
+from hpo.errors import SettingsError
+from hpo.settings import SERVER_VARIABLE, STORAGE_VARIABLE
+
+if TYPE_CHECKING:
+    from hpo.comparisons import Comparisons
+    from hpo.front import Front
+    from hpo.promotion import Promotion
+    from hpo.stopping import Stopped
+    from hpo.winner import Against, Best
+    from storage.database import Store
+    from storage.history import StudySummary, TrialRecord
+
+PATIENCE_SECONDS = 5.0  # somebody is waiting
+
+
+class Source(Protocol):
+    """What commands ask; `hpo.Client` answers for a service."""
+
+    def studies(self) -> list[StudySummary]:
+        """All studies, oldest first."""
+        ...
+
+    def study(self, study: str, /) -> StudySummary:
+        """The study of that name. Raises StudyNotFoundError."""
+        ...
+
+    def trials(self, study: str, /) -> list[TrialRecord]:
+        """Its trials by number."""
+        ...
+
+    def stopped(self, study: str, /) -> Stopped | None:
+        """Why it was stopped before its budget was spent."""
+        ...
+
+    def best(self, study: str, /, *, against: Against | None = None) -> Best:
+        """As `hpo.best`."""
+        ...
+
+    def front(self, study: str, /) -> Front:
+        """The trials that no other beats in everything."""
+        ...
+
+    def compare(self, first: str, /, *others: str) -> Comparisons:
+        """As `hpo.compare`."""
+        ...
+
+    def effects(
+        self,
+        target: str,
+        /,
+        *,
+        where: str,
+        parameters: Sequence[str],
+        pairs: bool,
+        importance: bool,
+        raw_units: bool,
+    ) -> Mapping[str, Any]:
+        """As `hpo.answers.effects` says it."""
+        ...
+
+    def advise(self, target: str, /, *, together: bool) -> Mapping[str, Any]:
+        """As `hpo.answers.advice` says it."""
+        ...
+
+    def promote(self, study: str, /, *, trial: int | None, name: str | None) -> Promotion:
+        """As `hpo promote`."""
+        ...
+
+
+class OwnHistory:
+    """A history that this process opens; a question never creates one."""
+
+    def __init__(self, url: str, *, mlflow: str | None = None) -> None:
+        from storage.schema import open_store
+
+        self.url, self._mlflow = url, mlflow
+        self.store = open_store(url, upgrade=False)
+
+    def studies(self) -> list[StudySummary]:
+        """All studies, oldest first."""
+        from storage import history
+
+        return history.list_studies(self.store)
+
+    def study(self, study: str, /) -> StudySummary:
+        """The study of that name. Raises StudyNotFoundError."""
+        from storage import history
+
+        return history.get_study(self.store, study)
+
+    def trials(self, study: str, /) -> list[TrialRecord]:
+        """Its trials by number."""
+        from storage import history
+
+        return history.list_trials(self.store, self.study(study).study_id)
+
+    def stopped(self, study: str, /) -> Stopped | None:
+        """Why it was stopped before its budget was spent."""
+        from hpo.stopping import stopped_reason
+
+        return stopped_reason(self.store, self.study(study).study_id)
+
+    def best(self, study: str, /, *, against: Against | None = None) -> Best:
+        """As `hpo.best`."""
+        from hpo.winner import best
+
+        return best(study, self.store, against=against)
+
+    def front(self, study: str, /) -> Front:
+        """The trials that no other beats in everything."""
+        from hpo.front import front
+
+        return front(study, self.store)
+
+    def compare(self, first: str, /, *others: str) -> Comparisons:
+        """As `hpo.compare`."""
+        from hpo.comparisons import compare
+
+        return compare(first, *others, storage=self.store)
+
+    def effects(
+        self,
+        target: str,
+        /,
+        *,
+        where: str,
+        parameters: Sequence[str],
+        pairs: bool,
+        importance: bool,
+        raw_units: bool,
+    ) -> Mapping[str, Any]:
+        """As `hpo.answers.effects` says it."""
+        from hpo.answers.effects import chosen_places, effects_fields
+        from hpo.one_thread import one_thread
+        from hpo.past_effects import past_effects
+
+        with one_thread():
+            found = past_effects(self.store, target, where=where, raw_units=raw_units)
+            return effects_fields(found, chosen_places(found, parameters), pairs=pairs, importance=importance)
+
+    def advise(self, target: str, /, *, together: bool) -> Mapping[str, Any]:
+        """As `hpo.answers.advice` says it."""
+        from hpo.answers.advice import advice_fields
+        from hpo.one_thread import one_thread
+        from hpo.range_advice import advise
+
+        with one_thread():
+            return advice_fields(advise(self.store, target, together=together), together=together)
+
+    def promote(self, study: str, /, *, trial: int | None, name: str | None) -> Promotion:
+        """As `hpo promote`."""
+        from hpo.promotion import promote
+
+        return promote(study, trial=trial, name=name, mlflow=self._mlflow, storage=self.url)
+
+
+def opened(storage: str | None, server: str | None, *, mlflow: str | None = None) -> Source:
+    """The service, where one is named, else the history. Raises SettingsError."""
+    if (address := server_to_ask(storage, server)) is not None:
+        from hpo.client.client import Client
+
+        return Client(address, patience_seconds=PATIENCE_SECONDS)
+    return OwnHistory(existing_url(storage), mlflow=mlflow)
+
+
+def server_to_ask(storage: str | None, server: str | None) -> str | None:
+    """The service that is meant; None: the history. What the command line says goes before the environment.
+
+    Raises SettingsError where it names both.
+    """
+    if server is None or storage is None:
+        return server
+    says_storage = storage != os.environ.get(STORAGE_VARIABLE)
+    says_server = server != os.environ.get(SERVER_VARIABLE)
+    if says_storage and says_server:
+        raise SettingsError("--server and --storage both say where the history is; give one of them")
+    return None if says_storage else server
+
+
+def own_store(source: Source, option: str) -> Store:
+    """The history for what takes all of it. Raises SettingsError where a service is asked."""
+    if isinstance(source, OwnHistory):
+        return source.store
+    raise SettingsError(f"{option} needs the whole history: use it where that is, with --storage instead of --server")
