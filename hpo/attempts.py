@@ -11,6 +11,8 @@ from hpo.spec import StudySpec
 from trainers.fitting.checkpoints import clear
 from trainers.job import FitJob
 
+HALVED_BATCH = "hindsight:halved_batch"  # trial system attribute: it ran out of memory, and is to have half the batch
+
 
 def folder_of(study_folder: Path, *, number: int, attempt: int) -> Path:
     """Of an attempt at a trial."""

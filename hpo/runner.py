@@ -15,7 +15,7 @@ from optuna import Trial
 from optuna.trial import TrialState
 
 from hpo.admission import admit
-from hpo.attempts import drop_checkpoints, fit_job, folder_of
+from hpo.attempts import HALVED_BATCH, drop_checkpoints, fit_job, folder_of
 from hpo.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
 from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
@@ -48,7 +48,6 @@ HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 1800.0  # with nothing left to train, how long to wait for a history that cannot be reached
 CALL_SECONDS = 3.0  # how long a call waits for it: trials wait meanwhile, and go on without it after that
-HALVED_BATCH = "hindsight:halved_batch"  # trial system attribute: it ran out of memory, and is to have half the batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,419 @@
+"""Trials for whoever trains them elsewhere: they are asked for, reported on, and told.
+
+A trial is handed out under a lease by the database's clock, so that the clocks of those who train do not matter; its
+attempt is the number by which whoever lost it is refused. What is asked for again under the same name is the same
+trial, and what is told again is recorded once: nothing here is remembered that a restart could lose.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.ahead import Proposed
+from hpo.attempts import HALVED_BATCH
+from hpo.errors import ServiceUnavailableError, SettingsError, StudyOverError, StudyPausedError
+from hpo.receipts import ENQUEUED, RECEIPT
+from hpo.service.asked_study import AskedStudy
+from hpo.service.limits import Limits, Turns, order_of
+from hpo.service.proposer import Proposer
+from storage import history, launches, studies
+from storage.database import Store
+from storage.errors import StaleAttemptError, StudyNotFoundError, TrialNotFoundError
+from storage.launches import ACTIVE, Launch
+from storage.optuna_storage import HistoryStorage
+from storage.studies import Claim
+
+PROPOSAL_SECONDS = 20.0  # that somebody waits for a proposal, before he is asked to come again
+KNOWN_SECONDS = 5.0  # after which a study's file is looked at again
+IDS_KEPT = 10_000  # of trials that were handed out
+
+Told = Literal["complete", "pruned", "fail"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A trial that somebody is to train."""
+
+    study_id: int
+    study: str  # its name
+    trial: int  # its number
+    attempt: int  # 1, 2, ...: valid until somebody else is given the next one
+    params: Mapping[str, Any]
+    seed: int
+    lease_seconds: float
+    halve_batch: bool  # it ran out of memory before: train with half the batch
+    content: Mapping[str, Any]  # the study file
+    created_at: float  # of the study, in seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Begun:
+    """A trial that was claimed for somebody, and may yet have to wait for its parameters."""
+
+    claim: Claim
+    lease_seconds: float
+    known: FrozenTrial
+    proposal: Future[Proposed] | None  # None: it has its parameters
+    study: AskedStudy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A trial that somebody holds, as he names it."""
+
+    study_id: int
+    trial: int  # its number
+    attempt: int
+
+
+class Desk:
+    """Hands out the trials of studies and takes what becomes of them; safe for any number of threads."""
+
+    def __init__(self, store: Store, *, limits: Limits | None = None, proposer: Proposer | None = None) -> None:
+        self._store, self._storage = store, HistoryStorage(store)
+        self._proposer = proposer or Proposer(store)
+        self._turns = Turns(store, limits or Limits())
+        self._studies: dict[int, tuple[float, AskedStudy]] = {}  # with when each was looked at
+        self._ids: dict[tuple[int, int], int] = {}  # of trials, by study and number
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Make no more proposals."""
+        self._proposer.close()
+
+    # Handing out ----------------------------------------------------------------------------------------------------
+
+    def ask(self, study_id: int, *, worker: str, lease_seconds: float, request: str | None = None) -> Assignment | None:
+        """The next trial of a study; None where there is none just now, but may be later.
+
+        request: names what is asked: whoever asks again under that name is given the same trial while it runs.
+        Raises StudyNotFoundError, StudyPausedError, StudyOverError, SpecError, ServiceUnavailableError.
+        """
+        begun = self.begin(study_id, worker=worker, lease_seconds=lease_seconds, request=request)
+        return None if begun is None else self.hand_out(begun)
+
+    def begin(self, study_id: int, *, worker: str, lease_seconds: float, request: str | None = None) -> Begun | None:
+        """Claim the next trial, and see to it that it gets its parameters. As `ask`; `hand_out` must follow."""
+        study = self._study(study_id)
+        launch = launches.find_launch(self._store, study_id)
+        _refuse_where_not_wanted(study, launch)
+        study.work_goes_on()
+        over = study.why_over()
+        if over is not None:
+            self._end(study, launch, over)
+        if launch is None or launch.place != "workers":
+            claim = self._claim(study, worker, lease_seconds, request)
+        else:
+            with self._turns.place_for(study_id) as may_start:
+                claim = self._claim(study, worker, lease_seconds, request) if may_start else None
+            if not may_start:
+                return None
+        if claim is None:
+            self._end_where_spent(study, launch)
+            return None
+        known = self._storage.get_trial(claim.trial_id)
+        proposal = None
+        if ENQUEUED not in known.system_attrs and not study.is_complete(known.params):
+            running = studies.count_running(self._store, study_id)
+            proposal = self._proposer.take(study_id, study.content, running=running)
+        return Begun(claim=claim, lease_seconds=lease_seconds, known=known, proposal=proposal, study=study)
+
+    def hand_out(self, begun: Begun) -> Assignment:
+        """The trial with its parameters, once there are some; all of it is in the history before anybody hears of it.
+
+        Raises ServiceUnavailableError where nothing could be proposed in time: then the trial is back in the queue.
+        """
+        claim, study = begun.claim, begun.study
+        params = dict(begun.known.params)
+        if begun.proposal is not None:
+            params = self._with_proposal(begun, begun.proposal)
+        elif not study.is_complete(params):
+            params = study.suggest(claim.trial_id)
+        seed = study.spec.seeds.training
+        studies.start_trial(self._store, claim, params=params, seed=seed)
+        return Assignment(
+            study_id=study.study_id,
+            study=study.name,
+            trial=claim.number,
+            attempt=claim.attempt,
+            params=params,
+            seed=seed,
+            lease_seconds=begun.lease_seconds,
+            halve_batch=bool(begun.known.system_attrs.get(HALVED_BATCH)),
+            content=study.content,
+            created_at=study.created_at.timestamp(),
+        )
+
+    def give_up(self, begun: Begun, reason: str) -> None:
+        """Put a trial that is not handed out after all back into the queue."""
+        if begun.proposal is not None and not begun.proposal.cancel():
+            begun.proposal.add_done_callback(
+                lambda done: None if done.exception() else self._proposer.placed(begun.study.study_id, done.result())
+            )
+        studies.release_trial(self._store, begun.claim, reason=reason)
+
+    def work(
+        self, *, worker: str, devices: int, lease_seconds: float, study: str | None = None, request: str | None = None
+    ) -> Begun | None:
+        """A trial of any study that workers train: by priority, and fairly among owners.
+
+        devices: that the worker has for it; studies whose trials need more are passed over. study: only of that name.
+        None: nothing just now.
+        """
+        pulled = [
+            launch
+            for launch in launches.list_launches(self._store, ACTIVE)
+            if launch.place == "workers" and launch.wanted == "run" and launch.state == "running"
+        ]
+        for launch in order_of(pulled):
+            if launch.devices > devices or (study is not None and launch.study != study):
+                continue
+            try:
+                begun = self.begin(launch.study_id, worker=worker, lease_seconds=lease_seconds, request=request)
+            except (StudyOverError, StudyPausedError, StudyNotFoundError):
+                continue  # it came to its end just now
+            if begun is not None:
+                return begun
+        return None
+
+    # What becomes of them -------------------------------------------------------------------------------------------
+
+    def report(self, held: Held, *, step: int, value: float | None, metrics: Mapping[str, float] | None = None) -> bool:
+        """Note what a trial reports at a step; returns whether it is to be pruned. Raises StaleAttemptError."""
+        study, claim = self._study(held.study_id), self._claim_of(held)
+        study.work_goes_on()
+        studies.report(self._store, claim, step=step, value=value, metrics=metrics)
+        return value is not None and study.is_to_be_pruned(claim.trial_id)
+
+    def should_prune(self, held: Held) -> bool:
+        """Whether a trial is to be pruned, by what it has reported. Raises StaleAttemptError."""
+        study, claim = self._study(held.study_id), self._claim_of(held)
+        studies.check_attempt(self._store, claim)
+        return study.is_to_be_pruned(claim.trial_id)
+
+    def tell(
+        self,
+        held: Held,
+        *,
+        state: Told,
+        values: Sequence[float] | None = None,
+        error: str | None = None,
+        measured: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+        cost_seconds: float | None = None,
+        epochs: int | None = None,
+        peak_memory_bytes: int | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        """End a trial. A value that is no finite number is a failure; that of a pruned trial may be its last report.
+
+        Raises SettingsError for values that do not go with the study; StaleAttemptError: the values are kept even so.
+        """
+        study, claim = self._study(held.study_id), self._claim_of(held)
+        study.work_goes_on()
+        ending, told, reason = self._ending(study, claim, state, values, error)
+        studies.finish_trial(
+            self._store,
+            claim,
+            state=ending,
+            value=told[0] if told else None,
+            more_values=told[1:],
+            measured=measured,
+            notes=notes,
+            cost_seconds=cost_seconds,
+            epochs=epochs,
+            peak_memory_bytes=peak_memory_bytes,
+            checkpoint=checkpoint,
+            error=reason,
+        )
+        self._proposer.hear(held.study_id)
+        if ending == TrialState.FAIL:
+            study.look_at_failures()
+        launch = launches.find_launch(self._store, held.study_id)
+        if launch is not None and launch.place == "workers":
+            self._settle(study, launch)
+
+    def release(self, held: Held, *, reason: str, counts: bool = False, halve_batch: bool = False) -> bool:
+        """Give a trial back; returns whether it will be tried again.
+
+        counts: its process died. halve_batch: it ran out of memory, and is to be tried with half the batch, if it was
+        not already: then it fails. Raises StaleAttemptError.
+        """
+        claim = self._claim_of(held)
+        if halve_batch:
+            studies.check_attempt(self._store, claim)
+            if self._storage.get_trial(claim.trial_id).system_attrs.get(HALVED_BATCH):
+                studies.finish_trial(self._store, claim, state=TrialState.FAIL, value=None, error=reason)
+                return False
+            self._storage.set_trial_system_attr(claim.trial_id, HALVED_BATCH, value=True)
+        return studies.release_trial(self._store, claim, reason=reason, counts=counts)
+
+    def extend(self, held: Collection[Held], *, worker: str, lease_seconds: float) -> list[Held]:
+        """Extend leases; which of them are still the worker's. The others must be stopped."""
+        claims = {claim.trial_id: each for each, claim in self._known_claims(held)}
+        asked = [Claim(trial_id=trial_id, number=each.trial, attempt=each.attempt) for trial_id, each in claims.items()]
+        ours = studies.extend_leases(self._store, asked, worker=worker, lease_seconds=lease_seconds)
+        for study_id in {claims[trial_id].study_id for trial_id in ours}:
+            self._study(study_id).work_goes_on()
+        return [claims[trial_id] for trial_id in ours]
+
+    # How it is done -------------------------------------------------------------------------------------------------
+
+    def _study(self, study_id: int) -> AskedStudy:
+        """The study of that id, as its file is now. Raises StudyNotFoundError, SpecError."""
+        looked_at, known = self._studies.get(study_id, (-math.inf, None))
+        now = time.monotonic()
+        if known is not None and now - looked_at < KNOWN_SECONDS:
+            return known
+        with self._lock:
+            try:
+                summary = history.study_of_id(self._store, study_id)
+            except StudyNotFoundError:
+                self._studies.pop(study_id, None)
+                raise
+            if known is None or known.content != summary.spec:
+                known = AskedStudy(self._storage, summary)
+            self._studies[study_id] = (now, known)
+            return known
+
+    def _claim(self, study: AskedStudy, worker: str, lease_seconds: float, request: str | None) -> Claim | None:
+        claim = studies.claim_trial(
+            self._store,
+            study.study_id,
+            worker=worker,
+            lease_seconds=lease_seconds,
+            max_trials=study.spec.budget.trials,
+            holding=(),  # whoever asks may have been started anew under his name: what he holds, he keeps by its lease
+            request=request,
+        )
+        if claim is not None:
+            self._remember(study.study_id, claim)
+        return claim
+
+    def _with_proposal(self, begun: Begun, proposal: Future[Proposed]) -> dict[str, Any]:
+        claim, study = begun.claim, begun.study
+        try:
+            proposed = proposal.result(PROPOSAL_SECONDS)
+        except (TimeoutError, ServiceUnavailableError) as error:
+            self.give_up(begun, "nothing could be proposed")
+            raise ServiceUnavailableError(str(error) or "no proposal was made in time; ask again") from error
+        try:
+            is_placed = self._storage.configure_attempt(
+                claim.trial_id,
+                claim.attempt,
+                params=proposed.params,
+                distributions=study.space.distributions,
+                system_attrs={} if proposed.receipt is None else {RECEIPT: proposed.receipt},
+            )
+        finally:
+            self._proposer.placed(study.study_id, proposed)
+        if not is_placed:
+            raise StaleAttemptError(
+                f"Attempt {claim.attempt} at trial {claim.number} ended before it began; ask again."
+            )
+        return dict(proposed.params)
+
+    def _ending(
+        self, study: AskedStudy, claim: Claim, state: Told, values: Sequence[float] | None, error: str | None
+    ) -> tuple[TrialState, list[float], str | None]:
+        """The state, the values and the error that a trial ends with."""
+        metrics = study.spec.task.metrics
+        if state == "fail":
+            return TrialState.FAIL, [], error or "it failed; no reason was told"
+        if values is None and state == "pruned":
+            last = self._storage.get_trial(claim.trial_id)
+            step = last.last_step
+            values = [] if step is None or len(metrics) > 1 else [last.intermediate_values[step]]
+            values = [value for value in values if math.isfinite(value)]
+            return TrialState.PRUNED, list(values), error
+        if values is None or len(values) != len(metrics):
+            told = 0 if values is None else len(values)
+            wanted = (
+                f"a value of {metrics[0]}" if len(metrics) == 1 else f"values of {', '.join(metrics)}, in this order"
+            )
+            raise SettingsError(f"value: study {study.name!r} wants {wanted}, and {told} were told")
+        for name, value in zip(metrics, values, strict=True):
+            if not math.isfinite(value):
+                return TrialState.FAIL, [], f"nan: {name} is {value}, which is no finite number"
+        return TrialState.PRUNED if state == "pruned" else TrialState.COMPLETE, list(values), error
+
+    def _end_where_spent(self, study: AskedStudy, launch: Launch | None) -> None:
+        """Raises StudyOverError where the trials of the budget are all finished."""
+        if studies.count_running(self._store, study.study_id) == 0:
+            self._end(study, launch, f"its {study.spec.budget.trials} trials are finished")
+
+    def _settle(self, study: AskedStudy, launch: Launch) -> None:
+        """Note that a study of workers is over, once its last trial has ended."""
+        if launch.state != "running" or studies.count_running(self._store, study.study_id):
+            return
+        over = study.why_over()
+        if over is None and study.spec.budget.trials is not None:
+            counts = history.study_of_id(self._store, study.study_id).counts
+            finished = sum(count for state, count in counts.items() if state.is_finished())
+            if finished >= study.spec.budget.trials:
+                over = f"its {study.spec.budget.trials} trials are finished"
+        if over is not None:
+            self._note_end(study, over)
+
+    def _end(self, study: AskedStudy, launch: Launch | None, reason: str) -> None:
+        """Raises StudyOverError."""
+        self._proposer.rest(study.study_id)
+        if (
+            launch is not None
+            and launch.place == "workers"
+            and launch.state == "running"
+            and not studies.count_running(self._store, study.study_id)
+        ):
+            self._note_end(study, reason)
+        raise StudyOverError(f"study {study.name!r} hands out no more trials: {reason}")
+
+    def _note_end(self, study: AskedStudy, reason: str) -> None:
+        state: Literal["done", "failed"] = "failed" if study.has_failed else "done"
+        launches.finish(self._store, study.study_id, state=state, message=reason, worker=None)
+
+    def _claim_of(self, held: Held) -> Claim:
+        """Raises StudyNotFoundError, TrialNotFoundError."""
+        return Claim(trial_id=self._id_of(held), number=held.trial, attempt=held.attempt)
+
+    def _known_claims(self, held: Iterable[Held]) -> list[tuple[Held, Claim]]:
+        """Those whose trials are there."""
+        found = []
+        for each in held:
+            try:
+                found.append((each, self._claim_of(each)))
+            except TrialNotFoundError:
+                continue
+        return found
+
+    def _id_of(self, held: Held) -> int:
+        known = self._ids.get((held.study_id, held.trial))
+        if known is None:
+            known = self._storage.get_trial_id_from_study_id_trial_number(held.study_id, held.trial)
+            self._remember(held.study_id, Claim(trial_id=known, number=held.trial, attempt=held.attempt))
+        return known
+
+    def _remember(self, study_id: int, claim: Claim) -> None:
+        with self._lock:
+            self._ids[study_id, claim.number] = claim.trial_id
+            if len(self._ids) > IDS_KEPT:
+                self._ids.pop(next(iter(self._ids)))
+
+
+def _refuse_where_not_wanted(study: AskedStudy, launch: Launch | None) -> None:
+    """Raises StudyPausedError, StudyOverError."""
+    if launch is None:
+        return
+    if launch.state == "paused" or (launch.wanted == "pause" and launch.state in ACTIVE):
+        raise StudyPausedError(f"study {study.name!r} is paused; it hands out trials again when somebody resumes it")
+    if launch.state in ("stopped", "done", "failed") or launch.wanted == "stop":
+        reason = {"done": "it is done", "failed": "it has failed"}.get(launch.state, "it was stopped")
+        said = f" ({launch.message})" if launch.message and launch.state in ("done", "failed") else ""
+        raise StudyOverError(f"study {study.name!r} hands out no more trials: {reason}{said}")

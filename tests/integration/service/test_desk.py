@@ -1,0 +1,317 @@
+"""Trials that are trained elsewhere: handed out once, recorded once, within the budget."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo.errors import SettingsError, SpecError, StudyOverError, StudyPausedError
+from hpo.service.desk import Assignment, Desk, Held
+from hpo.study_file import parse_spec
+from storage import history, launches, studies
+from storage.database import Store
+from storage.errors import StaleAttemptError, StudyNotFoundError
+from storage.history import TrialRecord
+from storage.optuna_storage import HistoryStorage
+from storage.schema import open_store
+
+NAMES = (f"study {number}" for number in itertools.count())
+SPACE = {
+    "lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True},
+    "optimizer": {"type": "categorical", "choices": ["sgd", "adam"]},
+    "momentum": {"type": "float", "low": 0.0, "high": 0.99, "when": {"optimizer": ["sgd"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path_factory.mktemp('desk')}/history.db")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="module")
+def desk(store: Store) -> Iterator[Desk]:
+    made = Desk(store)
+    yield made
+    made.close()
+
+
+def create(store: Store, **changes: Any) -> int:
+    task = {"name": "churn", "metric": "loss", "direction": "minimize"}
+    content = {"study": next(NAMES), "task": task, "space": SPACE, "budget": {"trials": 4}, **changes}
+    spec = parse_spec(content)
+    return studies.create_study(
+        store,
+        name=spec.study,
+        directions=spec.task.directions,
+        task=spec.task.name,
+        metric=spec.task.metric,
+        space=spec.search_space().to_json(),
+        spec=spec.model_dump(mode="json", exclude_defaults=True),
+    )
+
+
+def ask(desk: Desk, study_id: int, worker: str = "w", **options: Any) -> Assignment:
+    given = desk.ask(study_id, worker=worker, lease_seconds=options.pop("lease_seconds", 60.0), **options)
+    assert given is not None
+    return given
+
+
+def held(given: Assignment) -> Held:
+    return Held(study_id=given.study_id, trial=given.trial, attempt=given.attempt)
+
+
+def trials_of(store: Store, study_id: int) -> list[TrialRecord]:
+    return history.list_trials(store, study_id)
+
+
+def test_a_study_is_asked_until_its_budget_is_spent(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    for number in range(4):
+        given = ask(desk, study_id)
+        assert (given.trial, given.attempt) == (number, 1)
+        assert ("momentum" in given.params) == (given.params["optimizer"] == "sgd")
+        assert desk.report(held(given), step=0, value=1.0) is False
+        desk.tell(held(given), state="complete", values=[abs(math.log10(given.params["lr"]) + 3)], cost_seconds=2.0)
+    with pytest.raises(StudyOverError, match="its 4 trials are finished"):
+        ask(desk, study_id)
+    trials = trials_of(store, study_id)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert all(trial.system_attrs["hindsight:receipt"]["why"] for trial in trials)
+    assert len({trial.params["lr"] for trial in trials}) == 4
+
+
+def test_nobody_is_given_what_another_has_and_the_budget_holds_for_many_at_once(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"trials": 12})
+    with ThreadPoolExecutor(16) as pool:
+        given = list(pool.map(lambda name: desk.ask(study_id, worker=str(name), lease_seconds=60.0), range(16)))
+    got = [each for each in given if each is not None]
+    assert sorted(each.trial for each in got) == list(range(12))
+    assert len({tuple(each.params.items()) for each in got}) == 12
+    assert [trial.params for trial in trials_of(store, study_id)] == [
+        each.params for each in sorted(got, key=lambda each: each.trial)
+    ]
+
+
+def test_the_same_request_is_given_the_same_trial_while_it_runs(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    first = ask(desk, study_id, request="r1")
+    assert ask(desk, study_id, request="r1") == first
+    assert ask(desk, study_id, request="r2").trial == 1
+    desk.tell(held(first), state="complete", values=[1.0])
+    assert ask(desk, study_id, request="r1").trial == 2
+
+
+def test_a_server_that_is_started_again_goes_on_where_the_last_one_was(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    given = ask(desk, study_id, request="lost")
+    other = Desk(store)
+    try:
+        assert ask(other, study_id, request="lost") == given
+        other.report(held(given), step=0, value=0.5)
+        other.tell(held(given), state="complete", values=[0.5])
+        desk.tell(held(given), state="complete", values=[0.5])  # the answer was lost: it says so again
+    finally:
+        other.close()
+    assert [(trial.state, trial.value) for trial in trials_of(store, study_id)] == [(TrialState.COMPLETE, 0.5)]
+
+
+def test_a_trial_whose_lease_ends_is_given_to_another_with_its_parameters(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    lost = ask(desk, study_id, "slow", lease_seconds=0.01)
+    time.sleep(0.05)
+    again = ask(desk, study_id, "slow")  # the same name: a worker that was started anew
+    assert (again.trial, again.attempt, again.params) == (lost.trial, 2, lost.params)
+    with pytest.raises(StaleAttemptError):
+        desk.report(held(lost), step=0, value=1.0)
+    with pytest.raises(StaleAttemptError):
+        desk.should_prune(held(lost))
+    with pytest.raises(StaleAttemptError):
+        desk.tell(held(lost), state="complete", values=[0.1])
+    assert desk.extend([held(lost), held(again)], worker="slow", lease_seconds=60.0) == [held(again)]
+    assert desk.extend([held(again)], worker="somebody else", lease_seconds=60.0) == []
+    (trial,) = trials_of(store, study_id)
+    assert [late["value"] for late in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]] == [0.1]
+
+
+def test_what_is_given_back_waits_for_the_next(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    given = ask(desk, study_id)
+    assert desk.release(held(given), reason="interrupted")
+    again = ask(desk, study_id, "another")
+    assert (again.trial, again.attempt, again.params) == (given.trial, 2, given.params)
+    assert desk.release(held(again), reason="it died", counts=True)
+    assert desk.release(held(ask(desk, study_id)), reason="it died", counts=True)
+    assert not desk.release(held(ask(desk, study_id)), reason="it died", counts=True)
+    assert trials_of(store, study_id)[0].state == TrialState.FAIL
+
+
+def test_out_of_memory_is_tried_once_more_with_half_the_batch(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    given = ask(desk, study_id)
+    assert not given.halve_batch
+    assert desk.release(held(given), reason="out of memory", halve_batch=True)
+    again = ask(desk, study_id)
+    assert again.halve_batch
+    assert not desk.release(held(again), reason="out of memory again", halve_batch=True)
+    (trial,) = trials_of(store, study_id)
+    assert (trial.state, trial.error) == (TrialState.FAIL, "out of memory again")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_no_number_is_a_failure_with_its_reason(desk: Desk, store: Store, value: float) -> None:
+    study_id = create(store)
+    desk.tell(held(ask(desk, study_id)), state="complete", values=[value])
+    (trial,) = trials_of(store, study_id)
+    assert (trial.state, trial.error) == (TrialState.FAIL, f"nan: loss is {value}, which is no finite number")
+
+
+def test_values_that_do_not_go_with_the_study_are_refused_and_the_trial_goes_on(desk: Desk, store: Store) -> None:
+    task = {"name": "churn", "metric": "loss", "direction": "minimize"}
+    against = [{"metric": "size", "direction": "minimize"}]
+    study_id = create(store, task={**task, "against": against})
+    given = ask(desk, study_id)
+    with pytest.raises(SettingsError, match="wants values of loss, size, in this order, and 1 were told"):
+        desk.tell(held(given), state="complete", values=[1.0])
+    desk.tell(held(given), state="complete", values=[1.0, 2.0])
+    assert trials_of(store, study_id)[0].values == (1.0, 2.0)
+
+
+def test_a_trial_that_is_behind_is_pruned_and_its_value_is_its_last_report(desk: Desk, store: Store) -> None:
+    study_id = create(store, pruner={"name": "median", "startup_trials": 1}, budget={"trials": 3})
+    good, bad = ask(desk, study_id), ask(desk, study_id)
+    assert not desk.report(held(good), step=0, value=0.1)
+    desk.tell(held(good), state="complete", values=[0.1])
+    assert desk.report(held(bad), step=0, value=9.0)
+    assert desk.should_prune(held(bad))
+    desk.tell(held(bad), state="pruned")
+    assert [(trial.state.name, trial.value) for trial in trials_of(store, study_id)] == [
+        ("COMPLETE", 0.1),
+        ("PRUNED", 9.0),
+    ]
+
+
+def test_a_study_whose_first_trials_all_fail_hands_out_no_more(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"trials": 30})
+    for _ in range(5):
+        desk.tell(held(ask(desk, study_id)), state="fail", error="the sensor is unplugged")
+    with pytest.raises(StudyOverError, match="the first 5 trials failed and none succeeded"):
+        ask(desk, study_id)
+
+
+def test_a_stop_rule_ends_it_and_says_why(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"trials": 60}, stop="auto")
+    given = [ask(desk, study_id) for _ in range(12)]
+    for number, each in enumerate(given):
+        desk.tell(held(each), state="complete", values=[float(max(0, 9 - number))])
+    with pytest.raises(StudyOverError, match="is the end of its scale"):
+        ask(desk, study_id)
+
+
+def test_hours_are_those_in_which_somebody_works(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"hours": 0.2 / 3600})
+    given = ask(desk, study_id)
+    time.sleep(0.3)
+    desk.tell(held(given), state="complete", values=[1.0])
+    with pytest.raises(StudyOverError, match="hours are spent"):
+        ask(desk, study_id)
+
+
+def test_what_a_user_enqueued_is_handed_out_first(desk: Desk, store: Store) -> None:
+    import optuna
+
+    study_id = create(store)
+    name = history.study_of_id(store, study_id).name
+    optuna.load_study(study_name=name, storage=HistoryStorage(store)).enqueue_trial({"lr": 0.01, "optimizer": "adam"})
+    assert ask(desk, study_id).params == {"lr": 0.01, "optimizer": "adam"}
+
+
+def test_a_study_that_is_paused_or_stopped_says_so(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    given = ask(desk, study_id)
+    launches.want(store, study_id, "pause")
+    with pytest.raises(StudyPausedError, match="paused"):
+        ask(desk, study_id)
+    desk.tell(held(given), state="complete", values=[1.0])  # what runs may come to its end
+    launches.want(store, study_id, "run")
+    assert ask(desk, study_id).trial == 1
+    launches.want(store, study_id, "stop")
+    with pytest.raises(StudyOverError, match="it was stopped"):
+        ask(desk, study_id)
+
+
+def test_work_is_given_of_the_studies_that_workers_train_and_these_end(desk: Desk, store: Store) -> None:
+    study_id, big = create(store, budget={"trials": 1}), create(store)
+    launches.request_launch(store, big, owner="ann", place="workers", devices=4, priority=9)
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    begun = desk.work(worker="w", devices=1, lease_seconds=60.0)
+    assert begun is not None
+    given = desk.hand_out(begun)
+    assert (given.study_id, given.content["space"].keys()) == (study_id, SPACE.keys())
+    assert desk.work(worker="w", devices=1, lease_seconds=60.0) is None
+    desk.tell(held(given), state="complete", values=[1.0])
+    launch = launches.find_launch(store, study_id)
+    assert launch is not None
+    assert (launch.state, launch.message) == ("done", "its 1 trials are finished")
+    launches.want(store, big, "stop")
+
+
+def test_what_is_unknown_is_told_so(desk: Desk, store: Store) -> None:
+    with pytest.raises(StudyNotFoundError):
+        desk.ask(10**6, worker="w", lease_seconds=60.0)
+    foreign = studies.create_study(store, name=next(NAMES))
+    with pytest.raises(SpecError, match="has no study file"):
+        desk.ask(foreign, worker="w", lease_seconds=60.0)
+
+
+def test_the_process_that_proposes_may_be_killed(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"trials": 8})
+    ask(desk, study_id)
+    for child in _processes_that_propose():
+        os.kill(child, signal.SIGKILL)
+    assert ask(desk, study_id).trial == 1
+
+
+def test_proposals_are_ready_where_many_trials_run_and_know_all_but_a_fifth_as_many_results(
+    desk: Desk, store: Store
+) -> None:
+    study_id = create(store, budget={"trials": 60})
+    given = [ask(desk, study_id, str(number)) for number in range(12)]
+    study = desk._proposer._studies[study_id]
+    deadline = time.monotonic() + 10.0
+    while len(study.ready) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ready = [each.proposed.params for each in study.ready]
+    assert len(ready) == 2
+    started = time.monotonic()
+    assert ask(desk, study_id).params == ready[0]
+    assert time.monotonic() - started < 0.5
+    for each in given[:4]:
+        desk.tell(held(each), state="complete", values=[1.0 + each.trial])
+    assert all(study.results - each.results <= study.may_lack for each in study.ready)
+
+
+def _processes_that_propose() -> list[int]:
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+    return [pid for pid in children if b"proposal_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_no_thread_is_left_when_it_closes(store: Store) -> None:
+    other = Desk(store)
+    ask(other, create(store))
+    other.close()
+    assert not set(threading.enumerate()).intersection(other._proposer._threads)
