@@ -70,7 +70,7 @@ def list_trials(
     A page begins after the last trial of the page before, so that trials that come in shift nothing. 422 `query` says
     where a condition cannot be read.
     """
-    after = _position(cursor, order)
+    after = position_of(cursor, order)
     page = trial_page(
         service.store,
         study_id,
@@ -81,7 +81,7 @@ def list_trials(
         full=not brief,
         known=service.known_sets,
     )
-    return Page(items=[trial_of(trial) for trial in page.trials], next=_next(page.end, order))
+    return Page(items=[trial_of(trial) for trial in page.trials], next=next_cursor(page.end, order))
 
 
 @router.get("/studies/{study_id}/trials/{number}")
@@ -187,7 +187,7 @@ def query_trials(
     return history_page(service.store, where=where, order=order, limit=limit, cursor=cursor, curves=curves)
 
 
-def _position(cursor: str | None, order: str | None) -> Position | None:
+def position_of(cursor: str | None, order: str | None) -> Position | None:
     """Where the page before ended. Raises ApiError for a cursor of another order."""
     found = decode_cursor(cursor, tuple[str, float | int | str | None, int])
     if found is None:
@@ -200,7 +200,8 @@ def _position(cursor: str | None, order: str | None) -> Position | None:
     return found[1], found[2]
 
 
-def _next(end: Position | None, order: str | None) -> str | None:
+def next_cursor(end: Position | None, order: str | None) -> str | None:
+    """What asks for the page after the one that ended there, in the same order; None after the last one."""
     return None if end is None else encode_cursor([_name(order), *end])
 
 
