@@ -32,20 +32,33 @@ def read_yaml(path: Path) -> tuple[Any, dict[Path_, int]]:
 
     Raises SpecError when the file cannot be read, is too large, is no YAML, or names a key twice.
     """
-    text = _read_text(path)
-    loader = _Loader(text)
+    return parse_yaml(_read_text(path), str(path))
+
+
+def parse_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
+    """As `read_yaml`, of a text. source: what it is called in errors."""
+    if len(text) > MAX_BYTES:
+        raise SpecError(f"{source}: {len(text):,} characters are too many for a study file (at most {MAX_BYTES:,})")
     try:
-        node = loader.get_single_node()
-        if node is None:
-            raise SpecError(f"{path}: the file is empty; `hpo init` writes an example")
-        _check_size(path, node)
-        lines: dict[Path_, int] = {}
-        _collect_lines(path, node, (), lines)
-        return loader.construct_document(node), lines
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise SpecError(f"{source}: the file is empty; `hpo init` writes an example")
+            _check_size(source, node)
+            lines: dict[Path_, int] = {}
+            _collect_lines(source, node, (), lines)
+            return loader.construct_document(node), lines
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: this is not valid YAML: {_yaml_reason(error)}") from error
-    finally:
-        loader.dispose()
+        raise SpecError(f"{source}: this is not valid YAML: {_yaml_reason(error)}") from error
+    except RecursionError as error:
+        raise SpecError(f"{source}: nested too deeply") from error
+    except SpecError:
+        raise
+    except ValueError as error:  # what looks like a date, and is none
+        raise SpecError(f"{source}: this is not valid YAML: {error}") from error
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -70,7 +83,7 @@ def _read_text(path: Path) -> str:
         raise SpecError(f"{path}: cannot be read: {error}") from error
 
 
-def _check_size(path: Path, root: yaml.Node) -> None:
+def _check_size(path: str, root: yaml.Node) -> None:
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, above: tuple[int, ...]) -> int:
@@ -85,15 +98,12 @@ def _check_size(path: Path, root: yaml.Node) -> None:
             sizes[id(node)] = 1 + sum(size(child, (*above, id(node))) for child in children)
         return sizes[id(node)]
 
-    try:
-        total = size(root, ())
-    except RecursionError as error:
-        raise SpecError(f"{path}: nested too deeply") from error
+    total = size(root, ())
     if total > MAX_NODES:
         raise SpecError(f"{path}: {total:,} values once its aliases are expanded (at most {MAX_NODES:,})")
 
 
-def _collect_lines(file: Path, node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> None:
+def _collect_lines(file: str, node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -6,6 +6,7 @@ Each opens the history that the URL names, once per process, and works on one th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -42,6 +43,15 @@ def importance(store_url: str, *, target: str, where: str = "") -> dict[str, Any
     with one_thread():
         found = past_effects(_store(store_url), target, where=where)
         return importance_fields(found, found.importance)
+
+
+def resemblance(store_url: str, *, target: str, where: str = "") -> dict[str, Any]:
+    """Which past tasks resemble which. Raises as `effects`, and NoHistoryError for fewer than three tasks."""
+    from hpo.past_effects import past_effects  # noqa: PLC0415
+    from hpo.resemblance import resemblance as mapped  # noqa: PLC0415
+
+    with one_thread():
+        return {"target": target} | asdict(mapped(past_effects(_store(store_url), target, where=where)))
 
 
 def best(store_url: str, *, study: str, against: int | Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from hpo.service.attempts import Attempts
 from hpo.service.state import Service
 
 PREFIX = "/api/v1"
-NOUNS = ("studies", "trials", "tokens", "audit", "session")  # the modules in `hpo.api.routes`, each with a `router`
+NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
+    "studies",
+    "trials",
+    "statistics",
+    "tokens",
+    "audit",
+    "session",
+)
 
 
 def create_api(service: Service) -> FastAPI:

@@ -44,7 +44,7 @@ class Calculations:
 
         Raises what the question raises; BusyError where too many wait already, or where it takes too long.
         """
-        name = f"{question.__module__}.{question.__qualname__} {store_url} {json.dumps(options, sort_keys=True)}"
+        name = f"{question.__module__}.{question.__qualname__} {store_url} {options!r}"
         with self._lock:
             kept = self._kept.get(name)
             if kept is not None and kept[0] == as_of:

@@ -57,7 +57,18 @@ def _pages(client: TestClient, path: str, **query: Any) -> Iterator[dict[str, An
             return
 
 
-ORDERS = "number -number value -value params.lr -params.kind params.steps state -cost finished error".split()
+ORDERS = (
+    "number",
+    "-number",
+    "value",
+    "-value",
+    "params.lr",
+    "-params.kind",
+    "params.steps",
+    "state",
+    "-cost",
+    "error",
+)
 
 
 def test_pages_hold_each_trial_once_in_every_order(client_as: ClientAs, service: Service, study: optuna.Study) -> None:
