@@ -40,6 +40,7 @@ class Resemblance:
 
     tasks: tuple[PlacedTask, ...]
     kept: float  # share of the squares of the distances that two axes show
+    least: float  # the correlation of the two tasks that resemble each other least
     looked_at: int  # of how many tasks, the latest
     flat: tuple[str, ...]  # tasks whose outcome depends on nothing
 
@@ -77,6 +78,7 @@ def resemblance(found: PastEffects) -> Resemblance:
     return Resemblance(
         tasks=tuple(placed),
         kept=mapped.kept,
+        least=float(mapped.correlations.min()),
         looked_at=len(names),
         flat=tuple(name for place, name in enumerate(names) if place not in shown),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import sys
@@ -34,6 +35,7 @@ Parameters = Mapping[str, tuple[BaseDistribution, ...]]
 
 NAMES_LISTED = 20
 ROWS_PER_GROUP = 10_000  # of a Parquet file
+ROWS_PER_CHUNK = 1_000  # of what is sent
 SUFFIXES: Mapping[str, Format] = {
     ".json": "json",
     ".jsonl": "jsonl",
@@ -116,6 +118,21 @@ def write_rows(rows: Iterable[TrialRow], columns: Sequence[Column], format: Form
         return write(rows, columns, sys.stdout)
     with _draft(out) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         return write(rows, columns, file)
+
+
+def text_chunks(rows: Iterable[TrialRow], columns: Sequence[Column], format: Literal["csv", "json"]) -> Iterator[str]:
+    """The rows as text, piece by piece: to be sent while they are read."""
+    stream, is_first = iter(rows), True
+    while (group := list(islice(stream, ROWS_PER_CHUNK))) or is_first:
+        if format == "csv":
+            text = io.StringIO()
+            _write_csv(group, columns, text, names=is_first)
+            yield text.getvalue()
+        else:
+            yield ("[\n  " if is_first else ",\n  ") + ",\n  ".join(_object(row, columns) for row in group)
+        is_first = False
+    if format == "json":
+        yield "\n]\n"
 
 
 def format_of(out: Path | None, given: Format | None, *, as_json: bool) -> Format:
@@ -252,10 +269,11 @@ def _object(row: TrialRow, columns: Sequence[Column]) -> str:
     return json.dumps({column.name: jsonable(column.of(row)) for column in columns}, ensure_ascii=False)
 
 
-def _write_csv(rows: Iterable[TrialRow], columns: Sequence[Column], file: IO[str]) -> int:
+def _write_csv(rows: Iterable[TrialRow], columns: Sequence[Column], file: IO[str], *, names: bool = True) -> int:
     count = 0
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([column.name for column in columns])
+    if names:
+        writer.writerow([column.name for column in columns])
     for row in rows:
         writer.writerow([_cell(column.of(row), column.kind) for column in columns])
         count += 1

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from dashboards.charts.look import ACCENT, SECOND, Chart, numbers, plain, row_height
+from dashboards.charts.look import ACCENT, SECOND, Chart, number_axis, numbers, plain, row_height
 from hpo.range_advice import Region
 
 NAMED_TASKS = 40  # more cannot be read
 MOST_TASKS = 120  # rows of the picture
-CLEAR = "rgba(0,0,0,0)"
+CLEAR = "rgba(31, 157, 116, 0)"
 
 
 def advice_chart(region: Region) -> Chart:
@@ -41,7 +41,7 @@ def advice_chart(region: Region) -> Chart:
                 "zmax": 1,
                 "ygap": 2,
                 "colorscale": [[0, CLEAR], [1, ACCENT]],
-                "colorbar": {"title": {"text": "surely good"}, "tickformat": ".0%", "thickness": 10},
+                "showscale": False,
                 "hovertemplate": "%{text}<br>%{x}: good with %{z:.0%}<extra></extra>",
             }
         ],
@@ -67,7 +67,7 @@ def _x_axis(region: Region, x: list[Any]) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": {"text": plain(region.name)}, "zeroline": False}
     if isinstance(region.distribution, CategoricalDistribution):
         return axis | {"tickmode": "array", "tickvals": x, "ticktext": [plain(choice) for choice in region.axis]}
-    return axis | {"type": "log" if getattr(region.distribution, "log", False) else "linear"}
+    return axis | number_axis(region.distribution)
 
 
 def _regions(region: Region, x: list[Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,19 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from dashboards.charts.look import ACCENT, BAND, FAINT, INK, SECOND, WIDE_BAND, Chart, numbers, plain, row_height
+from dashboards.charts.look import (
+    ACCENT,
+    BAND,
+    FAINT,
+    INK,
+    SECOND,
+    WIDE_BAND,
+    Chart,
+    number_axis,
+    numbers,
+    plain,
+    row_height,
+)
 from hpo.arrays import Array
 from hpo.parameter_axes import Axis
 from hpo.past_effects import PastEffects
@@ -20,7 +32,7 @@ NAME_LENGTH = 32
 OUT_OF_SIGHT = 1.5  # times the heights of what is known
 
 
-def curve_chart(found: PastEffects, j: int, *, heights: tuple[float, float] | None = None) -> Chart:
+def curve_chart(found: PastEffects, j: int) -> Chart:
     """What each value of a parameter is worth: the mean with its 95%, that of a new task, what went along."""
     axis = found.axes.axes[j]
     traces = _choices(found, j) if axis.choices else _number(found, j)
@@ -33,7 +45,7 @@ def curve_chart(found: PastEffects, j: int, *, heights: tuple[float, float] | No
             "yaxis": {
                 "title": {"text": unit_of(found)},
                 "zeroline": True,
-                "range": list(heights or heights_of(found, [j])),
+                "range": list(_heights(found, j, traces)),
             },
             "legend": {"orientation": "h"},
             "hovermode": "closest" if axis.choices else "x unified",
@@ -96,9 +108,9 @@ def _choices(found: PastEffects, j: int) -> list[dict[str, Any]]:
     cells = slice(start, start + found.runs.sizes[j])
     x, mean = np.arange(found.runs.sizes[j], dtype=np.float64) - 0.1, estimates.mean[cells]
     traces = []
-    for ends, width, color, name in (
-        (estimates.prediction[cells], 1.5, ACCENT, "95% for a new task"),
-        (estimates.interval[cells], 6, BAND, "95% for the mean"),
+    for ends, width, color, size, name in (
+        (estimates.prediction[cells], 1.5, ACCENT, 3, "95% for a new task"),
+        (estimates.interval[cells], 6, BAND, 7, "95% for the mean"),
     ):
         known = np.isfinite(mean) & np.isfinite(ends).all(axis=1)
         if known.any():
@@ -109,7 +121,7 @@ def _choices(found: PastEffects, j: int) -> list[dict[str, Any]]:
                     "name": name,
                     "x": numbers(x[known]),
                     "y": numbers(mean[known]),
-                    "marker": {"size": 1, "color": color},
+                    "marker": {"symbol": "square", "size": size, "color": color},
                     "error_y": _bars(mean[known], ends[known]) | {"color": color, "thickness": width, "width": 0},
                     "hoverinfo": "skip",
                 }
@@ -150,13 +162,13 @@ def _along(found: PastEffects, j: int) -> dict[str, Any]:
     }
 
 
-def heights_of(found: PastEffects, shown: list[int]) -> tuple[float, float]:
-    """From where to where charts go: what is known is in sight, and vague predictions are cut off."""
+def _heights(found: PastEffects, j: int, traces: list[dict[str, Any]]) -> tuple[float, float]:
+    """From where to where a chart goes: what is known is in sight, and vague predictions are cut off."""
     estimates = found.adjusted
     assert estimates is not None
-    starts = np.cumsum([0, *found.runs.sizes])
-    cells = np.concatenate([np.arange(starts[j], starts[j + 1]) for j in shown])
-    known = np.concatenate([estimates.interval[cells].ravel(), [0.0]])
+    start = sum(found.runs.sizes[:j])
+    cells = slice(start, start + found.runs.sizes[j])
+    known = np.concatenate([estimates.interval[cells].ravel(), traces[-1]["y"], [0.0]])  # the mean is drawn last
     if not found.raw_units:
         known = np.concatenate([known, found.went_along[1].mean[cells]])
     low, high = np.nanmin(known), np.nanmax(known)
@@ -321,7 +333,7 @@ def unit_of(found: PastEffects) -> str:
     """What effects are measured in."""
     if found.raw_units:
         return f"units of the task, {'higher' if found.higher_is_better else 'lower'} is better"
-    return "standard deviations, higher is better"
+    return "SDs, higher is better"
 
 
 def _x_axis(axis: Axis) -> dict[str, Any]:
@@ -330,8 +342,7 @@ def _x_axis(axis: Axis) -> dict[str, Any]:
         ticks = {"tickmode": "array", "tickvals": list(range(len(axis.labels)))}
         labels = [plain(_short(label)) for label in axis.labels]
         return {"title": title, **ticks, "ticktext": labels, "range": [-0.6, len(axis.labels) - 0.4], "zeroline": False}
-    is_log = bool(getattr(axis.distribution, "log", False))
-    return {"title": title, "type": "log" if is_log else "linear", "zeroline": False}
+    return {"title": title, "zeroline": False} | number_axis(axis.distribution)
 
 
 def _middles(axis: Axis) -> Array:

@@ -15,6 +15,7 @@ Chart: TypeAlias = dict[str, Any]
 ACCENT, SECOND, INK, FAINT = "#1f9d74", "#d0902c", "#7c8594", "#a3abb6"
 BAND, WIDE_BAND = "rgba(31, 157, 116, 0.34)", "rgba(31, 157, 116, 0.14)"
 SERIES = ("#1f9d74", "#d0902c", "#5b8def", "#c8598f", "#8f74d9", "#7c8594")
+FEW_DECADES = 1e2  # ranges below have ticks of their own
 ROW, MARGINS = 21, 90  # pixels of a chart with a line for each of many things
 
 
@@ -26,6 +27,14 @@ def plain(text: Any) -> str:
 def numbers(values: Iterable[Any]) -> list[float]:
     """An array as JSON can say it."""
     return [float(value) for value in values]
+
+
+def number_axis(distribution: Any) -> dict[str, Any]:
+    """How an axis along a parameter with a range is scaled: decades of many are marked only."""
+    if not getattr(distribution, "log", False):
+        return {"type": "linear"}
+    ticks = {"dtick": 1} if distribution.high >= FEW_DECADES * distribution.low else {}
+    return {"type": "log", "exponentformat": "power", **ticks}
 
 
 def row_height(rows: int) -> int:

@@ -12,6 +12,7 @@ NAME_LENGTH = 24
 def task_map_chart(found: Resemblance) -> Chart:
     """Tasks as dots: those alike side by side, pale where their own runs tell little."""
     most = max(task.trials for task in found.tasks)
+    said = f"two axes keep {found.kept:.0%} of the distances; the least alike: r = {found.least:+.2f}"
     is_named = len(found.tasks) <= NAMED_TASKS
     return {
         "title": "Which tasks resemble which",
@@ -45,8 +46,21 @@ def task_map_chart(found: Resemblance) -> Chart:
             "height": 460,
             "showlegend": False,
             "hovermode": "closest",
-            "xaxis": {"title": {"text": f"two axes keep {found.kept:.0%} of the distances"}, "showticklabels": False},
-            "yaxis": {"showticklabels": False, "scaleanchor": "x", "scaleratio": 1},
+            "xaxis": {
+                "title": {"text": said},
+                "showticklabels": False,
+                "showgrid": False,
+                "zeroline": False,
+                "ticks": "",
+            },
+            "yaxis": {
+                "showticklabels": False,
+                "showgrid": False,
+                "zeroline": False,
+                "ticks": "",
+                "scaleanchor": "x",
+                "scaleratio": 1,
+            },
         },
     }
 

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from hpo.cli.history_show import sparkline
 from hpo.errors import SettingsError
-from hpo.trial_table import Column, Format, columns_of, format_of, split_names, write_rows
+from hpo.trial_table import Column, Format, columns_of, format_of, split_names, text_chunks, write_rows
 from storage.queries import TrialRow
 
 PARAMETERS: dict[str, tuple[BaseDistribution, ...]] = {
@@ -201,3 +201,14 @@ def test_a_curve_is_a_short_line(values: list[float]) -> None:
 def test_a_falling_curve_falls() -> None:
     assert sparkline([4.0, 3.0, 2.0, 1.0]) == "█▆▃▁"
     assert sparkline([1.0, math.nan, 1.0]) == "▁ ▁"
+
+
+def test_rows_that_are_sent_in_pieces_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.trial_table.ROWS_PER_CHUNK", 2)
+    rows = [row(number=number) for number in range(5)]
+    for format in ("csv", "json"):
+        columns = columns_of({}, nested=format == "json")
+        write_rows(rows, columns, format, tmp_path / f"trials.{format}")
+        sent = "".join(text_chunks(rows, columns, format))
+        assert sent.rstrip() == (tmp_path / f"trials.{format}").read_text().rstrip()
+    assert json.loads("".join(text_chunks([], [], "json"))) == []
