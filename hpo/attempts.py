@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hpo.provenance import fingerprint
 from hpo.spec import StudySpec
 from trainers.fitting.checkpoints import clear
 from trainers.job import FitJob
 
 HALVED_BATCH = "hindsight:halved_batch"  # trial system attribute: it ran out of memory, and is to have half the batch
+
+
+def study_folder(runs: Path, name: str, *, store_url: str, created_at: datetime) -> Path:
+    """A folder that no other study has, not even one of that name in another store."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    return runs / f"{plain[:80]}-{fingerprint([store_url, created_at.isoformat()])}"
 
 
 def folder_of(study_folder: Path, *, number: int, attempt: int) -> Path:

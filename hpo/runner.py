@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from optuna import Trial
 from optuna.trial import TrialState
 
 from hpo.admission import admit
-from hpo.attempts import HALVED_BATCH, drop_checkpoints, fit_job, folder_of
+from hpo.attempts import HALVED_BATCH, drop_checkpoints, fit_job, folder_of, study_folder
 from hpo.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
+from hpo.creation import create_study, make_way, name_objectives
 from hpo.delivery import Delivery
 from hpo.errors import SpecError, StudyFailedError
 from hpo.executors import HERE, Placement, make_executor
@@ -36,7 +36,6 @@ from hpo.trainer_settings import describe_data, trainer_config
 from hpo.tuner import tuned_study
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
-from storage.families import METRIC_NAMES
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
@@ -147,11 +146,12 @@ class StudyRunner:
         watcher: Watcher,
         placement: Placement = HERE,
         plan: Plan | None = None,  # what to train; None: what the tuner proposes
+        is_served: bool = False,  # by a service, which has made the study, and delivers its results to MLflow
     ) -> None:
         if jobs < 1:
             raise SpecError(f"jobs = {jobs} is not at least 1")
         spec.training  # noqa: B018  raises SpecError where there is none
-        self._plan, self._placement = plan, placement
+        self._plan, self._placement, self._is_served = plan, placement, is_served
         self._spec, self._folder, self._jobs, self._watcher = spec, folder, jobs, watcher
         self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
         self._worker = this_worker()
@@ -167,7 +167,7 @@ class StudyRunner:
         self._storage = HistoryStorage(self._store)
         for notice in deliver(self._store, self._spool):  # before anybody trains anew what is finished
             self._watcher.notice(notice)
-        existing = admit(self._store, self._spec, resume=resume) if self._plan is None else self._existing()
+        existing = self._found(resume=resume)
         self._executor = make_executor(
             self._placement,
             trainer_config(
@@ -189,7 +189,9 @@ class StudyRunner:
                 self._go_on_with(existing)
             self._study = self._load_study()
             created_at = history.get_study(self._store, self._spec.study).created_at
-            self._folder_of_runs = self._study_directory(created_at)
+            self._folder_of_runs = study_folder(
+                self._runs, self._spec.study, store_url=self._store.url, created_at=created_at
+            )
             self._results = Results(
                 self._store,
                 self._spool,
@@ -205,35 +207,30 @@ class StudyRunner:
 
     # The study ------------------------------------------------------------------------------------------------------
 
-    def _existing(self) -> history.StudySummary | None:
+    def _found(self, *, resume: bool) -> history.StudySummary | None:
+        """The study to go on with; None where a new one is to be made."""
+        if self._is_served:
+            return history.get_study(self._store, self._spec.study)
+        if self._plan is None:
+            return admit(self._store, self._spec, resume=resume)
         try:
             return history.get_study(self._store, self._spec.study)
         except StudyNotFoundError:
             return None
 
     def _create_study(self, *, resume: bool) -> None:
-        task = self._spec.task
-        try:
-            studies.delete_study_without_results(self._store, self._spec.study)
+        way = make_way(self._store, self._spec.study)
+        if way:
             self._watcher.notice(f"study {self._spec.study!r} had no result and is started anew")
-        except StudyNotFoundError:
-            if resume:
-                self._watcher.notice(f"there is no study {self._spec.study!r} to resume: starting it")
+        elif way is None and resume:
+            self._watcher.notice(f"there is no study {self._spec.study!r} to resume: starting it")
         self._mlflow_uri = mlflow_uri(self._mlflow)
-        self._study_id = studies.create_study(
+        self._study_id = create_study(
             self._store,
-            name=self._spec.study,
-            directions=task.directions,
-            task=task.name,
-            metric=task.metric,
-            space=None if self._plan is not None else self._spec.search_space().to_json(),
-            spec=None if self._plan is not None else self._spec.model_dump(mode="json", exclude_defaults=True),
+            self._spec,
+            folder=self._folder,
             mlflow_uri=self._mlflow_uri,
-            provenance={
-                "code_version": git_commit(self._folder),
-                "hardware": hardware(),
-                "folder": str(self._folder),
-            },
+            is_planned=self._plan is not None,
         )
 
     def _go_on_with(self, existing: history.StudySummary) -> None:
@@ -244,11 +241,12 @@ class StudyRunner:
         studies.reclaim_dead_workers(self._store, self._study_id, is_alive=may_be_alive)
 
     def _load_study(self) -> optuna.Study:
-        # what Study.set_metric_names does, without its warning that it is experimental
-        self._storage.set_study_system_attr(self._study_id, METRIC_NAMES, self._spec.task.metrics)
+        name_objectives(self._store, self._study_id, self._spec)
         return tuned_study(self._storage, self._spec)
 
-    def _delivery(self) -> Delivery:
+    def _delivery(self) -> AbstractContextManager[Any]:
+        if self._is_served:
+            return nullcontext()
         return Delivery(
             storage_url=self._store.url,
             study_id=self._study_id,
@@ -467,11 +465,6 @@ class StudyRunner:
                 self._results.end(running.claim, Release(reason="interrupted"))
 
     # Facts ----------------------------------------------------------------------------------------------------------
-
-    def _study_directory(self, created_at: datetime) -> Path:
-        """A folder that no other study has, not even one of that name in another store."""
-        name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self._spec.study)
-        return self._runs / f"{name[:80]}-{fingerprint([self._store.url, created_at.isoformat()])}"
 
     def _data_fingerprint(self) -> str | None:
         data = describe_data(self._spec, folder=self._folder)
