@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from hpo.api import guards, operations, problems, request_log
+from hpo.api import guards, idempotency, operations, problems, request_log
 from hpo.api.metrics import Metrics
 from hpo.service.attempts import Attempts
 from hpo.service.state import Service
@@ -20,6 +20,8 @@ NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
     "tokens",
     "audit",
     "session",
+    "remote",
+    "machines",
 )
 
 
@@ -44,6 +46,7 @@ def create_api(service: Service) -> FastAPI:
         api.include_router(import_module(f"hpo.api.routes.{noun}").router)
     app.include_router(api)
     app.include_router(operations.router)
+    idempotency.install(app, service, prefix=PREFIX)
     guards.install(app, service)
     request_log.install(app, app.state.metrics)
     return app

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.service.calculations import Calculations
+from hpo.service.desk import Desk
 from storage.database import Store
 from storage.distributions import ParameterSets
 
@@ -26,3 +27,7 @@ class Service:
     parts: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)  # why each is not well; None: it is
     calculations: Calculations = field(default_factory=Calculations)  # answers to slow questions about the past
     known_sets: ParameterSets = field(default_factory=ParameterSets)  # what trials are made of, once read
+    desk: Desk = field(init=False)  # hands out trials to whoever trains them elsewhere
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "desk", Desk(self.store))

@@ -16,8 +16,10 @@ from storage.tokens import Role
 
 
 @pytest.fixture
-def service(store: Store, tmp_path: Path) -> Service:
-    return Service(store=store, mlflow_uri=None, runs=tmp_path / "runs", projects=tmp_path)
+def service(store: Store, tmp_path: Path) -> Iterator[Service]:
+    service = Service(store=store, mlflow_uri=None, runs=tmp_path / "runs", projects=tmp_path)
+    yield service
+    service.desk.close()
 
 
 @pytest.fixture

@@ -1,0 +1,182 @@
+"""Trials over HTTP: what a trainer in any language sends, and what it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from hpo.api.app import create_api
+from hpo.service.state import Service
+from storage import launches, tokens
+from storage.database import Store
+from storage.schema import open_store
+from tests.integration.service.test_desk import create
+
+NOT_ME = "somebody else"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path_factory.mktemp('remote')}/history.db")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="module")
+def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder: Path = tmp_path_factory.mktemp("service")
+    made = Service(store=store, mlflow_uri=None, runs=folder / "runs", projects=folder)
+    yield made
+    made.desk.close()
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[TestClient]:
+    with worker(service, "gpu-box") as made:
+        yield made
+
+
+def worker(service: Service, owner: str, role: Any = "worker") -> TestClient:
+    secret, _ = tokens.create_token(service.store, owner=owner, role=role, created_by="a test")
+    headers = {"Authorization": f"Bearer {secret}"}
+    return TestClient(create_api(service), base_url="http://localhost", headers=headers, raise_server_exceptions=False)
+
+
+def post(client: TestClient, path: str, key: str | None = None, **body: Any) -> Any:
+    return client.post(f"/api/v1{path}", json=body, headers={} if key is None else {"Idempotency-Key": key})
+
+
+def ask(client: TestClient, study_id: int) -> dict[str, Any]:
+    answer = post(client, f"/studies/{study_id}/ask", worker="w")
+    assert answer.status_code == 200, answer.text
+    given: dict[str, Any] = answer.json()
+    return given
+
+
+def test_a_study_is_trained_by_requests_alone(client: TestClient, store: Store) -> None:
+    study_id = create(store, budget={"trials": 2})
+    for number in range(2):
+        given = ask(client, study_id)
+        assert {**given, "params": None} == {
+            **{"trial": number, "attempt": 1, "params": None, "seed": 0, "lease_seconds": 60.0},
+            **{"halve_batch": False, "earlier": []},
+        }
+        trial = f"/studies/{study_id}/trials/{number}"
+        told = post(client, f"{trial}/report", attempt=1, step=0, value=0.5, metrics={"accuracy": 0.8})
+        assert told.json() == {"prune": False}
+        assert post(client, f"{trial}/should-prune", attempt=1).json() == {"prune": False}
+        ended = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.25, cost_seconds=3.0, epochs=1)
+        assert (ended.json()["state"], ended.json()["value"], ended.json()["params"]) == (
+            "complete",
+            0.25,
+            given["params"],
+        )
+    over = post(client, f"/studies/{study_id}/ask", worker="w")
+    assert (over.status_code, over.json()["code"]) == (410, "study-over")
+    assert "its 2 trials are finished" in over.json()["detail"]
+
+
+def test_with_all_trials_under_way_there_is_nothing_now_but_may_be_later(client: TestClient, store: Store) -> None:
+    study_id = create(store, budget={"trials": 1})
+    ask(client, study_id)
+    later = post(client, f"/studies/{study_id}/ask", worker="w")
+    assert (later.status_code, later.content, int(later.headers["retry-after"])) == (204, b"", 5)
+
+
+def test_stale_attempts_unknown_and_paused_studies_have_their_codes(client: TestClient, store: Store) -> None:
+    study_id = create(store)
+    given = ask(client, study_id)
+    trial = f"/studies/{study_id}/trials/{given['trial']}"
+    assert post(client, f"{trial}/release", attempt=1, reason="interrupted").json() == {"is_tried_again": True}
+    for verb, body in {
+        "report": {"step": 0, "value": 1.0},
+        "should-prune": {},
+        "tell": {"state": "complete", "value": 1.0},
+        "release": {},
+    }.items():
+        stale = post(client, f"{trial}/{verb}", attempt=1, **body)
+        assert (stale.status_code, stale.json()["code"]) == (409, "stale-attempt"), verb
+    for path in ("/studies/999999/ask", "/studies/999999/trials/0/report", f"/studies/{study_id}/trials/77/report"):
+        body = {"worker": "w"} if path.endswith("ask") else {"attempt": 1, "step": 0}
+        missing = post(client, path, **body)
+        assert missing.status_code == 404
+        assert missing.json()["code"] in ("study-not-found", "trial-not-found")
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    launches.want(store, study_id, "pause")
+    paused = post(client, f"/studies/{study_id}/ask", worker="w")
+    assert (paused.status_code, paused.json()["code"]) == (409, "study-paused")
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "place"),
+    [
+        ("tell", {"state": "complete"}, "value"),
+        ("tell", {"state": "done", "value": 1.0}, "body.state"),
+        ("tell", {"state": "complete", "value": 1.0, "values": [1.0]}, "not both"),
+        ("tell", {"state": "complete", "values": [1.0, 2.0]}, "wants a value of loss, and 2 were told"),
+        ("tell", {"state": "complete", "value": 1.0, "cost_seconds": -1}, "body.cost_seconds"),
+        ("tell", {"state": "complete", "value": "low"}, "body.value"),
+        ("report", {"step": -1}, "body.step"),
+        ("report", {"step": 0, "value": 1.0, "metric": "x"}, "body.metric"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_and_nothing_is_lost(
+    client: TestClient, store: Store, verb: str, body: dict[str, Any], place: str
+) -> None:
+    study_id = create(store)
+    given = ask(client, study_id)
+    answer = post(client, f"/studies/{study_id}/trials/{given['trial']}/{verb}", attempt=1, **body)
+    assert answer.status_code == 422
+    assert place in answer.json()["detail"]
+    told = post(client, f"/studies/{study_id}/trials/{given['trial']}/tell", attempt=1, state="complete", value=1.0)
+    assert told.status_code == 200
+
+
+def test_a_value_that_is_no_number_is_a_failure(client: TestClient, store: Store) -> None:
+    study_id = create(store)
+    given = ask(client, study_id)
+    trial = f"/studies/{study_id}/trials/{given['trial']}"
+    told = post(client, f"{trial}/tell", attempt=1, state="complete", value="nan").json()
+    assert (told["state"], told["error"]) == ("fail", "nan: loss is nan, which is no finite number")
+
+
+def test_leases_are_the_workers_own(client: TestClient, service: Service, store: Store) -> None:
+    study_id = create(store)
+    given = ask(client, study_id)
+    claim = {"study": study_id, "trial": given["trial"], "attempt": 1}
+    gone = {"study": study_id, "trial": 55, "attempt": 1}
+    assert post(client, "/leases", worker="w", claims=[claim, gone]).json() == {"held": [claim]}
+    with worker(service, NOT_ME) as other:
+        assert post(other, "/leases", worker="w", claims=[claim]).json() == {"held": []}
+
+
+def test_work_comes_with_what_is_to_be_trained(client: TestClient, store: Store) -> None:
+    study_id = create(store, budget={"trials": 1}, trainer={"function": "my_code.train"})
+    assert post(client, "/work", worker="w").status_code == 204
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    given = post(client, "/work", worker="w", devices=2).json()
+    assert (given["study"]["id"], given["study"]["spec"]["trainer"]) == (study_id, {"function": "my_code.train"})
+    trial = f"/studies/{study_id}/trials/0"
+    assert post(client, f"{trial}/tell", attempt=1, state="pruned").status_code == 200
+    launch = launches.find_launch(store, study_id)
+    assert launch is not None
+    assert launch.state == "done"
+
+
+def test_many_who_ask_at_once_do_not_keep_readers_waiting(client: TestClient, service: Service, store: Store) -> None:
+    study_id = create(store, budget={"trials": 100})
+    with worker(service, "ann", "viewer") as reader, ThreadPoolExecutor(50) as pool:
+        asked = [pool.submit(ask, client, study_id) for _ in range(50)]
+        assert reader.get(f"/api/v1/studies/{study_id}").status_code == 200
+        assert sorted(each.result()["trial"] for each in asked) == list(range(50))
+
+
+def test_a_viewer_may_not_ask(service: Service, store: Store) -> None:
+    with worker(service, "ann", "viewer") as reader:
+        refused = post(reader, f"/studies/{create(store)}/ask", worker="w")
+    assert (refused.status_code, refused.json()["code"]) == (403, "not-allowed")
