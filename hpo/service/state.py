@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
+from hpo.executors import HERE, Placement
 from hpo.service.calculations import Calculations
 from hpo.service.desk import Desk
+from hpo.service.limits import Limits
 from storage.database import Store
 from storage.distributions import ParameterSets
 
@@ -31,3 +34,8 @@ class Service:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "desk", Desk(self.store))
+
+    packages: frozenset[str] = frozenset()  # installed ones whose code studies may train, beside that of the projects
+    placement: Placement = HERE  # of the trials of studies on the server, where a study does not say
+    limits: Limits = field(default_factory=Limits)
+    called: Event = field(default_factory=Event)  # there is something to do for the supervisor at once

@@ -1,0 +1,132 @@
+"""Which code may a study of the service train, and which files may it name?
+
+Modules of the projects' folder, and packages that the service's settings allow: whoever may launch a study may not run
+whatever is installed. Callbacks, loggers and profilers of the Trainer may come from Lightning and torch as well; none
+of their arguments is an address or leads out of the trial's own folder.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import SpecError
+from hpo.spec import CategoricalParameter, StudySpec, Trainer
+
+PARTS = frozenset({"lightning", "torch", "torchmetrics"})  # of which a Trainer's parts are made
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)+")
+_LEADS_AWAY = re.compile(r"^[/~\\]|^[A-Za-z]:[\\/]|://|(?:^|[/\\])\.\.(?:[/\\]|$)")
+
+
+def check_code(spec: StudySpec, *, projects: Path, packages: Collection[str] = ()) -> None:
+    """Raises SpecError with one line for each import path or file that is not allowed."""
+    if spec.trainer is None:
+        return
+    problems = [f"study: {place}: {what}" for place, what in _problems(spec, spec.trainer, projects, set(packages))]
+    if problems:
+        raise SpecError("\n".join(problems))
+
+
+def _problems(spec: StudySpec, trainer: Trainer, projects: Path, packages: set[str]) -> Iterator[tuple[str, str]]:
+    for place, path in _own_code(trainer):
+        if reason := _why_not_code(path, projects, packages):
+            yield place, reason
+    parts = packages | PARTS
+    for section in ("model", "data"):
+        component = getattr(trainer, section)
+        for place, path in _class_paths(component.init_args if component else {}, f"trainer.{section}.init_args"):
+            if reason := _why_not_code(path, projects, parts):
+                yield place, reason
+    for place, path in _class_paths(trainer.arguments, "trainer.arguments"):
+        if reason := _why_not_code(path, projects, parts):
+            yield place, reason
+    for place, text in _texts(trainer.arguments, "trainer.arguments"):
+        if trainer.function is None and _LEADS_AWAY.search(text):
+            yield place, f"{text!r} is an address, or leads out of the trial's folder; leave it out"
+    yield from _chosen(spec, trainer, projects, parts)
+    yield from _files(trainer, projects)
+
+
+def _own_code(trainer: Trainer) -> Iterator[tuple[str, str]]:
+    """What is trained, by its place in the study file."""
+    if trainer.function is not None:
+        yield "trainer.function", trainer.function
+    for section in ("model", "data"):
+        component = getattr(trainer, section)
+        is_recipe = section == "data" and trainer.recipe is not None  # its own data, which the file may only describe
+        if component is not None and not is_recipe:
+            yield f"trainer.{section}.class_path", component.class_path
+    if trainer.cli is not None and trainer.cli.class_path is not None:
+        yield "trainer.cli.class_path", trainer.cli.class_path
+    distil = None if trainer.compress is None else trainer.compress.distil
+    if distil is not None and not isinstance(distil.teacher, str) and distil.teacher.model is not None:
+        yield "trainer.compress.distil.teacher.model", distil.teacher.model.class_path
+
+
+def _chosen(spec: StudySpec, trainer: Trainer, projects: Path, parts: set[str]) -> Iterator[tuple[str, str]]:
+    """Classes among which the space chooses."""
+    for name, parameter in spec.space.items():
+        if not isinstance(parameter, CategoricalParameter):
+            continue
+        for choice in parameter.choices:
+            names_class = name.endswith("class_path") or (trainer.cli is not None and _is_dotted(choice))
+            if names_class and (reason := _why_not_code(str(choice), projects, parts)):
+                yield f"space.{name}", reason
+
+
+def _files(trainer: Trainer, projects: Path) -> Iterator[tuple[str, str]]:
+    named = []
+    if trainer.cli is not None:
+        named.append(("trainer.cli.config", trainer.cli.config))
+    distil = None if trainer.compress is None else trainer.compress.distil
+    if distil is not None and not isinstance(distil.teacher, str):
+        named.append(("trainer.compress.distil.teacher", distil.teacher.checkpoint))
+    for place, file in named:
+        if "\0" in file or not (projects / file).resolve().is_relative_to(projects.resolve()):
+            yield place, f"{file!r} is not in the projects' folder of the service"
+
+
+def _why_not_code(path: str, projects: Path, packages: set[str]) -> str | None:
+    top = re.split(r"[.:]", path, maxsplit=1)[0]
+    if top in packages:
+        return None
+    is_there = top.isidentifier() and ((projects / f"{top}.py").is_file() or (projects / top).is_dir())
+    if is_there and top not in sys.stdlib_module_names:
+        return None
+    return (
+        f"{path!r} is not allowed: there is no module {top!r} in the projects' folder of the service, "
+        "and its settings do not allow a package of that name"
+    )
+
+
+def _class_paths(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Every `class_path` below, and every text that looks like one where an object may be given by its name."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "class_path":
+                yield f"{place}.class_path", str(value)
+            else:
+                yield from _class_paths(value, f"{place}.{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _class_paths(value, f"{place}.{index}")
+    elif _is_dotted(node) and place.startswith("trainer.arguments"):
+        yield place, str(node)
+
+
+def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _texts(value, f"{place}.{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _texts(value, f"{place}.{index}")
+    elif isinstance(node, str):
+        yield place, node
+
+
+def _is_dotted(value: Any) -> bool:
+    return isinstance(value, str) and _DOTTED.fullmatch(value) is not None
