@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, or_, select
 
 from storage.database import Store
 from storage.distributions import ParameterSet, ParameterSets
@@ -27,6 +27,7 @@ from storage.models import (
     trials,
 )
 from storage.retries import retried
+from storage.study_progress import Part, progress_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +103,14 @@ class StudyTrials:
 def list_studies(store: Store) -> list[StudySummary]:
     """All studies, oldest first."""
     with store.read() as connection:
-        return _summaries(connection, _STUDIES)
+        return _summaries(store, connection, _STUDIES)
 
 
 @retried
 def get_study(store: Store, name: str) -> StudySummary:
     """The study of that name. Raises StudyNotFoundError, which lists near names."""
     with store.read() as connection:
-        found = _summaries(connection, _STUDIES.where(studies.c.name == name))
+        found = _summaries(store, connection, _STUDIES.where(studies.c.name == name))
         if not found:
             raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
     return found[0]
@@ -119,7 +120,7 @@ def get_study(store: Store, name: str) -> StudySummary:
 def study_of_id(store: Store, study_id: int) -> StudySummary:
     """The study of that id. Raises StudyNotFoundError."""
     with store.read() as connection:
-        found = _summaries(connection, _STUDIES.where(studies.c.id == study_id))
+        found = _summaries(store, connection, _STUDIES.where(studies.c.id == study_id))
     if not found:
         raise StudyNotFoundError(f"There is no study with id {study_id}.")
     return found[0]
@@ -133,6 +134,21 @@ def ids_of_studies(store: Store, names: Iterable[str]) -> dict[str, int]:
         return {row.name: row.id for row in connection.execute(query)}
 
 
+@retried
+def latest_names(store: Store, *, most: int) -> list[str]:
+    """The names of the studies that were made last, the newest first."""
+    with store.read() as connection:
+        return list(connection.execute(select(studies.c.name).order_by(studies.c.id.desc()).limit(most)).scalars())
+
+
+@retried
+def names_of_ids(store: Store, ids: Iterable[int]) -> dict[int, str]:
+    """The names of studies by id; of ids that there are not, nothing."""
+    query = select(studies.c.id, studies.c.name).where(studies.c.id.in_(list(ids)))
+    with store.read() as connection:
+        return {row.id: row.name for row in connection.execute(query)}
+
+
 def contrary_study(
     store: Store, *, task: str, metric: str, directions: Iterable[str], family: str, except_for: str
 ) -> StudySummary | None:
@@ -142,7 +158,7 @@ def contrary_study(
     same_family = studies.c.family_id == select(families.c.id).where(families.c.name == family).scalar_subquery()
     query = _STUDIES.where(or_(same_task, same_family), studies.c.name != except_for).limit(1)
     with store.read() as connection:
-        found = _summaries(connection, query)
+        found = _summaries(store, connection, query)
     return found[0] if found else None
 
 
@@ -171,7 +187,9 @@ def family_trials(store: Store, family_or_task: str) -> list[StudyTrials]:
     """The studies of a family, or of a task, each with its trials; empty when there are none."""
     known = ParameterSets()
     with store.read() as connection:
-        related = [study for study in _summaries(connection, _STUDIES) if family_or_task in (study.family, study.task)]
+        related = [
+            study for study in _summaries(store, connection, _STUDIES) if family_or_task in (study.family, study.task)
+        ]
         return [
             StudyTrials(study=study, trials=tuple(_records(connection, study.study_id, known))) for study in related
         ]
@@ -194,21 +212,25 @@ def peak_memory(store: Store, family: str, *, most: int = 1_000) -> list[int]:
 
 
 _STUDIES = (
-    select(studies, tasks.c.name.label("task"), tasks.c.metric)
+    select(studies, tasks.c.name.label("task"), tasks.c.metric, families.c.name.label("family_name"))
     .join_from(studies, tasks, isouter=True)
+    .outerjoin(families, families.c.id == studies.c.family_id)
     .order_by(studies.c.id)
 )
 
 
-def _summaries(connection: Connection, query: Select[Any]) -> list[StudySummary]:
+def _summaries(store: Store, connection: Connection, query: Select[Any]) -> list[StudySummary]:
     rows = connection.execute(query).all()
-    only = [row.id for row in rows] if len(rows) == 1 else None
-    spaces = undeclared_spaces(connection, only[0] if only else None)
-    progress, names = _progress(connection, only), _metric_names(connection, only)
+    ids = [row.id for row in rows]
+    alone = ids[0] if len(ids) == 1 else None
+    has_space = all(row.family_name is not None or row.space is not None for row in rows)
+    spaces = {} if has_space else undeclared_spaces(connection, alone)
+    progress = progress_of(store, connection, ids)
+    names = _metric_names(connection, None if alone is None else [alone])
     return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, []), names.get(row.id)) for row in rows]
 
 
-def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: list[Any], names: Any) -> StudySummary:
+def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: list[Part], names: Any) -> StudySummary:
     directions = tuple(json.loads(row.directions))
     if not isinstance(names, list) or len(names) != len(directions):
         several = [f"value {place}" for place in range(len(directions))]
@@ -223,7 +245,7 @@ def _summary(row: Any, undeclared: Mapping[str, Mapping[str, Any]], progress: li
         metric=row.metric,
         directions=directions,
         objectives=tuple(map(str, names)),
-        family=family_of(space or undeclared, row.metric, directions),
+        family=row.family_name or family_of(space or undeclared, row.metric, directions),
         source=row.source,
         counts=dict.fromkeys(TrialState, 0) | {TrialState(part.state): part.trials for part in progress},
         best=known_best[0] if known_best else None,
@@ -244,27 +266,6 @@ def _metric_names(connection: Connection, study_ids: list[int] | None) -> dict[i
     if study_ids is not None:
         query = query.where(study_attributes.c.study_id.in_(study_ids))
     return {row.study_id: json.loads(row.value) for row in connection.execute(query)}
-
-
-def _progress(connection: Connection, study_ids: list[int] | None) -> dict[int, list[Any]]:
-    """Per study and state: how many trials, the extreme finite values of complete ones, when the last one ended."""
-    largest = 1.7976931348623157e308
-    is_result = (trials.c.state == TrialState.COMPLETE.value) & trials.c.value.between(-largest, largest)
-    result = case((is_result, trials.c.value))
-    query = select(
-        trials.c.study_id,
-        trials.c.state,
-        func.count().label("trials"),
-        func.min(result).label("lowest"),
-        func.max(result).label("highest"),
-        func.max(trials.c.finished_at).label("last"),
-    ).group_by(trials.c.study_id, trials.c.state)
-    if study_ids is not None:
-        query = query.where(trials.c.study_id.in_(study_ids))
-    progress = defaultdict(list)
-    for row in connection.execute(query):
-        progress[row.study_id].append(row)
-    return progress
 
 
 def _records(connection: Connection, study_id: int, known: ParameterSets) -> list[TrialRecord]:

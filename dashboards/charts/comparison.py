@@ -114,8 +114,11 @@ def gain_chart(rows: Sequence[Row]) -> Chart:
             "showlegend": False,
             "hovermode": "closest",
             "xaxis": {
-                "title": {"text": f"gain of {plain(rows[0].first)} ({plain(rows[0].unit)}); right of 0 it is better"},
+                "title": {
+                    "text": f"gain of {plain(rows[0].first)}<br>({plain(rows[0].unit)}), right of 0 it is better"
+                },
                 "zeroline": True,
+                "rangemode": "tozero",
             },
             "yaxis": {
                 "tickmode": "array",
@@ -207,7 +210,9 @@ def difference_chart(comparisons: Sequence[Mapping[str, Any]], *, kind: str, at:
             "showlegend": False,
             "hovermode": "closest",
             "xaxis": {
-                "title": {"text": f"{kind} regret less that of {baseline} after {at} trials; right of 0 it is worse"},
+                "title": {
+                    "text": f"{kind} regret after {at} trials, less that of {baseline}<br>right of 0 it is worse"
+                },
                 "zeroline": True,
             },
             "yaxis": {

@@ -35,7 +35,7 @@
     asked.search = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
     into.setAttribute("aria-busy", "true");
     try {
-      into.innerHTML = await (await hindsight.ask(asked, { headers: { Accept: "text/html-fragment, */*" } })).text();
+      into.innerHTML = await (await hindsight.ask(asked, { headers: { Accept: "text/x-fragment, */*" } })).text();
     } catch (error) {
       into.replaceChildren(Object.assign(document.createElement("p"), { className: "problem", textContent: error.message }));
     }
