@@ -7,10 +7,21 @@ from importlib import import_module
 from fastapi import FastAPI
 
 from dashboards import assets, frame
+from hpo.api import mlflow_proxy
 from hpo.api.app import create_api
 from hpo.service.state import Service
 
-PAGES = ("login", "studies", "access")  # the modules in `dashboards.pages`, each with a `router`
+PAGES = (
+    "login",
+    "studies",
+    "trial",
+    "study_figures",
+    "study",
+    "access",
+    "history",
+    "targets",
+    "compare",
+)  # the modules in `dashboards.pages`, each with a `router`
 
 
 def create_app(service: Service) -> FastAPI:
@@ -20,4 +31,5 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(assets.router, include_in_schema=False)
     for noun in PAGES:
         app.include_router(import_module(f"dashboards.pages.{noun}").router, include_in_schema=False)
+    mlflow_proxy.install(app)
     return app

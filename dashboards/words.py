@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
+from optuna.trial import TrialState
 
 from hpo.answers.plain import jsonable
-from hpo.cli.show import amount, duration, number
+from hpo.cli import show
+
+NOTHING, MINUS = "–", "−"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits."""
+    return show.number(value).replace("-", MINUS) if value is not None and math.isfinite(value) else NOTHING
+
+
+def amount(value: float | None) -> str:
+    """As `number`, but large whole numbers in full."""
+    return show.amount(value).replace("-", MINUS) if value is not None and math.isfinite(value) else NOTHING
+
+
+def duration(seconds: float | None) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    return NOTHING if seconds is None else show.duration(seconds)
 
 
 def percent(share: float | None) -> str:
     """`0.034` as `3.4%`; as many digits as tell it from nothing and from all."""
     if share is None or not math.isfinite(share):
-        return "-"
+        return NOTHING
     return f"{share:.1%}" if 0 < abs(share) < 0.1 or 0.99 < share < 1 else f"{share:.0%}"
 
 
@@ -29,7 +48,7 @@ def interval(bounds: tuple[float, float] | None) -> str:
 def moment(time: datetime | None) -> Markup:
     """A time that a script turns into the reader's own; without one it is UTC."""
     if time is None:
-        return Markup("–")
+        return Markup(NOTHING)
     utc = time.astimezone(UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         utc.isoformat(), utc.strftime("%Y-%m-%d %H:%M:%S UTC"), utc.strftime("%Y-%m-%d %H:%M")
@@ -39,7 +58,7 @@ def moment(time: datetime | None) -> Markup:
 def ago(time: datetime | None, *, now: datetime | None = None) -> str:
     """`5 min ago`."""
     if time is None:
-        return "–"
+        return NOTHING
     seconds = ((now or datetime.now(UTC)) - time).total_seconds()
     for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
@@ -61,9 +80,38 @@ def configuration(params: Mapping[str, Any]) -> Markup:
     return Markup(" ").join(parts)
 
 
+def running(counts: Mapping[TrialState, int]) -> int:
+    """How many trials run."""
+    return counts[TrialState.RUNNING]
+
+
 def value_text(value: Any) -> str:
     """A hyperparameter's value."""
-    return number(value) if isinstance(value, float) else str(value)
+    return show.number(value) if isinstance(value, float) else str(value)
+
+
+def memory(size: int | None) -> str:
+    """Bytes as `1.2 GB`; nothing for nothing."""
+    if size is None:
+        return ""
+    power = min(max(int(math.log10(max(size, 1)) // 3), 0), 4)
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def only(params: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Some of the hyperparameters."""
+    return {name: params[name] for name in names if name in params}
+
+
+def hyper_column(column: tuple[str, str]) -> tuple[str, str, bool, str]:
+    """A column of `parts.table` for a hyperparameter: its name, and the field that it is ordered by."""
+    name, field = column
+    return name, name, True, field
+
+
+def objective_column(objective: Mapping[str, str]) -> tuple[str, str, bool, None]:
+    """A column of `parts.table` for an objective."""
+    return objective["metric"], f"{objective['metric']} ({objective['direction']})", True, None
 
 
 def data(content: Any) -> Markup:
@@ -84,5 +132,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "configuration": configuration,
     "value_text": value_text,
+    "running": running,
+    "only": only,
+    "memory": memory,
+    "hyper_column": hyper_column,
+    "objective_column": objective_column,
+    "shell": shlex.quote,
     "data": data,
 }

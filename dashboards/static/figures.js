@@ -43,6 +43,7 @@ async function draw(figure, content) {
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(full).filter((key) => /^[xy]axis\d*$/.test(key))])) full[name] = merged(axis, full[name]);
   if (full.annotations) full.annotations = full.annotations.map((each) => merged({ font: { color: layout.font.color } }, each));
   const canvas = figure.querySelector(".canvas");
+  if (content.layout?.height) canvas.style.height = `${content.layout.height}px`;
   full.height = content.layout?.height ?? canvas.clientHeight;
   canvas.classList.remove("skeleton");
   canvas.removeAttribute("aria-hidden");
@@ -84,14 +85,29 @@ function showTable(figure, table) {
   figure.append(details);
 }
 
+/** What costs nothing is drawn at once; what takes the server seconds follows, from under `more`. */
 async function load(figure) {
+  const turn = figure.turn = (figure.turn ?? 0) + 1;
   try {
-    figure.content = await hindsight.json(figure.dataset.figure);
-    if (figure.content.data.length) { figure.querySelector(".nothing")?.remove(); figure.classList.remove("is-empty"); await draw(figure, figure.content); }
-    else say(figure, figure.content.empty ?? "There is nothing to draw yet.");
+    let content = await hindsight.json(figure.dataset.figure);
+    if (!figure.content?.isFull || !content.more) await show(figure, content);
+    if (content.more) {
+      figure.setAttribute("aria-busy", "true");
+      content = { ...(await hindsight.json(content.more)), isFull: true };
+      if (turn === figure.turn) await show(figure, content);
+    }
   } catch (error) {
-    say(figure, error.message);
+    if (!figure.content?.data.length) say(figure, error.message);
   }
+  if (turn === figure.turn) figure.removeAttribute("aria-busy");
+}
+
+async function show(figure, content) {
+  figure.content = content;
+  if (!content.data.length) { say(figure, content.empty ?? "There is nothing to draw yet."); return; }
+  figure.querySelector(".nothing")?.remove();
+  figure.classList.remove("is-empty");
+  await draw(figure, content);
 }
 
 function say(figure, text) {

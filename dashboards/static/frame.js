@@ -105,10 +105,11 @@ hindsight.onEach("time[datetime]", (time) => {
 
 hindsight.onEach("[data-fragment]", (part) => hindsight.whenSeen(part, async () => {
   try {
-    part.innerHTML = await (await hindsight.ask(part.dataset.fragment, { headers: { Accept: "text/html-fragment, */*" } })).text();
+    part.innerHTML = await (await hindsight.ask(part.dataset.fragment, { headers: { Accept: "text/x-fragment, */*" } })).text();
     hindsight.arrived(part);
   } catch (error) {
-    part.replaceChildren(Object.assign(document.createElement("p"), { className: "problem", textContent: error.message }));
+    if (part.hasAttribute("data-quiet")) part.replaceChildren();
+    else part.replaceChildren(Object.assign(document.createElement("p"), { className: "problem", textContent: error.message }));
   }
   part.removeAttribute("aria-busy");
 }));
@@ -167,3 +168,48 @@ hindsight.onEach("form[data-filter]", (form) => {
     if (!event.target.hasAttribute("data-slow")) later = setTimeout(go, event.target.type === "search" ? 250 : 0);
   });
 });
+
+// Rows that are there already change in place, new ones come in, those that were loaded by hand stay -------------------
+
+hindsight.merge = async (part, url = location.href) => {
+  try {
+    const text = await (await hindsight.ask(url, { headers: { Accept: "text/html" } })).text();
+    const other = new DOMParser().parseFromString(text, "text/html").getElementById(part.id);
+    if (other) hindsight.mergeFrom(part, other);
+  } catch { /* the next time */ }
+};
+
+hindsight.mergeFrom = (part, other) => {
+  const [body, newer] = [part.querySelector("tbody"), other.querySelector("tbody")];
+  if (!body || !newer) { part.replaceChildren(...other.childNodes); hindsight.arrived(part); return; }
+  const isAll = body.children.length <= newer.children.length; // nothing more was loaded by hand
+  let before = body.firstElementChild;
+  for (const row of [...newer.children]) {
+    const known = row.id && body.querySelector(`#${CSS.escape(row.id)}`);
+    if (!known) {
+      row.classList.add("arrived");
+      body.insertBefore(row, before);
+      hindsight.arrived(row);
+      continue;
+    }
+    if (before !== known && before) body.insertBefore(known, before);
+    if (text(known) !== text(row)) {
+      const judged = known.querySelector("[data-fragment]")?.innerHTML;
+      const focused = known.contains(document.activeElement) && document.activeElement.getAttribute("href");
+      known.replaceChildren(...row.childNodes);
+      const fragment = known.querySelector("[data-fragment]");
+      if (judged && fragment) fragment.innerHTML = judged;
+      hindsight.arrived(known);
+      if (focused) known.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    }
+    before = known.nextElementSibling;
+  }
+  const [pager, newPager] = [part.querySelector(".pager"), other.querySelector(".pager")];
+  if (isAll && pager && newPager) pager.replaceWith(newPager);
+
+  function text(row) {
+    const copy = row.cloneNode(true);
+    for (const each of copy.querySelectorAll("time, [data-fragment]")) each.textContent = each.getAttribute("datetime") ?? "";
+    return copy.innerHTML;
+  }
+};
