@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from hpo.api import guards, idempotency, operations, problems, request_log
+from hpo.api import guards, idempotency, mlflow_proxy, operations, problems, request_log
 from hpo.api.metrics import Metrics
 from hpo.service.attempts import Attempts
 from hpo.service.state import Service
@@ -34,6 +34,7 @@ def create_api(service: Service) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        lifespan=mlflow_proxy.connected,
         telemetry={"auto_configure": True, "metrics": False, "logs": False, "operation_spans": False},
         responses={"default": {"model": problems.Problem, "description": "What went wrong, as problem+json."}},
     )
