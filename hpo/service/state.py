@@ -33,7 +33,7 @@ class Service:
     desk: Desk = field(init=False)  # hands out trials to whoever trains them elsewhere
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "desk", Desk(self.store))
+        object.__setattr__(self, "desk", Desk(self.store, limits=self.limits))
 
     packages: frozenset[str] = frozenset()  # installed ones whose code studies may train, beside that of the projects
     placement: Placement = HERE  # of the trials of studies on the server, where a study does not say
