@@ -83,9 +83,16 @@ class Delivery:
             return None
 
 
-def start_sender(storage_url: str, study_name: str, *, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The background sender; it finishes what is there of the study and ends once its standard input is closed."""
-    command = ["--follow", "--drain-seconds", str(DRAIN_SECONDS), f"--study={study_name}"]
+def start_sender(
+    storage_url: str, study_name: str | None = None, *, complaints: IO[bytes], drain_seconds: float = DRAIN_SECONDS
+) -> subprocess.Popen[bytes]:
+    """The background sender; once its standard input is closed it finishes what is there, and ends.
+
+    With a study, that comes first and is all that it finishes. drain_seconds: that it takes for that at most.
+    """
+    command = ["--follow", "--drain-seconds", str(drain_seconds)]
+    if study_name is not None:
+        command.append(f"--study={study_name}")
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "storage.outbox", *command],
         env={**os.environ, "HPO_STORAGE": storage_url},  # not an argument: the URL may hold a password

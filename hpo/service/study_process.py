@@ -1,0 +1,175 @@
+"""The process of one study that a service runs: it trains until the budget is spent, or until its server is gone.
+
+It reads its order, one line of JSON, from the standard input, and ends when that closes, which the server does to
+pause or stop it, and the kernel when the server dies: its trials go back into the queue, as after Ctrl-C. What it and
+the user's code say goes to the log; its last line of output, one of JSON, is how it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from hpo.errors import HpoError
+from storage.errors import StorageError, StoreUnavailableError
+from trainers.errors import TrainerError
+
+GRACE_SECONDS = 60.0  # to give the trials back; then the process ends without, and their leases do
+MESSAGE_SECONDS = 1.0  # how long a message waits for a history that is away
+LONGEST_MESSAGE = 4_000  # characters: the log has all of it
+
+Ended = Literal["done", "failed", "interrupted", "unavailable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a study's process is to do."""
+
+    storage: str
+    study_id: int
+    worker: str  # the server that has the study in hand
+    runs: str
+    projects: str
+    jobs: int
+    executor: str
+    ray_address: str | None
+
+    def to_line(self) -> bytes:
+        """As it is sent."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How it came out."""
+
+    how: Ended
+    message: str
+
+    @classmethod
+    def from_output(cls, output: bytes) -> End | None:
+        """What a process has said last; None where it died before."""
+        try:
+            told = json.loads(output.strip().splitlines()[-1])
+            return cls(how=told["how"], message=told["message"])
+        except (ValueError, IndexError, KeyError, TypeError):
+            return None
+
+
+def main() -> None:
+    """Run the study."""
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else is printed goes to the log
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
+    order = Order(**json.loads(sys.stdin.buffer.readline()))
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    end = _run(order)
+    _log(f"{end.how}: {end.message}")
+    with suppress(BrokenPipeError), output:
+        told = {"how": end.how, "message": end.message[:LONGEST_MESSAGE]}
+        output.write(json.dumps(told).encode() + b"\n")
+
+
+def _run(order: Order) -> End:
+    try:
+        return _run_study(order)
+    except KeyboardInterrupt:
+        return End(how="interrupted", message="interrupted; its trials go on where they were")
+    except StoreUnavailableError as error:
+        return End(how="unavailable", message=str(error))
+    except (HpoError, StorageError, TrainerError) as error:
+        return End(how="failed", message=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return End(how="failed", message=f"{type(error).__name__}: {error} (its log has the traceback)")
+
+
+def _run_study(order: Order) -> End:
+    from hpo.executors import Placement  # noqa: PLC0415 - the server, which sends orders, imports none of this
+    from hpo.runner import StudyRunner, Watcher  # noqa: PLC0415
+    from hpo.study_file import parse_spec  # noqa: PLC0415
+    from storage import history, launches  # noqa: PLC0415
+    from storage.schema import open_store  # noqa: PLC0415
+
+    store = open_store(order.storage, upgrade=False, patience_seconds=MESSAGE_SECONDS)
+    summary = history.study_of_id(store, order.study_id)
+    spec = parse_spec(summary.spec or {}, source=f"study {summary.name!r}")
+
+    def notice(message: str) -> None:
+        _log(message)
+        with suppress(StoreUnavailableError):
+            launches.say(store, order.study_id, worker=order.worker, message=message[:LONGEST_MESSAGE])
+
+    StudyRunner(
+        spec,
+        folder=Path(order.projects),
+        storage=order.storage,
+        mlflow=summary.mlflow_uri or "none",
+        runs=order.runs,
+        jobs=order.jobs,
+        placement=Placement(executor=order.executor, ray_address=order.ray_address),
+        watcher=Watcher(progress=_Progress().tell, notice=notice),
+        is_served=True,
+    ).run(resume=True)
+    return _how_it_ended(history.study_of_id(store, order.study_id), store)
+
+
+def _how_it_ended(summary: Any, store: Any) -> End:
+    from optuna.trial import TrialState  # noqa: PLC0415
+
+    from hpo.stopping import stopped_reason  # noqa: PLC0415
+
+    counts: Mapping[TrialState, int] = summary.counts
+    finished = sum(count for state, count in counts.items() if state.is_finished())
+    if not counts[TrialState.COMPLETE]:
+        return End(how="failed", message=f"none of its {finished} trials succeeded")
+    stopped = stopped_reason(store, summary.study_id)
+    if stopped is not None and not stopped.went_on(counts):
+        return End(how="done", message=stopped.reason)
+    return End(how="done", message=f"its budget is spent: {finished} trials are finished")
+
+
+class _Progress:
+    """A line in the log for each trial that has finished."""
+
+    def __init__(self) -> None:
+        self._finished = 0
+
+    def tell(self, progress: Any) -> None:
+        if progress.finished == self._finished:
+            return
+        self._finished = progress.finished
+        total = "" if progress.total is None else f" of {progress.total}"
+        best = "" if progress.best_value is None else f"; best {progress.best_value:.6g} (trial {progress.best_number})"
+        _log(f"{progress.finished}{total} trials finished, {progress.running} running{best}")
+
+
+def _end_with_server() -> None:
+    while os.read(0, 4096):  # until it is closed; not by sys.stdin, which Python would wait for at its end
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(GRACE_SECONDS)
+    _log("the trials could not be given back in time")
+    os._exit(1)
+
+
+def _log(message: str) -> None:
+    sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {message}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
