@@ -33,6 +33,8 @@ class Ask(_Sent):
 
     worker: WorkerName
     lease_seconds: Lease = 60.0
+    hardware: str | None = Field(default=None, max_length=200, description="On what it will be trained, in words.")
+    code_version: str | None = Field(default=None, max_length=200, description="Of the training code.")
 
 
 class AskForWork(Ask):
@@ -40,6 +42,9 @@ class AskForWork(Ask):
 
     devices: int = Field(default=1, ge=1, le=LARGEST_ID, description="That a trial may have.")
     study: str | None = Field(default=None, max_length=200, description="Only of the study of this name.")
+    without: list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] = Field(
+        default_factory=list, max_length=1_000, description="Studies that the worker cannot train, by id."
+    )
 
 
 class Report(_Sent):

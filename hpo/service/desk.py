@@ -126,9 +126,10 @@ class Desk:
             proposal = self._proposer.take(study_id, study.content, running=running)
         return Begun(claim=claim, lease_seconds=lease_seconds, known=known, proposal=proposal, study=study)
 
-    def hand_out(self, begun: Begun) -> Assignment:
+    def hand_out(self, begun: Begun, *, hardware: str | None = None, code_version: str | None = None) -> Assignment:
         """The trial with its parameters, once there are some; all of it is in the history before anybody hears of it.
 
+        hardware, code_version: with what it is trained, where that is known.
         Raises ServiceUnavailableError where nothing could be proposed in time: then the trial is back in the queue.
         """
         claim, study = begun.claim, begun.study
@@ -138,7 +139,7 @@ class Desk:
         elif not study.is_complete(params):
             params = study.suggest(claim.trial_id)
         seed = study.spec.seeds.training
-        studies.start_trial(self._store, claim, params=params, seed=seed)
+        studies.start_trial(self._store, claim, params=params, seed=seed, hardware=hardware, code_version=code_version)
         return Assignment(
             study_id=study.study_id,
             study=study.name,
@@ -161,12 +162,19 @@ class Desk:
         studies.release_trial(self._store, begun.claim, reason=reason)
 
     def work(
-        self, *, worker: str, devices: int, lease_seconds: float, study: str | None = None, request: str | None = None
+        self,
+        *,
+        worker: str,
+        devices: int,
+        lease_seconds: float,
+        study: str | None = None,
+        without: Collection[int] = (),
+        request: str | None = None,
     ) -> Begun | None:
         """A trial of any study that workers train: by priority, and fairly among owners.
 
         devices: that the worker has for it; studies whose trials need more are passed over. study: only of that name.
-        None: nothing just now.
+        without: studies that it cannot train. None: nothing just now.
         """
         pulled = [
             launch
@@ -174,7 +182,7 @@ class Desk:
             if launch.place == "workers" and launch.wanted == "run" and launch.state == "running"
         ]
         for launch in order_of(pulled):
-            if launch.devices > devices or (study is not None and launch.study != study):
+            if launch.devices > devices or launch.study_id in without or study not in (None, launch.study):
                 continue
             try:
                 begun = self.begin(launch.study_id, worker=worker, lease_seconds=lease_seconds, request=request)

@@ -59,7 +59,7 @@ async def ask(
             request=request_name(who.token.token_id, idempotency_key),
         )
 
-    given = await _given(service.desk, begin)
+    given = await _given(service.desk, begin, body)
     return _nothing_now() if given is None else Given(**given_fields(given))
 
 
@@ -77,10 +77,11 @@ async def work(
             devices=body.devices,
             lease_seconds=body.lease_seconds,
             study=body.study,
+            without=body.without,
             request=request_name(who.token.token_id, idempotency_key),
         )
 
-    given = await _given(service.desk, begin)
+    given = await _given(service.desk, begin, body)
     return _nothing_now() if given is None else GivenWork(**given_fields(given), study=study_to_train(given))
 
 
@@ -163,7 +164,7 @@ def worker_name(who: Identity, name: str) -> str:
     return f"{who.owner}/{name}"
 
 
-async def _given(desk: Desk, begin: Callable[[], Begun | None]) -> Assignment | None:
+async def _given(desk: Desk, begin: Callable[[], Begun | None], asked: Ask) -> Assignment | None:
     """What is begun, once it has its parameters; no thread waits for them meanwhile."""
     begun = await to_thread.run_sync(begin)
     if begun is None:
@@ -176,7 +177,8 @@ async def _given(desk: Desk, begin: Callable[[], Begun | None]) -> Assignment | 
         except asyncio.CancelledError:
             desk.give_up(begun, "whoever asked has gone")
             raise
-    return await to_thread.run_sync(desk.hand_out, begun)
+    facts = {"hardware": asked.hardware, "code_version": asked.code_version}
+    return await to_thread.run_sync(lambda: desk.hand_out(begun, **facts))
 
 
 def _nothing_now() -> Response:
