@@ -42,6 +42,12 @@
     into.removeAttribute("aria-busy");
   }));
 
+  // A part that is asked for again every so many seconds, while it is seen and nobody writes or has opened something in it
+  hindsight.onEach("[data-refresh]", (part) => setInterval(() => {
+    const isBusy = document.hidden || part.contains(document.activeElement) || part.querySelector("details[open]");
+    if (!isBusy) hindsight.swap(part, location.href, { isNew: false });
+  }, 1000 * Number(part.dataset.refresh)));
+
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-in-place]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -1,0 +1,118 @@
+"""`/machines`: which machines are there, what does each train, and what waits in the queue, and why?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Path, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from dashboards.frame import PageOperator, PageReader, back_to, page
+from hpo.api.access import ServiceState
+from hpo.service.limits import Limits, order_of, places_of, why_waiting
+from storage import audit, history, launches, machines
+from storage.launches import ACTIVE, Launch
+
+GONE_SHOWN = 20  # machines that are not here any more
+ENDED_SHOWN = 10  # studies that are over
+LARGEST_PRIORITY = 1_000
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
+    """A study in the queue."""
+
+    launch: Launch
+    places: int  # trials that it has running, or may fill by itself
+    why: str | None  # it takes no more places now
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """What an owner has of all places."""
+
+    owner: str
+    trials: int
+    devices: int
+    studies: int
+
+
+@router.get("/machines")
+def get_machines(request: Request, who: PageReader, service: ServiceState) -> HTMLResponse:
+    """The queue in the order of its turns, the owners' shares, and the machines."""
+    known = launches.list_launches(service.store)
+    active = [launch for launch in known if launch.state in ACTIVE]
+    over = sorted((launch for launch in known if launch.state not in ACTIVE), key=_ended, reverse=True)
+    found = machines.list_machines(service.store)
+    here = [machine for machine in found if machine.is_here]
+    names = history.names_of_ids(service.store, {held.study_id for machine in found for held in machine.holds})
+    return page(
+        request,
+        "machines.html",
+        who,
+        queue=[
+            _Waiting(launch=launch, places=places_of(launch), why=why_waiting(launch.study_id, active, service.limits))
+            for launch in order_of(active)
+        ],
+        over=over[:ENDED_SHOWN],
+        shares=_shares(active),
+        limits=_in_words(service.limits),
+        limit=service.limits.trials_per_owner or service.limits.trials,
+        machines=here + [machine for machine in found if not machine.is_here][:GONE_SHOWN],
+        present=len(here),
+        names=names,
+        base=str(request.base_url).rstrip("/"),
+        may_change=who.may("operate"),
+        largest=LARGEST_PRIORITY,
+    )
+
+
+@router.post("/machines/{study_id}/priority")
+def post_priority(
+    who: PageOperator,
+    service: ServiceState,
+    study_id: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    priority: Annotated[int, Form(ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)],
+) -> RedirectResponse:
+    """Let a study have its turn sooner, or later."""
+    before = launches.find_launch(service.store, study_id)
+    launch = launches.set_priority(service.store, study_id, priority)
+    details = {"priority": priority, "before": None if before is None else before.priority}
+    audit.note(service.store, who=who.owner, action="study.priority", subject=f"study {launch.study}", details=details)
+    service.called.set()
+    return back_to("/machines")
+
+
+def _shares(active: Sequence[Launch]) -> list[_Share]:
+    trials: Counter[str] = Counter()
+    devices: Counter[str] = Counter()
+    for launch in active:
+        trials[launch.owner] += places_of(launch)
+        devices[launch.owner] += places_of(launch) * launch.devices
+    studies = Counter(launch.owner for launch in active)
+    shares = [
+        _Share(owner=owner, trials=trials[owner], devices=devices[owner], studies=count)
+        for owner, count in studies.items()
+    ]
+    return sorted(shares, key=lambda share: (-share.trials, share.owner))
+
+
+def _in_words(limits: Limits) -> list[tuple[str, int]]:
+    """The limits that there are."""
+    given = [
+        ("trials at once", limits.trials),
+        ("devices at once", limits.devices),
+        ("trials of one user", limits.trials_per_owner),
+        ("devices of one user", limits.devices_per_owner),
+        ("trials on the server itself", limits.trials_on_server),
+    ]
+    return [(words, limit) for words, limit in given if limit is not None]
+
+
+def _ended(launch: Launch) -> Any:
+    return launch.ended_at or launch.requested_at
