@@ -13,6 +13,7 @@ StorageError
 ├── SenderBusyError       (RuntimeError)      another process is sending to MLflow
 ├── ImportFailedError     (ValueError)        nothing could be imported: no such file, a damaged one, no metric chosen
 ├── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
+├── SealKeyError          (ValueError)        the history is sealed with another key than the one at hand
 ├── FamilyNotFoundError   (KeyError)          there is no such family
 ├── TokenNotFoundError    (KeyError)          there is no such token
 └── LaunchError           (RuntimeError)      a study that a service runs is in no state for it
@@ -50,6 +51,10 @@ class BackupError(StorageError, ValueError):
 
 class StudyExistsError(StorageError, ValueError):
     """A study of that name is there already."""
+
+
+class SealKeyError(StorageError, ValueError):
+    """The history is sealed with another key than the one at hand, or that one can be guessed."""
 
 
 class _NotFoundError(StorageError, KeyError):

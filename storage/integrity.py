@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -55,10 +56,12 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.seals import find_broken
 from storage.studies import LATE_RESULTS_ATTRIBUTE
 
 FINDINGS_PER_CHECK = 50
 ROWS_AT_A_TIME = 20_000
+SHARE_OF_CHECKS = 0.5  # of the time, on a history of a million trials; reading the seals takes the rest
 DAMAGE = ("file", "references")  # checks that say: the database itself is broken
 PROGRAMS = ("hindsight", "optuna")  # sources of studies that ran here
 
@@ -91,11 +94,14 @@ def verify(store: Store, *, progress: Callable[[float], None] | None = None) -> 
     damaged = _state(store)
     if damaged is not None:
         return [damaged]
+    tell = progress or (lambda _share: None)
     findings = []
     for done, (name, check) in enumerate(CHECKS.items(), start=1):
         findings += _made(store, name, check)
-        if progress is not None:
-            progress(done / len(CHECKS))
+        tell(SHARE_OF_CHECKS * done / len(CHECKS))
+    sealed = partial(find_broken, progress=lambda done: tell(SHARE_OF_CHECKS + (1 - SHARE_OF_CHECKS) * done))
+    findings += _made(store, "seals", lambda _store, connection: sealed(connection))
+    tell(1.0)
     return findings
 
 

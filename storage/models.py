@@ -221,6 +221,24 @@ intermediate_values = Table(
     sqlite_with_rowid=False,
 )
 
+chains = Table(  # where the chain of seals of a study ends: see `storage.seals`
+    "chains",
+    metadata,
+    Column("study_id", Integer, primary_key=True, autoincrement=False),  # 0: the history's own; stays without its study
+    Column("entries", Integer, nullable=False),
+    Column("head", LargeBinary, nullable=False),  # a digest of all of them
+    Column("key_hint", String(8)),  # of the key that it is sealed with; null: none
+)
+
+seals = Table(  # the entries of those chains
+    "seals",
+    metadata,
+    Column("study_id", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("first_number", Integer, nullable=False),  # of the trial that the first seal is of
+    Column("digests", LargeBinary, nullable=False),  # one seal after the other
+)
+
 outbox = Table(  # what MLflow has yet to be told
     "outbox",
     metadata,

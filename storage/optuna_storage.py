@@ -45,6 +45,7 @@ from storage.models import (
 )
 from storage.retries import Call, retried, retried_call
 from storage.schema import open_store
+from storage.seals import begin_chains, seal_trial
 from storage.sources import delete_study
 from storage.statements import Statement
 from storage.summaries import StudySample, Summaries
@@ -271,6 +272,7 @@ class HistoryStorage(BaseStorage):
             finished = _FINISH.run(connection, trial_id=trial_id, **columns).first
             if finished is not None:
                 note_change(self.store, connection, finished.study_id)
+                seal_trial(connection, trial_id)
             elif not call.is_repeated or lock_trial(connection, trial_id).finished_at != call.at:
                 _updatable(connection, trial_id)  # says why not
         self._drafts.forget(trial_id)
@@ -314,7 +316,9 @@ class HistoryStorage(BaseStorage):
             made = study_made_by(connection, call, name)
             if made is not None:
                 return made
-            return insert_study(connection, name, directions, created_at=call.at, source="optuna")
+            study_id = insert_study(connection, name, directions, created_at=call.at, source="optuna")
+            begin_chains(connection, [study_id])
+            return study_id
 
     @retried
     def _study(self, study_id: int) -> Any:
@@ -429,6 +433,7 @@ class HistoryStorage(BaseStorage):
             _insert_all(connection, intermediate_values, _curve_rows(trial_id, template))
             if template.state.is_finished():
                 note_change(self.store, connection, study_id)
+                seal_trial(connection, trial_id)
         self._compatible.update((study_id, name, distribution_id) for name, distribution_id in content)
         return trial_id
 

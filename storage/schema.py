@@ -15,6 +15,7 @@ from storage.database import BUSY_TIMEOUT_SECONDS, Store, unavailable
 from storage.errors import RevisionError, SchemaOutdatedError, SchemaTooNewError
 from storage.models import metadata
 from storage.retries import PATIENCE_SECONDS
+from storage.seals import check_key, seal_what_was_before
 
 __all__ = ["SchemaState", "Store", "downgrade", "open_store", "schema_state", "upgrade"]
 
@@ -43,7 +44,7 @@ def open_store(url: str, *, upgrade: bool = True, patience_seconds: float = PATI
 
     patience_seconds: how long a database that is away or busy is waited for, now and later.
     Any number of processes may do this at once. A database of another version is refused, never changed.
-    Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError.
+    Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError, SealKeyError.
     """
     store = Store(url, patience_seconds=patience_seconds)
     state = _state(store)
@@ -56,6 +57,7 @@ def open_store(url: str, *, upgrade: bool = True, patience_seconds: float = PATI
     if not state.is_current:
         store.dispose()
         raise mismatch(store, state) if state.current else unavailable(url, "there is no history in this database.")
+    check_key(store)
     return store
 
 
@@ -69,7 +71,10 @@ def schema_state(url: str) -> SchemaState:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database at `url` to the current version, or to an earlier one, in one transaction."""
+    """Bring the database at `url` to the current version, or to an earlier one, in one transaction.
+
+    What an older version has written is sealed as it is.
+    """
     store = Store(url)
     with _migrating(store) as (connection, config):
         state = _state_of(connection)
@@ -78,6 +83,8 @@ def upgrade(url: str, revision: str = "head") -> None:
         elif not is_known(state.current):
             raise mismatch(store, state)
         command.upgrade(config, revision)
+        if _revision(connection) == head():
+            seal_what_was_before(connection)
     store.dispose()
 
 

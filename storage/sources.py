@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from storage.errors import SourceNotFoundError, StorageError, did_you_mean
 from storage.families import leave_family
 from storage.mlflow_runs import study_run_key
 from storage.models import UNFINISHED, mlflow_runs, sources, studies, tasks, trials
+from storage.seals import end_chains
 
 SourceKind = Literal["mlflow", "optuna", "table", "lightning"]
 STUDIES_AT_A_TIME = 200  # forgotten in one transaction: others want to write in between
@@ -103,18 +104,28 @@ def forget(store: Store, name: str, *, dry_run: bool = False) -> Forgotten:
     if not dry_run:
         for start in range(0, len(found), STUDIES_AT_A_TIME):
             with store.write() as connection:
-                for study_id in found[start : start + STUDIES_AT_A_TIME]:
-                    delete_study(connection, study_id)
+                delete_studies(connection, found[start : start + STUDIES_AT_A_TIME])
         with store.write() as connection:
             connection.execute(delete(sources).where(sources.c.name == name))
     return Forgotten(studies=len(found), trials=number)
 
 
-def delete_study(connection: Connection, study_id: int) -> bool:
-    """Delete a study with its trials and what was learned from them; whether there was one.
+def delete_studies(connection: Connection, study_ids: Sequence[int]) -> list[int]:
+    """Delete studies with their trials and what was learned from them; returns those that there were.
 
-    A task that no study is left of goes too, and what MLflow has yet to be told.
+    A task that no study is left of goes too, and what MLflow has yet to be told. The last thing in a transaction.
     """
+    gone = [study_id for study_id in study_ids if _delete_study(connection, study_id)]
+    end_chains(connection, gone)
+    return gone
+
+
+def delete_study(connection: Connection, study_id: int) -> bool:
+    """As `delete_studies`, for one; whether there was one."""
+    return bool(delete_studies(connection, [study_id]))
+
+
+def _delete_study(connection: Connection, study_id: int) -> bool:
     study = connection.execute(
         select(studies.c.name, studies.c.created_at, studies.c.task_id)
         .where(studies.c.id == study_id)

@@ -9,8 +9,8 @@ Every function may be interrupted by a database that goes away, and is repeated 
 already it recognises by its call's id, or by the time of the call.
 
 Nobody waits for another in a circle, because rows are locked in one order: study, trials by their ids, family,
-`study_changes`. Who holds a trial and needs its study takes that only if it is free. If it is not, he begins anew and
-takes the study first: then he stands in line with the others, and comes in however many they are.
+`study_changes`, the chain of seals. Who holds a trial and needs its study takes that only if it is free. If it is not,
+he begins anew and takes the study first: then he stands in line with the others, and comes in however many they are.
 """
 
 import json
@@ -39,8 +39,18 @@ from sqlalchemy import (
 from storage.database import Store, database_now, insert_if_absent
 from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError
 from storage.families import note_change, settle_family
-from storage.models import intermediate_values, outbox, studies, study_attributes, tasks, trial_attributes, trials
+from storage.models import (
+    UNFINISHED,
+    intermediate_values,
+    outbox,
+    studies,
+    study_attributes,
+    tasks,
+    trial_attributes,
+    trials,
+)
 from storage.retries import Call, retried, retried_call
+from storage.seals import begin_chains, seal_trial
 from storage.sources import delete_study
 from storage.statements import Statement
 from storage.trial_rows import (
@@ -121,6 +131,7 @@ def create_study(
             settle_family(store, connection, study_id)
         about = {"study_id": study_id, "trial_id": None, "attempt": None}
         _TELL_OF_STUDY.run(connection, kind="study_started", payload="{}", created_at=call.at, **about)
+        begin_chains(connection, [study_id])
     return study_id
 
 
@@ -355,11 +366,14 @@ def finish_trial(
             told |= {"measured": dict(measured or {}), "notes": list(notes)}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
             _tell_of_trial(connection, call, claim, "run_finished", outcome)
+            seal_trial(connection, claim.trial_id)
             return
         trial = lock_trial(connection, claim.trial_id)
         if _is_repeated(trial, claim, state, value):
             return
         _keep_late_result(store, connection, claim, state, value, at=call.at)
+        if trial.state not in UNFINISHED:
+            seal_trial(connection, claim.trial_id)
     raise _stale(trial, claim)
 
 
@@ -540,6 +554,7 @@ def _requeue(
     _END_ATTEMPT.run(connection, trial_id=trial.id, deaths=deaths, error=error, **outcome)
     if is_given_up:
         note_change(store, connection, trial.study_id)
+        seal_trial(connection, trial.id)
     attempt = Claim(trial_id=trial.id, number=-1, attempt=trial.attempt)
     _tell_of_trial(connection, call, attempt, "run_finished", {"status": "KILLED", "state": state.name, "error": error})
     return not is_given_up

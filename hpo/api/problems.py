@@ -35,6 +35,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (store.StoreUnavailableError, 503),
     (store.SchemaOutdatedError, 503),
     (store.SchemaTooNewError, 503),
+    (store.SealKeyError, 503),
     (store.StudyNotFoundError, 404),
     (store.TrialNotFoundError, 404),
     (store.FamilyNotFoundError, 404),

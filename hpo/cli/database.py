@@ -139,12 +139,14 @@ def restore(
 
 @db.command(epilog="Examples: hpo db verify | hpo db verify --storage sqlite:///backup.db --json")
 def verify(storage: Storage = None, json: Json = False) -> None:
-    """Look whether all in the store is whole and fits.
+    """Look whether all in the store is whole, fits, and is as it was sealed.
 
-    Prints what does not, and then the exit code is 1. Nothing is changed.
+    Each finished trial is sealed: what was changed, removed or inserted behind the store's back is found and named.
+    Without a key in HPO_SEAL_KEY this shows accidents, but not the work of somebody who can write to the database and
+    seals again what he has changed. Prints what is wrong, and then the exit code is 1. Nothing is changed.
     """
     from hpo.cli import show
-    from storage import integrity
+    from storage import integrity, seals
     from storage.database import Store
 
     store = Store(existing_url(storage))
@@ -154,8 +156,37 @@ def verify(storage: Storage = None, json: Json = False) -> None:
         show.print_json([show.vars_of(finding) for finding in findings])
     else:
         _print_findings(findings)
+        print(f"fingerprint of its seals: {seals.fingerprint(store)}")
     if findings:
         raise typer.Exit(1)
+
+
+@db.command(epilog="Example: HPO_SEAL_KEY=$(cat seal.key) hpo db seal")
+def seal(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Seal the whole store as it is now, with the key in HPO_SEAL_KEY if there is one.
+
+    For a new key, and after `hpo db verify` has found what you have put right. What was changed behind the store's
+    back until now is taken for right from then on. No study may be running.
+    """
+    from hpo.cli import show
+    from storage import seals
+    from storage.database import Store
+
+    url = existing_url(storage)
+    if not yes:
+        typer.echo("what is in the store now is taken for right; `hpo db verify` says what is not", err=True)
+        _ask("seal it?")
+    store = Store(url)
+    with _progress_bar("sealing") as progress:
+        sealed = seals.seal_again(store, progress=progress)
+    if json:
+        show.print_json({"studies": sealed, "fingerprint": seals.fingerprint(store)})
+    else:
+        print(f"sealed {sealed:,} studies; fingerprint of their seals: {seals.fingerprint(store)}")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

@@ -118,9 +118,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("token_id", "key", name="pk_replies"),
     )
     op.create_index("ix_replies_created_at", "replies", ["created_at"])
+    op.create_table(
+        "chains",
+        sa.Column("study_id", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("entries", sa.Integer(), nullable=False),
+        sa.Column("head", sa.LargeBinary(), nullable=False),
+        sa.Column("key_hint", sa.String(8)),
+        sa.PrimaryKeyConstraint("study_id", name="pk_chains"),
+    )
+    op.create_table(
+        "seals",
+        sa.Column("study_id", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("position", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("first_number", sa.Integer(), nullable=False),
+        sa.Column("digests", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("study_id", "position", name="pk_seals"),
+    )
 
 
 def downgrade() -> None:
-    """Tokens, the audit log, what is queued, and the background jobs; studies and trials stay."""
-    for table in ("replies", "background_jobs", "machines", "launches", "audit", "tokens"):
+    """Seals, tokens, the audit log, what is queued, and the background jobs; studies and trials stay."""
+    for table in ("seals", "chains", "replies", "background_jobs", "machines", "launches", "audit", "tokens"):
         op.drop_table(table)

@@ -21,6 +21,7 @@ from storage.distributions import ParameterSets
 from storage.families import Family, family_from, family_of, note_loss
 from storage.importers.report import Flag
 from storage.models import families, studies
+from storage.seals import seal_study
 
 Array = NDArray[np.float64]
 
@@ -277,18 +278,23 @@ def _quarantine(store: Store, flags: Iterable[Flag]) -> None:
             row = connection.execute(_ISOLATE, {"isolated": name, "reason": "; ".join(found)}).first()
             if row is not None and row.family_id is not None:
                 note_loss(connection, row.family_id)
+            if row is not None:
+                seal_study(connection, row.id)
 
 
 def trust(store: Store, study: str) -> str | None:
     """Let the tuner learn from a study again; returns why it did not."""
     with store.write() as connection:
-        before = connection.execute(select(studies.c.quarantine, studies.c.family_id).where(studies.c.name == study))
+        before = connection.execute(
+            select(studies.c.id, studies.c.quarantine, studies.c.family_id).where(studies.c.name == study)
+        )
         row = before.first()
         if row is None or row.quarantine is None:
             return None
         connection.execute(update(studies).where(studies.c.name == study).values(quarantine=None))
         if row.family_id is not None:
             note_loss(connection, row.family_id)
+        seal_study(connection, row.id)
         return str(row.quarantine)
 
 
@@ -302,5 +308,5 @@ _ISOLATE = (
     update(studies)
     .where(studies.c.name == bindparam("isolated"))
     .values(quarantine=bindparam("reason"))
-    .returning(studies.c.family_id)
+    .returning(studies.c.id, studies.c.family_id)
 )

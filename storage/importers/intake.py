@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, repeat
+from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import BindParameter, Connection, bindparam, select, text, update
@@ -43,6 +44,7 @@ from storage.models import (
     trials,
 )
 from storage.retries import patiently
+from storage.seals import begin_chains, seal_trials, with_chains
 from storage.sources import Source, note_source
 from storage.studies import SPACE_ATTRIBUTE
 from storage.trial_rows import next_numbers_locking
@@ -281,6 +283,12 @@ class Intake:
         for study_id, _, batch in new:
             members.setdefault(self._family_id(connection, batch.task), []).append(study_id)
         note_changes(self._store, connection, members)
+        ids = sorted(study.id for study in found.values())
+        begun = with_chains(connection, ids)
+        for study_id, first, _ in sorted(new, key=itemgetter(0)):
+            if study_id in begun:
+                seal_trials(connection, study_id, first)
+        begin_chains(connection, [study_id for study_id in ids if study_id not in begun])
 
     def _studies(self, connection: Connection, wanted: Sequence[PastTask]) -> dict[str, Any]:
         """The studies of tasks by name, new or old."""

@@ -310,7 +310,7 @@ def dump(store):
         return {
             name: sorted(map(str, connection.execute(select(table)).all()))
             for name, table in metadata.tables.items()
-            if name not in INTERNED
+            if name not in INTERNED and name not in {"chains", "seals"}  # those remember that there was one
         }
 
 

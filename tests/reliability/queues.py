@@ -16,6 +16,7 @@ from sqlalchemy import func, insert, select
 from storage.models import UNFINISHED, outbox, trial_attributes, trials
 from storage.retries import retried
 from storage.schema import Store, open_store
+from storage.seals import find_broken
 from storage.studies import LATE_RESULTS_ATTRIBUTE, Claim, create_study
 from tests.measured import Figure
 
@@ -77,6 +78,7 @@ class Outcome:
     wrong: int  # trials that ended with something that their attempt did not bring
     late: int  # results that were refused
     late_lost: int  # and not kept as late ones
+    unsealed: int  # trials, studies and chains that are not as they were sealed
 
     def figures(self, where: str) -> list[Figure]:
         """Each must be zero."""
@@ -86,6 +88,7 @@ class Outcome:
             "trials stuck": self.stuck,
             "wrong outcomes": self.wrong,
             "late results not kept": self.late_lost,
+            "broken seals": self.unsealed,
         }
         return [Figure(what=f"{where}: {what}", ours=number, at_most=0) for what, number in said.items()]
 
@@ -108,6 +111,7 @@ def judge(store: Store, study_id: int, noted: Iterable[dict[str, Any]]) -> Outco
             .join_from(trial_attributes, trials)
             .where(trial_attributes.c.key == LATE_RESULTS_ATTRIBUTE, trials.c.study_id == study_id)
         ).all()
+        unsealed = len(list(find_broken(connection, progress=lambda _share: None)))
     noted = list(noted)
     accepted = {(line["number"], line["attempt"], line["value"]) for line in noted if line["kind"] == "finished"}
     refused = {(line["number"], line["attempt"], line["value"]) for line in noted if line["kind"] == "refused"}
@@ -128,4 +132,5 @@ def judge(store: Store, study_id: int, noted: Iterable[dict[str, Any]]) -> Outco
         wrong=len(wrong),
         late=len(refused),
         late_lost=len(refused - late),
+        unsealed=unsealed,
     )
