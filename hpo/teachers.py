@@ -22,8 +22,11 @@ from trainers.job import TrainerConfig
 KEY = "trainer.compress.distil.teacher"
 
 
-def compress_section(spec: StudySpec, store: Store, *, folder: Path) -> dict[str, Any] | None:
-    """`trainer.compress` of a study file with its teacher found; None where there is none. Raises SpecError."""
+def compress_section(spec: StudySpec, store: Store | None, *, folder: Path) -> dict[str, Any] | None:
+    """`trainer.compress` of a study file with its teacher found; None where there is none. Raises SpecError.
+
+    store: None on a machine that has no history.
+    """
     section = spec.training.compress
     if section is None:
         return None
@@ -42,9 +45,11 @@ def config_of(summary: StudySummary, store: Store) -> TrainerConfig:
     return trainer_config(spec, folder=folder, compress=compress_section(spec, store, folder=folder))
 
 
-def _teacher(distil: Distil, spec: StudySpec, store: Store, folder: Path) -> dict[str, Any]:
+def _teacher(distil: Distil, spec: StudySpec, store: Store | None, folder: Path) -> dict[str, Any]:
     if isinstance(distil.teacher, TeacherFile):
         return _from_file(distil.teacher, spec, folder)
+    if store is None:
+        raise SpecError(f"{KEY}: the checkpoint of {distil.teacher} is where its study was run; name a file instead")
     return _from_history(distil.teacher, store)
 
 
