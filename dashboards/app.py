@@ -14,6 +14,10 @@ from hpo.service.state import Service
 PAGES = (
     "login",
     "studies",
+    "launch",
+    "study_actions",
+    "promote",
+    "mlflow_links",
     "trial",
     "study_figures",
     "study",
@@ -21,6 +25,7 @@ PAGES = (
     "history",
     "targets",
     "compare",
+    "machines",
 )  # the modules in `dashboards.pages`, each with a `router`
 
 

@@ -29,6 +29,7 @@ PARAMS_PER_CALL = 100
 PARAM_LENGTH = 6_000
 TAG_LENGTH = 5_000
 RUN_KEY_TAG = "hindsight.run_key"
+NOTE_TAG = "mlflow.note.content"  # what MLflow's UI shows as the description of a run, in Markdown
 ORIGINAL_NAME_TAG = "hindsight.name."  # and the name in MLflow; its value is the name that MLflow does not take
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
 IS_GONE = "RESOURCE_DOES_NOT_EXIST"
@@ -39,11 +40,12 @@ def study_run_key(name: str, created_at: float) -> str:
     return f"{name}@{created_at!r}"
 
 
-def known_run(store: Store, study_id: int, number: int, attempt: int, *, mlflow_uri: str) -> str | None:
-    """The id of the run of an attempt at a trial, where that MLflow has been told of it."""
+def known_run(store: Store, study_id: int, number: int | None, attempt: int | None, *, mlflow_uri: str) -> str | None:
+    """The id of the run of an attempt at a trial, or of the study (no number), where that MLflow was told of it."""
     with store.read() as connection:
         study = connection.execute(select(studies.c.name, studies.c.created_at).where(studies.c.id == study_id)).one()
-        key = _attempt_key(study_run_key(study.name, study.created_at), number, attempt)
+        key = study_run_key(study.name, study.created_at)
+        key = key if number is None else _attempt_key(key, number, attempt)
         query = select(mlflow_runs.c.run_id).filter_by(mlflow_uri=mlflow_uri, run_key=key)
         found: str | None = connection.execute(query).scalar()
     return found
@@ -158,12 +160,13 @@ class StudyRuns:
     def _create_parent(self) -> str:
         study = self._study
         tags = {"hindsight.study": study.name, "hindsight.directions": ",".join(study.directions)}
+        tags[NOTE_TAG] = _note(f"study {study.name}", f"/studies/{study.study_id}")
         if study.metric:
             tags["hindsight.metric"] = study.metric
         return self._run_id(study.run_key, study.name, tags, int(study.created_at * 1000))
 
     def _attempt(self, parent: str, message: Message) -> str:
-        name = str(message.number)
+        name, here = str(message.number), f"/studies/{self._study.study_id}"
         if message.attempt is not None and message.attempt > 1:
             name += f" (attempt {message.attempt})"
         tags = {
@@ -171,6 +174,7 @@ class StudyRuns:
             "hindsight.study": self._study.name,
             "hindsight.trial": str(message.number),
             "hindsight.attempt": str(message.attempt),
+            NOTE_TAG: _note(f"trial {message.number} of {self._study.name}", f"{here}/trials/{message.number}"),
         }
         key = _attempt_key(self._study.run_key, message.number, message.attempt)
         return self._run_id(key, name, tags, message.milliseconds)
@@ -289,6 +293,12 @@ class StudyRuns:
                 log.warning("The checkpoint %s is gone; its run in MLflow goes without.", checkpoint)
         except PermissionError as error:  # the server's folder for artifacts may be no folder of this machine
             log.warning("MLflow's artifacts cannot be written here, so its run goes without a checkpoint: %s", error)
+
+
+def _note(what: str, path: str) -> str:
+    """The way back to the page, for those who came to MLflow by the address of `hpo serve`."""
+    plain = re.sub(r"([^\w ])", r"\\\1", " ".join(what.split()))
+    return f"[{plain}]({path}), where `hpo serve` shows MLflow."
 
 
 def mlflow_names(names: Iterable[str]) -> dict[str, str]:

@@ -89,7 +89,8 @@ function showTable(figure, table) {
 async function load(figure) {
   const turn = figure.turn = (figure.turn ?? 0) + 1;
   try {
-    let content = await hindsight.json(figure.dataset.figure);
+    const inline = figure.querySelector('script[type="application/json"]'); // its content came with the page
+    let content = inline ? JSON.parse(inline.textContent) : await hindsight.json(figure.dataset.figure);
     if (!figure.content?.isFull || !content.more) await show(figure, content);
     if (content.more) {
       figure.setAttribute("aria-busy", "true");

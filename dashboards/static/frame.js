@@ -213,3 +213,15 @@ hindsight.mergeFrom = (part, other) => {
     return copy.innerHTML;
   }
 };
+
+// A form that shows another view as soon as something else is chosen
+hindsight.onEach("form[data-reload]", (form) => form.addEventListener("change", () => form.requestSubmit()));
+
+// A form that takes its time is sent once, and says so
+hindsight.onEach("form[data-once]", (form) => form.addEventListener("submit", (event) => {
+  if (form.hasAttribute("aria-busy")) { event.preventDefault(); return; }
+  form.setAttribute("aria-busy", "true");
+  const button = form.querySelector("button");
+  button.textContent = form.dataset.once;
+  button.classList.add("waits");
+}));

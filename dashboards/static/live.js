@@ -58,6 +58,3 @@ hindsight.onEach("[data-events]", (head) => {
   events.addEventListener("end", (event) => { events.close(); changed(event); });
   addEventListener("pagehide", () => events.close());
 });
-
-// A form that shows another view as soon as something else is chosen
-hindsight.onEach("form[data-reload]", (form) => form.addEventListener("change", () => form.requestSubmit()));
