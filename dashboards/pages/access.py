@@ -8,11 +8,12 @@ from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from dashboards.frame import PageAdmin, back_to, page
+from hpo.answers.tokens import token_fields
 from hpo.api.access import Identity, ServiceState
 from hpo.api.paging import Cursor
 from hpo.api.routes import audit as audit_routes
 from hpo.api.routes import tokens as token_routes
-from hpo.api.wire_accounts import NewToken, Token, token_fields
+from hpo.api.wire_accounts import NewToken, Token
 from hpo.service.state import Service
 from storage import tokens
 from storage.tokens import DEFAULT_DAYS, LONGEST_OWNER, MOST_DAYS, ROLES, Role

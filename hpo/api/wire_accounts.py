@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from hpo.api.access import ALLOWED, Identity
 from storage.audit import AuditEntry
 from storage.tokens import Role
-from storage.tokens import Token as StoredToken
 
 
 class WhoAmI(BaseModel):
@@ -62,22 +61,6 @@ def whoami_of(identity: Identity) -> WhoAmI:
         permissions=[permission for permission in ALLOWED if permission != "enter" and identity.may(permission)],
         expires_at=identity.token.expires_at,
     )
-
-
-def token_fields(token: StoredToken) -> dict[str, Any]:
-    """A token's fields by name, as `hpo tokens list --json` prints them."""
-    return {
-        "id": token.token_id,
-        "owner": token.owner,
-        "role": token.role,
-        "hint": token.hint,
-        "created_by": token.created_by,
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-        "revoked_at": token.revoked_at,
-        "used_at": token.used_at,
-        "is_valid": token.is_valid(now=datetime.now(UTC)),
-    }
 
 
 def record_of(entry: AuditEntry) -> AuditRecord:

@@ -46,7 +46,7 @@ class MlflowServer:
         """Start it, and again whenever it ends."""
         self._keeper.start()
 
-    def why_not(self) -> str | None:
+    def why_not_well(self) -> str | None:
         """Why it does not answer; None: it does, or is starting."""
         process = self._process
         if process is None or process.poll() is None:

@@ -10,6 +10,7 @@ from threading import Event
 from hpo.executors import HERE, Placement
 from hpo.service.calculations import Calculations
 from hpo.service.desk import Desk
+from hpo.service.events import StudyEvents
 from hpo.service.limits import Limits
 from storage.database import Store
 from storage.distributions import ParameterSets
@@ -39,3 +40,5 @@ class Service:
     placement: Placement = HERE  # of the trials of studies on the server, where a study does not say
     limits: Limits = field(default_factory=Limits)
     called: Event = field(default_factory=Event)  # there is something to do for the supervisor at once
+    ending: Event = field(default_factory=Event)  # the service is to end: streams of events end, too
+    events: StudyEvents = field(default_factory=StudyEvents)  # what happens in studies, for who follows them

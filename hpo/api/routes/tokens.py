@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
+from hpo.answers.tokens import token_fields
 from hpo.api.access import Admin, ServiceState
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
-from hpo.api.wire_accounts import NewToken, Token, token_fields
+from hpo.api.wire_accounts import NewToken, Token
 from storage import audit, tokens
 from storage.tokens import DEFAULT_DAYS, MOST_DAYS, Role
 

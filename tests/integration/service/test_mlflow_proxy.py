@@ -63,7 +63,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
             server.start()
             deadline = time.monotonic() + STARTS_WITHIN_SECONDS
             while running.ask("viewer", "GET", "/mlflow/health").status_code != 200:
-                assert time.monotonic() < deadline and server.why_not() is None, server.why_not()
+                assert time.monotonic() < deadline and server.why_not_well() is None, server.why_not_well()
                 time.sleep(0.2)
             yield running
     finally:
