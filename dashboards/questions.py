@@ -19,6 +19,7 @@ from dashboards.charts import effects as effect_charts
 from dashboards.charts.look import Chart
 from dashboards.charts.task_map import task_map_chart
 from hpo.answers.advice import advice_fields
+from hpo.champions import list_champions
 from hpo.comparisons import compare
 from hpo.configuration_worth import worth as worth_of
 from hpo.errors import NoHistoryError
@@ -137,6 +138,14 @@ def course(store_url: str, *, sides: Sequence[str]) -> Chart:
     """The best so far of each side. Raises StudyNotFoundError, NoHistoryError, SettingsError."""
     found, metric = courses(_store(store_url), sides)
     return comparison_charts.course_chart(found, metric=metric)
+
+
+# Models
+
+
+def champions(store_url: str, *, mlflow_uri: str) -> list[dict[str, Any]]:
+    """The champions of MLflow's registry. Raises SettingsError where MLflow does not answer."""
+    return [asdict(champion) | {"model_uri": champion.model_uri} for champion in list_champions(mlflow_uri)]
 
 
 @cache
