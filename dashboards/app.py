@@ -26,6 +26,7 @@ PAGES = (
     "targets",
     "compare",
     "machines",
+    "champions",
 )  # the modules in `dashboards.pages`, each with a `router`
 
 
