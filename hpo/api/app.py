@@ -15,6 +15,7 @@ from hpo.service.state import Service
 PREFIX = "/api/v1"
 NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
     "studies",
+    "launches",
     "trials",
     "statistics",
     "tokens",

@@ -43,6 +43,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (store.TokenNotFoundError, 404),
     (NoHistoryError, 404),
     (store.StudyExistsError, 409),
+    (store.LaunchError, 409),
     (store.StaleAttemptError, 409),
     (store.SenderBusyError, 409),
     (StudyFailedError, 409),

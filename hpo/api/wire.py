@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from hpo.answers.plain import jsonable
 from storage.history import StudySummary, TrialRecord
+from storage.launches import Launch
 from storage.studies import NOTES_ATTRIBUTE
 
 RECEIPT_ATTRIBUTE = "hindsight:receipt"
@@ -22,6 +23,21 @@ def _finite(value: Any) -> Any:
 
 
 Number = Annotated[float | None, BeforeValidator(_finite)]  # JSON has no NaN and no infinity: they are null
+
+
+class Launched(BaseModel):
+    """How far a study is that the service runs, or has run."""
+
+    state: Literal["queued", "running", "paused", "stopped", "done", "failed"]
+    wanted: Literal["run", "pause", "stop"]  # of one that runs: what it is about to do
+    place: Literal["server", "workers"]  # a process of its own on the server, or workers that pull its trials
+    owner: str
+    priority: int  # the larger, the sooner
+    jobs: int  # trials side by side
+    message: str | None
+    requested_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
 
 
 class Study(BaseModel):
@@ -39,6 +55,7 @@ class Study(BaseModel):
     best_value: Number  # null too where there are several objectives
     created_at: datetime
     finished_at: datetime | None  # when its last trial did
+    launch: Launched | None = None  # null: the service has never run it
 
 
 class StudyInFull(Study):
@@ -73,15 +90,23 @@ class Trial(BaseModel):
     system_attrs: dict[str, Any]  # Optuna's, and ours: why it was pruned, which results came too late
 
 
-def study_of(summary: StudySummary) -> Study:
-    """A study's fields."""
-    return Study(**study_fields(summary))
+def study_of(summary: StudySummary, launch: Launch | None = None) -> Study:
+    """A study's fields. launch: how the service runs it."""
+    return Study(**study_fields(summary), launch=launched_of(launch))
 
 
-def study_in_full(summary: StudySummary, stopped: Mapping[str, Any] | None) -> StudyInFull:
+def study_in_full(
+    summary: StudySummary, stopped: Mapping[str, Any] | None, launch: Launch | None = None
+) -> StudyInFull:
     """All fields of a study. stopped: why it ended before its budget was spent."""
     asked = {"space": summary.space, "spec": summary.spec, "provenance": summary.provenance, "stopped": stopped}
-    return StudyInFull(**study_fields(summary), **{name: jsonable(value) for name, value in asked.items()})
+    plain = {name: jsonable(value) for name, value in asked.items()}
+    return StudyInFull(**study_fields(summary), **plain, launch=launched_of(launch))
+
+
+def launched_of(launch: Launch | None) -> Launched | None:
+    """The fields of a launch."""
+    return None if launch is None else Launched.model_validate(launch, from_attributes=True)
 
 
 def study_fields(summary: StudySummary) -> dict[str, Any]:

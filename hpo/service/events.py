@@ -43,17 +43,17 @@ class StudyEvent:
 @dataclass(kw_only=True, eq=False)
 class _Listener:
     loop: asyncio.AbstractEventLoop
-    waiting: asyncio.Queue[StudyEvent | None] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
+    waiting: asyncio.Queue[StudyEvent] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
     is_lost: bool = False  # he was too slow
 
-    def tell(self, event: StudyEvent | None) -> None:
+    def tell(self, event: StudyEvent) -> None:
         """From any thread."""
         try:
             self.loop.call_soon_threadsafe(self._put, event)
         except RuntimeError:  # the loop is closed
             self.is_lost = True
 
-    def _put(self, event: StudyEvent | None) -> None:
+    def _put(self, event: StudyEvent) -> None:
         try:
             self.waiting.put_nowait(event)
         except asyncio.QueueFull:
@@ -75,11 +75,10 @@ class StudyEvents:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    async def follow(self, store: Store, study_id: int, *, last: str | None = None) -> AsyncIterator[StudyEvent]:
-        """What happens in a study from now on. last: the id of the last event that was heard.
-
-        Raises StudyNotFoundError.
-        """
+    async def follow(
+        self, store: Store, study_id: int, *, last: str | None = None, ending: threading.Event | None = None
+    ) -> AsyncIterator[StudyEvent]:
+        """What happens in a study from now on. last: the id of the last event that was heard. ending: of the server."""
         listener = _Listener(loop=asyncio.get_running_loop())
         until = time.monotonic() + LONGEST_SECONDS
         try:
@@ -87,25 +86,16 @@ class StudyEvents:
                 yield event
                 if event.kind == "end":
                     return
-            while not listener.is_lost:
+            while not listener.is_lost and time.monotonic() < until and not (ending and ending.is_set()):
                 try:
-                    heard = await asyncio.wait_for(listener.waiting.get(), until - time.monotonic())
+                    heard = await asyncio.wait_for(listener.waiting.get(), LOOK_SECONDS)
                 except TimeoutError:
-                    return
-                if heard is None:
-                    return
+                    continue
                 yield heard
                 if heard.kind == "end":
                     return
         finally:
             self._leave(study_id, listener)
-
-    def close(self) -> None:
-        """Send everybody away, to come again when there is a server."""
-        with self._lock:
-            for followed in self._followed.values():
-                for listener in followed.listeners:
-                    listener.tell(None)
 
     def _join(self, store: Store, study_id: int, listener: _Listener, last: str | None) -> list[StudyEvent]:
         now = _now()

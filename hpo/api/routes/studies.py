@@ -11,6 +11,7 @@ from hpo.api.access import Reader, ServiceState
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.wire import Study, StudyInFull, study_in_full, study_of
 from storage import history
+from storage.launches import find_launch, launches_of
 
 StudyId = Annotated[int, Path(ge=1, le=2**31 - 1, description="Of the study; `GET /studies?name=` tells it.")]
 
@@ -35,7 +36,8 @@ def list_studies(
     ]
     shown = found[:limit]
     more = encode_cursor(shown[-1].study_id) if len(found) > limit else None
-    return Page(items=[study_of(summary) for summary in shown], next=more)
+    launched = launches_of(service.store, [summary.study_id for summary in shown])
+    return Page(items=[study_of(summary, launched.get(summary.study_id)) for summary in shown], next=more)
 
 
 @router.get("/{study_id}")
@@ -45,7 +47,8 @@ def get_study(who: Reader, service: ServiceState, study_id: StudyId) -> StudyInF
 
     summary = history.study_of_id(service.store, study_id)
     stopped = stopped_reason(service.store, study_id)
-    return study_in_full(summary, None if stopped is None else asdict(stopped))
+    launch = find_launch(service.store, study_id)
+    return study_in_full(summary, None if stopped is None else asdict(stopped), launch)
 
 
 def _fits(summary: history.StudySummary, name: str | None, search: str | None) -> bool:

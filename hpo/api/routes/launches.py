@@ -1,0 +1,183 @@
+"""`/studies`: created, started, paused, resumed, stopped, deleted and followed; `/queue`: what runs and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from hpo.answers import questions
+from hpo.api.access import Operator, Reader, ServiceState
+from hpo.api.problems import ApiError, PlaceProblem, errors_of
+from hpo.api.routes.studies import StudyId
+from hpo.api.routes.trials import TrialNumber
+from hpo.api.wire import Study, study_of, trial_of
+from hpo.api.wire_launches import Checked, LimitsInForce, LogTail, NewStudy, Queue, StartStudy, queued_of
+from hpo.errors import BusyError, DirectionError, HpoError, SpecError
+from hpo.service import launching
+from hpo.service.events import StudyEvent
+from hpo.service.limits import order_of, why_waiting
+from hpo.service.run_folders import last_lines, study_log, trial_log
+from hpo.service.state import Service
+from hpo.spec import StudySpec
+from storage import history
+from storage.errors import StorageError, StudyExistsError
+from storage.launches import ACTIVE, Launch, find_launch, list_launches
+from storage.revisions import history_mark
+from storage.trial_pages import trial_numbered
+
+Lines = Annotated[int, Query(ge=1, le=5_000, description="At most so many, the last ones.")]
+LastEvent = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100, description="`id` of the last event.")]
+
+router = APIRouter(tags=["studies"])
+
+
+@router.post("/studies", status_code=201)
+def create_study(who: Operator, service: ServiceState, wanted: NewStudy, response: Response) -> Study:
+    """Create a study from a study file and, with `launch`, put it into the queue.
+
+    409 `study-exists`: the name is taken. 422 `spec`: all that is wrong with the file, each with its place.
+    """
+    spec = launching.read_file(file=wanted.file, yaml=wanted.yaml)
+    options = None if wanted.launch is None else wanted.launch.options()
+    study_id = launching.create(service, spec, owner=who.owner, options=options)
+    response.headers["Location"] = f"/api/v1/studies/{study_id}"
+    return _told(service, study_id)
+
+
+@router.post("/studies/check")
+def check_study(who: Reader, service: ServiceState, wanted: NewStudy) -> Checked:
+    """What is wrong with a study file, all at once, and what history foretells of the study. It changes nothing."""
+    try:
+        spec = launching.read_file(file=wanted.file, yaml=wanted.yaml)
+    except SpecError as error:
+        return Checked(errors=errors_of(error) or [], plan=None)
+    try:
+        launching.check_study(service, spec, None if wanted.launch is None else wanted.launch.options())
+    except SpecError as error:
+        return Checked(errors=errors_of(error) or [], plan=None)
+    except StudyExistsError as error:
+        problem = PlaceProblem(place="study", message=str(error))
+    except DirectionError as error:
+        problem = PlaceProblem(place="task.direction", message=str(error).removeprefix("task.direction: "))
+    else:
+        return Checked(errors=[], plan=_plan(service, spec, jobs=wanted.launch.jobs if wanted.launch else 1))
+    return Checked(errors=[problem], plan=None)
+
+
+@router.post("/studies/{study_id}/start")
+def start_study(who: Operator, service: ServiceState, study_id: StudyId, wanted: StartStudy | None = None) -> Study:
+    """Put a study into the queue that never was there, is paused, or has failed. 409 `launch` for any other."""
+    options = None if wanted is None or wanted.launch is None else wanted.launch.options()
+    return _told(service, study_id, launching.start(service, study_id, owner=who.owner, options=options))
+
+
+@router.post("/studies/{study_id}/pause")
+def pause_study(who: Operator, service: ServiceState, study_id: StudyId) -> Study:
+    """Let a study give its trials back; they go on from their checkpoints when it is resumed."""
+    return _told(service, study_id, launching.pause(service, study_id, who=who.owner))
+
+
+@router.post("/studies/{study_id}/resume")
+def resume_study(who: Operator, service: ServiceState, study_id: StudyId) -> Study:
+    """Let a study go on that was paused, or has failed."""
+    return _told(service, study_id, launching.resume(service, study_id, who=who.owner))
+
+
+@router.post("/studies/{study_id}/stop")
+def stop_study(who: Operator, service: ServiceState, study_id: StudyId) -> Study:
+    """End a study for good."""
+    return _told(service, study_id, launching.stop(service, study_id, who=who.owner))
+
+
+@router.delete("/studies/{study_id}", status_code=204)
+def delete_study(who: Operator, service: ServiceState, study_id: StudyId) -> None:
+    """Delete a study with its trials, and what was learned from them. 409 `launch` while it waits or runs."""
+    launching.delete(service, study_id, who=who.owner)
+
+
+@router.get("/queue")
+def get_queue(who: Reader, service: ServiceState) -> Queue:
+    """What runs, what waits and why, in the order of their turns; and the limits."""
+    found = list_launches(service.store, ACTIVE)
+    items = [queued_of(launch, waits=why_waiting(launch.study_id, found, service.limits)) for launch in order_of(found)]
+    return Queue(items=items, limits=LimitsInForce(**asdict(service.limits)))
+
+
+@router.get("/studies/{study_id}/log")
+def get_study_log(who: Reader, service: ServiceState, study_id: StudyId, lines: Lines = 200) -> LogTail:
+    """The end of what was said of a study on the server; 404 `no-log` where it has not run there."""
+    study = history.study_of_id(service.store, study_id)
+    found = last_lines(study_log(service.runs, service.store, study), within=service.runs, most=lines)
+    if found is None:
+        raise ApiError(404, "no-log", f"study {study.name!r} has no log here: it has not run on this server")
+    return LogTail(lines=found)
+
+
+@router.get("/studies/{study_id}/trials/{number}/log")
+def get_trial_log(
+    who: Reader, service: ServiceState, study_id: StudyId, number: TrialNumber, lines: Lines = 200
+) -> LogTail:
+    """The end of what a trial printed at its last attempt; 404 `no-log` where it has not run on the server."""
+    study = history.study_of_id(service.store, study_id)
+    trial = trial_numbered(service.store, study_id, number, known=service.known_sets)
+    found = last_lines(trial_log(service.runs, service.store, study, trial), within=service.runs, most=lines)
+    if found is None:
+        raise ApiError(404, "no-log", f"trial {number} of study {study.name!r} has printed nothing on this server")
+    return LogTail(lines=found)
+
+
+def followed_study(service: ServiceState, study_id: StudyId) -> int:
+    """The id of a study that is there: once a stream has begun, it could not be told that it is not."""
+    return history.study_of_id(service.store, study_id).study_id
+
+
+@router.get(
+    "/studies/{study_id}/events",
+    response_class=EventSourceResponse,
+    responses={200: {"description": "`trial` (a Trial that changed), `study` (the Study), `end`: nothing more comes."}},
+)
+async def follow_study(
+    who: Reader,
+    service: ServiceState,
+    followed: Annotated[int, Depends(followed_study)],
+    last_event_id: LastEvent = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """What happens in a study, as it happens: server-sent events, first how it stands and which trials run.
+
+    Streams end after ten minutes, and with the server: come again with `Last-Event-ID`, as browsers do, and nothing is
+    missed.
+    """
+    heard = service.events.follow(service.store, followed, last=last_event_id, ending=service.ending)
+    async for event in heard:
+        yield ServerSentEvent(event=event.kind, id=event.event_id, raw_data=_data_of(event))
+
+
+@lru_cache(maxsize=1_000)  # made once, for however many listeners
+def _data_of(event: StudyEvent) -> str:
+    if event.trial is not None:
+        return trial_of(event.trial).model_dump_json()
+    if event.study is not None:
+        return study_of(event.study, event.launch).model_dump_json()
+    return "{}"
+
+
+def _told(service: Service, study_id: int, launch: Launch | None = None) -> Study:
+    return study_of(history.study_of_id(service.store, study_id), launch or find_launch(service.store, study_id))
+
+
+def _plan(service: Service, spec: StudySpec, *, jobs: int) -> dict[str, object] | None:
+    """What history foretells; None where it cannot say just now."""
+    file = spec.model_dump(mode="json", exclude_defaults=True)
+    as_of = history_mark(service.store)
+    try:
+        told: dict[str, object] = service.calculations.say(
+            questions.plan, store_url=service.store.url, as_of=as_of, file=file, jobs=jobs
+        )
+    except (BusyError, HpoError, StorageError):
+        return None
+    return told

@@ -1,0 +1,111 @@
+"""What is sent to launch studies, and how the queue looks, in JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpo.api.problems import PlaceProblem
+from hpo.api.wire import Launched, launched_of
+from hpo.service.launching import MOST_JOBS, MOST_PRIORITY, LaunchOptions
+from hpo.service.limits import is_trained_here, places_of
+from storage.launches import Launch
+
+EXAMPLE = {
+    "file": {"task": {"name": "digits"}, "trainer": {"recipe": "digits_mlp/all"}, "budget": {"trials": 20}},
+    "launch": {"place": "server", "jobs": 1},
+}
+
+
+class LaunchRequest(BaseModel):
+    """How a study is to be run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    place: Literal["server", "workers"] = Field("server", description="On the server, or by workers that pull trials.")
+    jobs: int = Field(1, ge=1, le=MOST_JOBS, description="Trials side by side, of a study on the server.")
+    priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="The larger, the sooner.")
+    executor: Literal["local", "ray"] | None = Field(None, description="On the server; null: as the service is set.")
+    ray_address: str | None = Field(None, max_length=300, description="Null, or the service's own cluster.")
+
+    def options(self) -> LaunchOptions:
+        """As the service takes it."""
+        return LaunchOptions(**self.model_dump())
+
+
+class NewStudy(BaseModel):
+    """A study file, as its content or as text, and how the study is to be run."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
+
+    file: dict[str, Any] | None = Field(None, description="The content of a study file.")
+    yaml: str | None = Field(None, max_length=1_000_000, description="Its text, instead.")
+    launch: LaunchRequest | None = Field(None, description="Null: it is created, and started later.")
+
+
+class StartStudy(BaseModel):
+    """How a study is to be run from now on; nothing: as before, or on the server."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    launch: LaunchRequest | None = None
+
+
+class Checked(BaseModel):
+    """What is wrong with a study, and what it would reach and cost."""
+
+    errors: list[PlaceProblem]
+    plan: dict[str, Any] | None  # as `hpo plan --json`; null where something is wrong, or nothing can be said
+
+
+class Queued(BaseModel):
+    """A study that waits or runs."""
+
+    study_id: int
+    study: str
+    launch: Launched
+    trials: int  # that run now
+    places: int  # that it takes of the limits
+    devices: int  # of each trial
+    is_on_server: bool  # whether it trains on the server's own processors
+    waits: str | None  # why it takes no more places now; null: it may
+
+
+class LimitsInForce(BaseModel):
+    """How much may run at once; null is no limit."""
+
+    trials: int | None
+    devices: int | None
+    trials_per_owner: int | None
+    devices_per_owner: int | None
+    trials_on_server: int | None
+
+
+class Queue(BaseModel):
+    """What runs and what waits, in the order of their turns."""
+
+    items: list[Queued]
+    limits: LimitsInForce
+
+
+class LogTail(BaseModel):
+    """The last lines of what was printed."""
+
+    lines: list[str]
+
+
+def queued_of(launch: Launch, *, waits: str | None) -> Queued:
+    """The fields of a study in the queue."""
+    told = launched_of(launch)
+    assert told is not None
+    return Queued(
+        study_id=launch.study_id,
+        study=launch.study,
+        launch=told,
+        trials=launch.trials,
+        places=places_of(launch),
+        devices=launch.devices,
+        is_on_server=is_trained_here(launch),
+        waits=waits,
+    )
