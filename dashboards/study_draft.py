@@ -12,6 +12,7 @@ from hpo.answers.plain import jsonable
 from trainers.recipes import find_recipe
 
 TRIALS, PRUNER = 20, "history"
+END = "...\n"  # of a document that is a single value
 
 
 def recipe_draft(text: str, *, taken: Container[str]) -> str:
@@ -46,6 +47,21 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 
 def written(content: Mapping[str, Any]) -> str:
-    """As a person would write it: a line for each hyperparameter."""
-    plain = jsonable({key: value for key, value in content.items() if value is not None})
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    """As a person would write it: a line for each section, and for each hyperparameter of the space."""
+    lines = []
+    for key, value in jsonable(content).items():
+        if key == "space":
+            lines += ["space:", *(f"  {_flow({name: fields})}" for name, fields in value.items())]
+        elif value is not None:
+            lines.append(_flow({key: value}))
+    return "\n".join(lines) + "\n"
+
+
+def _flow(pair: Mapping[str, Any]) -> str:
+    """`key: value` on one line."""
+    ((key, value),) = pair.items()
+    name, text = (
+        yaml.safe_dump(each, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+        for each in (key, value)
+    )
+    return f"{name.removesuffix(END).strip()}: {text.removesuffix(END).strip()}"

@@ -127,7 +127,7 @@ def _ticks(at: int, distribution: BaseDistribution) -> list[dict[str, Any]]:
     else:
         low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
         values = [low, high]
-    note = {"x": at, "showarrow": False, "xanchor": "left", "xshift": 5, "font": {"size": 10}}
+    note = {"x": at, "showarrow": False, "xanchor": "left", "xshift": 6, "yshift": 8, "font": {"size": 10}}
     return [
         note | {"y": place, "text": plain(_cell(value))}
         for value in values

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from dashboards.charts.look import ACCENT, BAND, INK, SECOND, Chart, plain
 from hpo.study_surface import Plane, Slice
 
+MOST_TICKS = 12  # a whole number each
 MOST_POINTS = 800  # trials that are drawn, the latest
 SCALE = [[0.0, "#0b6e4f"], [0.35, "#5fb492"], [0.7, "#c9d8b6"], [1.0, "#e8dcc0"]]  # from the best to the worst
 
@@ -166,7 +167,10 @@ def _range(found: Slice, tried: Sequence[Tried]) -> dict[str, Any]:
 def _axis(distribution: BaseDistribution) -> dict[str, Any]:
     if _is_choice(distribution):
         return {"type": "category"}
-    return {"type": "log", "dtick": 1, "exponentformat": "power"} if getattr(distribution, "log", False) else {}
+    if getattr(distribution, "log", False):
+        return {"type": "log", "dtick": 1, "exponentformat": "power"}
+    is_short = isinstance(distribution, IntDistribution) and distribution.high - distribution.low <= MOST_TICKS
+    return {"dtick": 1} if is_short else {}
 
 
 def _told(value: Any, distribution: BaseDistribution) -> Any:
