@@ -18,6 +18,7 @@ PAGES = (
     "study_actions",
     "promote",
     "mlflow_links",
+    "logs",
     "trial",
     "study_figures",
     "study",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,16 +13,16 @@ from dashboards.charts.look import Chart
 from dashboards.charts.study_course import study_course_chart
 from dashboards.frame import PageOperator, back_to, page
 from dashboards.study_draft import like_draft, recipe_draft
-from hpo.answers import questions
-from hpo.api.access import ServiceState
+from hpo.api.access import Identity, ServiceState
 from hpo.api.problems import PlaceProblem, errors_of
-from hpo.errors import BusyError, HpoError, SpecError
+from hpo.api.routes.launches import check_study
+from hpo.api.wire_launches import LaunchRequest, NewStudy
+from hpo.errors import HpoError
 from hpo.service import launching
 from hpo.service.launching import LaunchOptions
 from hpo.service.state import Service
-from storage import history
+from storage import history, launches
 from storage.errors import StorageError
-from storage.revisions import history_mark
 from trainers.errors import TrainerError
 from trainers.recipes import RECIPES
 
@@ -32,18 +32,9 @@ LONGEST_FILE = 200_000  # characters
 router = APIRouter()
 
 File = Annotated[str, Form(max_length=LONGEST_FILE)]
-Place = Annotated[str, Form(max_length=20)]
-Number = Annotated[int, Form()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What was found in a study file."""
-
-    problems: list[PlaceProblem]
-    plan: dict[str, Any] | None = None  # as `hpo plan --json`; None where something is wrong with the file
-    chart: Chart | None = None
-    busy: str | None = None  # why there is no plan though all is well
+Place = Annotated[launches.Place, Form()]
+Jobs = Annotated[int, Form(ge=1, le=launching.MOST_JOBS)]
+Priority = Annotated[int, Form(ge=-launching.MOST_PRIORITY, le=launching.MOST_PRIORITY)]
 
 
 @router.get("/launch")
@@ -68,12 +59,14 @@ def post_check(
     service: ServiceState,
     file: File = "",
     place: Place = "server",
-    jobs: Number = 1,
-    priority: Number = 0,
+    jobs: Jobs = 1,
+    priority: Priority = 0,
 ) -> HTMLResponse:
     """What is wrong with a study file, all at once; else what it will reach: a fragment."""
-    options = LaunchOptions(place=place, jobs=jobs, priority=priority)  # type: ignore[arg-type]  # it is checked
-    return page(request, "launch_check.html", who, checked=_checked(service, file, options))
+    launch = LaunchRequest(place=place, jobs=jobs, priority=priority, executor=None, ray_address=None)
+    found = check_study(who, service, NewStudy(file=None, yaml=file, launch=launch))
+    chart = None if found.plan is None else _plan_chart(found.plan)
+    return page(request, "launch_check.html", who, problems=found.errors, plan=found.plan, chart=chart)
 
 
 @router.post("/launch")
@@ -83,70 +76,51 @@ def post_launch(
     service: ServiceState,
     file: File = "",
     place: Place = "server",
-    jobs: Number = 1,
-    priority: Number = 0,
+    jobs: Jobs = 1,
+    priority: Priority = 0,
 ) -> Response:
     """Create the study and launch it; with the form again, and all problems, where it cannot be."""
-    options = LaunchOptions(place=place, jobs=jobs, priority=priority)  # type: ignore[arg-type]  # it is checked
+    options = LaunchOptions(place=place, jobs=jobs, priority=priority)
     try:
         study_id = launching.create(service, launching.read_file(yaml=file), owner=who.owner, options=options)
     except (HpoError, StorageError, TrainerError) as error:
-        checked = Checked(problems=problems_of(error))
-        return _form(request, who, service, file=file, options=options, checked=checked)
+        return _form(request, who, service, file=file, options=options, problems=_problems_of(error))
     return back_to(f"/studies/{study_id}")
 
 
-def _checked(service: Service, file: str, options: LaunchOptions) -> Checked:
-    try:
-        spec = launching.read_file(yaml=file)
-        launching.check_study(service, spec, options)
-    except (HpoError, StorageError, TrainerError) as error:
-        return Checked(problems=problems_of(error))
-    try:
-        plan = service.calculations.say(
-            questions.plan,
-            store_url=service.store.url,
-            as_of=history_mark(service.store),
-            file=spec.model_dump(mode="json", exclude_defaults=True),
-            jobs=options.jobs,
-        )
-    except BusyError as error:
-        return Checked(problems=[], busy=str(error))
-    return Checked(problems=[], plan=plan, chart=_plan_chart(plan))
-
-
-def _plan_chart(plan: dict[str, Any]) -> Chart | None:
+def _plan_chart(plan: Mapping[str, Any]) -> Chart | None:
     if not any(stage["value"] for stage in plan["stages"]):
         return None
     maximize = plan["direction"] == "maximize"
     return study_course_chart([], [], [], metric=plan["metric"], maximize=maximize, foretold=plan["stages"])
 
 
-def problems_of(error: Exception) -> list[PlaceProblem]:
+def _problems_of(error: Exception) -> list[PlaceProblem]:
     """What an error says, each with its place where it has one."""
-    found = errors_of(error) if isinstance(error, SpecError) else None
-    return found or [PlaceProblem(place="", message=str(error))]
+    return errors_of(error) or [PlaceProblem(place="", message=str(error))]
 
 
 def _form(
     request: Request,
-    who: Any,
+    who: Identity,
     service: Service,
     *,
     file: str,
     options: LaunchOptions,
     recipe: str | None = None,
-    checked: Checked | None = None,
+    problems: Sequence[PlaceProblem] = (),
 ) -> HTMLResponse:
     return page(
         request,
         "launch.html",
         who,
-        status=HTTPStatus.OK if checked is None else HTTPStatus.UNPROCESSABLE_ENTITY,
+        status=HTTPStatus.UNPROCESSABLE_ENTITY if problems else HTTPStatus.OK,
         file=file,
         options=options,
         recipe=recipe,
         recipes=list(RECIPES.values()),
-        checked=checked,
+        problems=problems,
+        plan=None,
+        chart=None,
         projects=service.projects,
     )
