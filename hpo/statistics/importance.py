@@ -27,7 +27,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
-from sklearn.tree import DecisionTreeRegressor
 
 from hpo.arrays import Array
 from hpo.statistics.effects import Runs
@@ -162,6 +161,8 @@ def _features(points: Array, choices: Sequence[int]) -> NDArray[np.float32]:
 
 def _surface(data: _Data, rows: NDArray[np.intp], trees: int, rng: np.random.Generator) -> Array:
     """The mean of trees, each fitted to a bootstrap sample of the rows, at the design: shape (m,)."""
+    from sklearn.tree import DecisionTreeRegressor  # noqa: PLC0415 - 90 MB that nothing else needs
+
     total = np.zeros(len(data.Z))
     for _ in range(trees):
         sample = rows[rng.integers(len(rows), size=min(len(rows), RUNS_OF_A_TREE))]
