@@ -97,16 +97,23 @@ class Worker:
         Raises NotAllowedError and SettingsError for a token, or a role, that the service does not take.
         """
         self._say_hello()
-        with self._heart, ThreadPoolExecutor(1, thread_name_prefix="asking") as asker, Interrupts() as interrupts:
+        with Interrupts() as interrupts:
             try:
-                while self._goes_on(asker):
-                    interrupts.check()
-                    for crew, event in self._events():
-                        self._handle(crew, event)
-                    self._stop_lost()
+                with self._heart, ThreadPoolExecutor(1, thread_name_prefix="asking") as asker:
+                    self._work(asker, interrupts)
             finally:
-                self._abandon_all()
+                self._say_goodbye()
         return self._ended
+
+    def _work(self, asker: ThreadPoolExecutor, interrupts: Interrupts) -> None:
+        try:
+            while self._goes_on(asker):
+                interrupts.check()
+                for crew, event in self._events():
+                    self._handle(crew, event)
+                self._stop_lost()
+        finally:
+            self._abandon_all()
 
     # Asking ---------------------------------------------------------------------------------------------------------
 
@@ -338,10 +345,12 @@ class Worker:
         for _, stack in self._crews.values():
             stack.close()
         self._give_back_what_is_being_asked_for()
+        self._results.close()
+
+    def _say_goodbye(self) -> None:
         with suppress(HpoError, StorageError):
             if not self._outage.is_on:
                 self._transport.post("/machines/leave", {"worker": self._name})
-        self._results.close()
 
     def _give_back_what_is_being_asked_for(self) -> None:
         """A trial that is on its way to us would wait until its lease ended."""

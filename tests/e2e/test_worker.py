@@ -1,0 +1,145 @@
+"""A worker trains what a real server hands out: it rides out a server that is away, and gives back what still runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo.api.app import create_api
+from hpo.creation import create_study
+from hpo.service.state import Service
+from hpo.study_file import parse_spec
+from storage import history, launches, machines, tokens
+from storage.database import Store
+from storage.history import TrialRecord
+from tests.e2e.conftest import Hpo
+from tests.servers import served
+
+CODE = """
+import time
+from pathlib import Path
+
+def train(config, report):
+    for epoch in range(4):
+        time.sleep(0.25)
+        report(val_loss=config["lr"] + 1 / (epoch + 1))
+"""
+PATIENCE_SECONDS = 60.0
+
+
+def launched(store: Store, name: str, folder: Path, function: str, trials: int) -> int:
+    spec = parse_spec(
+        {
+            "study": name,
+            "task": {"name": "line", "metric": "val_loss", "direction": "minimize"},
+            "trainer": {"function": function},
+            "space": {"lr": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}},
+            "budget": {"trials": trials},
+            "pruner": "none",
+        }
+    )
+    study_id = create_study(store, spec, folder=folder, mlflow_uri=None)
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    return study_id
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+
+
+def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
+    sqlite_store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store, projects = sqlite_store, tmp_path / "projects"
+    projects.mkdir()
+    (projects / "my_code.py").write_text(CODE)
+    study_id = launched(store, "line", projects, "my_code.train", trials=60)
+    foreign = launched(store, "not allowed", projects, "shutil.rmtree", trials=1)
+    secret, _ = tokens.create_token(store, owner="box", role="worker", created_by="a test")
+    service = Service(store=store, mlflow_uri=None, runs=tmp_path / "runs", projects=projects)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HPO_")}
+
+    def trials() -> list[TrialRecord]:
+        return history.list_trials(store, study_id)
+
+    def done() -> int:
+        return sum(trial.state == TrialState.COMPLETE for trial in trials())
+
+    kept = tmp_path / "here" / "spool-of-workers"
+    with served(create_api(service)) as url:
+        options = ["--server", url, "--projects", projects, "--runs", tmp_path / "here", "--jobs", "2"]
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "hpo", "worker", *map(str, options)],
+            env={**environment, "HPO_TOKEN": secret},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        request.addfinalizer(worker.kill)
+        wait_until(lambda: done() >= 2, worker)
+    before = done()
+    wait_until(lambda: len(list(kept.glob("*.json"))) >= 2, worker)  # the server is away: trials come to their ends
+    assert done() == before
+    with served(create_api(service), port=urlsplit(url).port or 0):
+        wait_until(lambda: done() >= before + 3, worker)
+        running = [trial.number for trial in trials() if trial.state == TrialState.RUNNING]
+        (machine,) = machines.list_machines(store)
+        assert machine.is_here and machine.owner == "box" and machine.jobs == 2
+        worker.send_signal(signal.SIGINT)
+        _, told = worker.communicate(timeout=30)
+    service.desk.close()
+    assert worker.returncode == 130, told
+    assert "Traceback" not in told
+    for words in (
+        "does not answer",
+        "the history is back",
+        "told now",
+        "'shutil.rmtree' is not allowed",
+        "interrupted",
+    ):
+        assert words in told, told
+    assert not list(kept.glob("*.json"))
+    after = trials()
+    assert running
+    assert all(after[number].state in (TrialState.WAITING, TrialState.COMPLETE) for number in running)
+    finished = [trial for trial in after if trial.state == TrialState.COMPLETE]
+    assert all(len(trial.intermediate_values) == 4 and trial.attempt == 1 for trial in finished)
+    assert {trial.state for trial in after} <= {TrialState.WAITING, TrialState.COMPLETE}
+    assert [trial.state for trial in history.list_trials(store, foreign)] == [TrialState.WAITING]
+    (machine,) = machines.list_machines(store)
+    assert not machine.is_here
+    assert not _processes_of(worker.pid)
+
+
+def _processes_of(group: int) -> list[str]:
+    """Processes that were started from the worker's folder of code and are still there."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and f"PPid:\t{group}\n" in (process / "status").read_text():
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_hpo_tune_says_that_a_study_without_a_trainer_is_asked_by_programs(hpo: Hpo, tmp_path: Path) -> None:
+    file = tmp_path / "asked.yaml"
+    file.write_text(
+        "study: asked\ntask: {name: t, metric: loss, direction: minimize}\nbudget: {trials: 3}\n"
+        "space: {lr: {type: float, low: 1e-5, high: 0.1, log: true}}\n"
+    )
+    _, told = hpo("tune", file, code=2)
+    assert "study 'asked' has no `trainer`: its trials are asked for, and trained, by programs of yours" in told
+    assert "hpo serve" in told
