@@ -37,7 +37,7 @@ class Calculations:
         self._asked: dict[str, Future[bytes]] = {}
         self._kept: OrderedDict[str, tuple[Any, bytes]] = OrderedDict()  # by question: as of when, and the answer
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is answered at once calls `_done` while it is held
 
     def answer(self, question: Question, *, store_url: str, as_of: Any, **options: Any) -> bytes:
         """The answer in JSON. as_of: what it depends on, the same for as long as it holds.
