@@ -225,7 +225,7 @@ def _summaries(store: Store, connection: Connection, query: Select[Any]) -> list
     alone = ids[0] if len(ids) == 1 else None
     has_space = all(row.family_name is not None or row.space is not None for row in rows)
     spaces = {} if has_space else undeclared_spaces(connection, alone)
-    progress = progress_of(store, connection, ids)
+    progress = progress_of(store, connection, {row.id: row.created_at for row in rows})
     names = _metric_names(connection, None if alone is None else [alone])
     return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, []), names.get(row.id)) for row in rows]
 

@@ -189,6 +189,7 @@ trials = Table(
     UniqueConstraint("study_id", "number"),
     sqlite_autoincrement=True,
 )
+Index("ix_trials_study_id_value", trials.c.study_id, trials.c.value, trials.c.number)
 _unfinished = trials.c.state.in_(UNFINISHED)
 Index("ix_trials_unfinished", trials.c.study_id, trials.c.state, sqlite_where=_unfinished, postgresql_where=_unfinished)
 _imported = trials.c.source_key.is_not(None)
@@ -341,6 +342,8 @@ background_jobs = Table(  # imports, exports and replays that the service does b
     Column("result", Text),  # JSON
     Column("error", Text),
     Column("worker", Text),  # the process that does it
+    Column("lease_until", Double),  # by the database's clock: whoever does it is gone after that
+    Column("attempt", Integer, nullable=False, server_default="0"),  # how often it was begun: the fencing token
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),

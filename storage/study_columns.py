@@ -50,9 +50,11 @@ def study_columns(store: Store, study_id: int, *, known: ParameterSets | None = 
     for set_id in sorted(members):
         distributions |= loaded[set_id].by_name
         decoded = loaded[set_id].decode_all([rows[place].configuration for place in members[set_id]])
-        for place, configuration in zip(members[set_id], decoded, strict=True):
-            for name, value in configuration.items():
-                params.setdefault(name, [None] * len(rows))[place] = value
+        for name in loaded[set_id].names:
+            column = params.setdefault(name, []) or [None] * len(rows)
+            for place, configuration in zip(members[set_id], decoded, strict=True):
+                column[place] = configuration[name]
+            params[name] = column
     return StudyColumns(
         numbers=[row.number for row in rows],
         states=[TrialState(row.state) for row in rows],

@@ -130,31 +130,43 @@ def _by_column(asked: _Asked, order: Order, after: Position | None, most: int) -
         column = column.collate("C")
     is_number = order.by.name == NUMBER.name
     query = select(column.label("ordered_by"), trials.c.number)
-    if after is not None:
-        query = query.where(_comes_after(column, after, is_number=is_number, descending=order.descending))
     direction = column.desc() if order.descending else column.asc()
-    query = query.order_by(direction if is_number else direction.nulls_last())
-    if not is_number:
-        query = query.order_by(trials.c.number)
+    if is_number:
+        parts = [query.where(*_later(after, order)).order_by(direction)]
+    else:  # those that have it, then the others: an index gives each part in order
+        parts = [query.where(column.is_(None), *_later(after, order)).order_by(trials.c.number)]
+        if after is None or after[0] is not None:
+            having = query.where(column.is_not(None), *_beyond(column, after, descending=order.descending))
+            parts = [
+                having.order_by(direction, trials.c.number),
+                query.where(column.is_(None)).order_by(trials.c.number),
+            ]
     found: list[Position] = []
-    query = query.limit(most) if asked.plan.is_exact else query
-    for rows in asked.matching(query):
-        found += [(row[0], row[1]) for row in rows]
-        if len(found) >= most:
-            break
+    for part in parts:
+        left = most - len(found)
+        for rows in asked.matching(part.limit(left) if asked.plan.is_exact else part) if left else ():
+            found += [(row[0], row[1]) for row in rows]
+            if len(found) >= most:
+                break
     return found[:most]
 
 
-def _comes_after(
-    column: ColumnElement[Any], position: Position, *, is_number: bool, descending: bool
-) -> ColumnElement[bool]:
-    value, number = position
-    if is_number:
-        return column < number if descending else column > number
-    if value is None:
-        return and_(column.is_(None), trials.c.number > number)
-    beyond = column < value if descending else column > value
-    return or_(beyond, and_(column == value, trials.c.number > number), column.is_(None))
+def _later(after: Position | None, order: Order) -> list[ColumnElement[bool]]:
+    """By number alone."""
+    if after is None:
+        return []
+    is_falling = order.descending and order.by == NUMBER
+    return [trials.c.number < after[1] if is_falling else trials.c.number > after[1]]
+
+
+def _beyond(column: ColumnElement[Any], after: Position | None, *, descending: bool) -> list[ColumnElement[bool]]:
+    """By what they are ordered by, equal ones by number."""
+    if after is None:
+        return []
+    value, number = after
+    further = column < value if descending else column > value
+    at_least = column <= value if descending else column >= value  # which lets an index begin there
+    return [at_least, or_(further, trials.c.number > number)]
 
 
 def _by_parameter(
@@ -163,29 +175,28 @@ def _by_parameter(
     """As `_by_column`; the configurations of all trials in question are looked at, and few are kept."""
     query = select(trials.c.number, trials.c.parameter_set_id, trials.c.configuration)
     query = query.order_by(trials.c.number)
-    by_set: dict[int, list[Any]] = defaultdict(list)
+    numbers_of: dict[int, list[int]] = defaultdict(list)
+    configurations_of: dict[int, list[bytes | None]] = defaultdict(list)
     for rows in asked.matching(query):
-        for row in rows:
-            by_set[row[1] or 0].append(row)
-    ranks = Ranks(order.by.name, load_sets(asked.connection, sets, sorted(by_set)))
-    if not by_set:
+        for number, set_id, configuration, *_ in rows:
+            numbers_of[set_id or 0].append(number)
+            configurations_of[set_id or 0].append(configuration)
+    if not numbers_of:
         return []
-    numbers = np.concatenate([[row[0] for row in members] for members in by_set.values()])
-    keys = np.concatenate([ranks.keys_of(each, [row[2] for row in members]) for each, members in by_set.items()])
-    start = None if after is None else ranks.key_of_position(None if after[0] is None else str(after[0]))
+    ranks = Ranks(order.by.name, load_sets(asked.connection, sets, sorted(numbers_of)))
+    numbers = np.concatenate([np.array(each) for each in numbers_of.values()])
+    keys = np.concatenate([ranks.keys_of(*each) for each in configurations_of.items()])
     if order.descending:
         keys = np.where(np.isinf(keys[:, :1]), keys, -keys)
-        start = start if start is None or np.isinf(start[0]) else (-start[0], -start[1])
-    if start is not None and after is not None:
-        is_left = after_key(keys, numbers, start, after[1])
-        keys, numbers = keys[is_left], numbers[is_left]
-    chosen = np.lexsort((numbers, keys[:, 1], keys[:, 0]))[:most]
-    values = {row[0]: (each, row[2]) for each, members in by_set.items() for row in members}
-    found: list[Position] = []
-    for number in numbers[chosen].tolist():
-        set_id, configuration = values[number]
-        found.append((ranks.position_of(set_id, configuration), int(number)))
-    return found
+    places = np.arange(len(numbers))
+    if after is not None:
+        start = ranks.key_of_position(None if after[0] is None else str(after[0]))
+        if order.descending and not np.isinf(start[0]):
+            start = -start[0], -start[1]
+        places = np.flatnonzero(after_key(keys, numbers, start, after[1]))
+    chosen = places[np.lexsort((numbers[places], keys[places, 1], keys[places, 0]))[:most]]
+    described = [(each, configuration) for each, some in configurations_of.items() for configuration in some]
+    return [(ranks.position_of(*described[place]), int(numbers[place])) for place in chosen.tolist()]
 
 
 def _read(

@@ -96,6 +96,8 @@ def upgrade() -> None:
         sa.Column("result", sa.Text()),
         sa.Column("error", sa.Text()),
         sa.Column("worker", sa.Text()),
+        sa.Column("lease_until", sa.Double()),
+        sa.Column("attempt", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("started_at", sa.Double()),
         sa.Column("ended_at", sa.Double()),
@@ -106,6 +108,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_background_jobs_state", "background_jobs", ["state"])
+    op.create_index("ix_trials_study_id_value", "trials", ["study_id", "value", "number"])
     op.create_table(
         "replies",
         sa.Column("token_id", sa.Integer(), nullable=False),
@@ -138,5 +141,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Seals, tokens, the audit log, what is queued, and the background jobs; studies and trials stay."""
+    op.drop_index("ix_trials_study_id_value", "trials")
     for table in ("seals", "chains", "replies", "background_jobs", "machines", "launches", "audit", "tokens"):
         op.drop_table(table)
