@@ -53,6 +53,8 @@ class SettingsError(HpoError, ValueError):
 class ServiceError(HpoError, RuntimeError):
     """A service that refused what it was asked."""
 
+    code = ""  # its word for why, where it gave one
+
 
 class NotAllowedError(ServiceError, PermissionError):
     """A token that is missing, unknown, expired or revoked, or whose role may not do it."""

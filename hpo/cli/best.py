@@ -38,14 +38,15 @@ def best_of_study(
 ) -> None:
     """`hpo best`."""
     rival = parse_against(against)
-    source = opened(storage, server)
-    if rival is None and replicates is None and len(source.study(study).directions) > 1:
-        show_front(source, study, figure=None, force=False, as_json=as_json)
-        return
-    if replicates is None:
-        found = source.best(study, against=rival)
-    else:
-        own_store(source, "--replicates")
+    with opened(storage, server) as source:
+        if rival is None and replicates is None and len(source.study(study).directions) > 1:
+            show_front(source, study, figure=None, force=False, as_json=as_json)
+            return
+        if replicates is None:
+            found = source.best(study, against=rival)
+        else:
+            own_store(source, "--replicates")
+    if replicates is not None:
         storage = existing_url(storage)
         given = {"against": against, "replicates": replicates, "jobs": None if jobs == 1 else jobs, "runs": runs}
         found = _replicated(study, replicates, rival, given=given, jobs=jobs, storage=storage, mlflow=mlflow, runs=runs)

@@ -9,9 +9,16 @@ import typer
 
 from hpo.cli.database import db
 from hpo.cli.history import history as history_commands
+from hpo.cli.login import EXAMPLES as LOGIN_EXAMPLES
+from hpo.cli.login import login, logout
 from hpo.cli.options import Json, Mlflow, Runs, Server, Storage, existing_store
 from hpo.cli.replay import EXAMPLES as REPLAY_EXAMPLES
 from hpo.cli.replay import replay
+from hpo.cli.serve import EXAMPLES as SERVE_EXAMPLES
+from hpo.cli.serve import serve
+from hpo.cli.tokens import tokens as token_commands
+from hpo.cli.worker import EXAMPLES as WORKER_EXAMPLES
+from hpo.cli.worker import worker
 
 app = typer.Typer(
     help="Hyperparameter tuning that learns from every training run you already have.",
@@ -25,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(history_commands, name="history")
 app.add_typer(db, name="db")
+app.add_typer(token_commands, name="tokens")
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,12 +72,12 @@ def init(
 
 
 @app.command(epilog="Example: hpo recipes")
-def recipes(json: Json = False) -> None:
+def recipes(server: Server = None, json: Json = False) -> None:
     """List the ready tasks, on data that comes with what is installed, or on your files of MNIST."""
     from hpo.cli import show
-    from trainers.recipes import RECIPES
+    from hpo.cli.source import ready_tasks
 
-    show.recipes(list(RECIPES.values()), as_json=json)
+    show.recipes(ready_tasks(server), as_json=json)
 
 
 @app.command(
@@ -154,6 +162,7 @@ def plan(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """What a study will reach, how long it will take and what it will cost, by past tasks like it.
@@ -168,6 +177,7 @@ def plan(
         jobs=jobs,
         price=price,
         storage=storage,
+        server=server,
         figure=figure,
         force=force,
         as_json=json,
@@ -180,7 +190,8 @@ def studies(storage: Storage = None, server: Server = None, json: Json = False) 
     from hpo.cli import show
     from hpo.cli.source import opened
 
-    show.studies(opened(storage, server).studies(), as_json=json)
+    with opened(storage, server) as source:
+        show.studies(source.studies(), as_json=json)
 
 
 @app.command("show", epilog="Example: hpo show digits_mlp/all")
@@ -194,8 +205,8 @@ def show_study(
     from hpo.cli import show
     from hpo.cli.source import opened
 
-    source = opened(storage, server)
-    show.study(source.study(study), source.trials(study), stopped=source.stopped(study), as_json=json)
+    with opened(storage, server) as source:
+        show.study(source.study(study), source.trials(study), stopped=source.stopped(study), as_json=json)
 
 
 @app.command(
@@ -240,18 +251,19 @@ def stats(
     from hpo.cli.source import opened
     from hpo.cli.stats import show_effects
 
-    show_effects(
-        opened(storage, server),
-        target,
-        where=where,
-        parameters=parameter or [],
-        pairs=pairs,
-        importance=importance,
-        raw_units=raw_units,
-        figure=figure,
-        force=force,
-        as_json=json,
-    )
+    with opened(storage, server) as source:
+        show_effects(
+            source,
+            target,
+            where=where,
+            parameters=parameter or [],
+            pairs=pairs,
+            importance=importance,
+            raw_units=raw_units,
+            figure=figure,
+            force=force,
+            as_json=json,
+        )
 
 
 @app.command(epilog="Examples: hpo explain digits_mlp/all 7 | hpo explain digits_mlp/all | hpo explain mine 3 --json")
@@ -268,8 +280,8 @@ def explain(
     from hpo.cli import explain as explanations
     from hpo.cli.source import opened
 
-    source = opened(storage, server)
-    explanations.explain(source.study(study), source.trials(study), trial, as_json=json)
+    with opened(storage, server) as source:
+        explanations.explain(source.study(study), source.trials(study), trial, as_json=json)
 
 
 @app.command(
@@ -337,7 +349,8 @@ def front(
     from hpo.cli.front import show_front
     from hpo.cli.source import opened
 
-    show_front(opened(storage, server), study, figure=figure, force=force, as_json=json)
+    with opened(storage, server) as source:
+        show_front(source, study, figure=figure, force=force, as_json=json)
 
 
 @app.command(
@@ -367,7 +380,8 @@ def promote(
     from hpo.cli.promote import promote_and_tell
     from hpo.cli.source import opened
 
-    promote_and_tell(opened(storage, server, mlflow=mlflow), study, trial=trial, name=name, as_json=json)
+    with opened(storage, server, mlflow=mlflow) as source:
+        promote_and_tell(source, study, trial=trial, name=name, as_json=json)
 
 
 @app.command(
@@ -397,7 +411,8 @@ def compare(
     from hpo.cli.compare import compare_and_draw
     from hpo.cli.source import opened
 
-    compare_and_draw(opened(storage, server), sides, figure=figure, force=force, as_json=json)
+    with opened(storage, server) as source:
+        compare_and_draw(source, sides, figure=figure, force=force, as_json=json)
 
 
 @app.command(
@@ -432,16 +447,17 @@ def advise(
     from hpo.cli.advise import advise_and_write
     from hpo.cli.source import opened
 
-    advise_and_write(
-        opened(storage, server),
-        target,
-        together=together,
-        write=write,
-        hard=hard,
-        plot=plot,
-        force=force,
-        as_json=json,
-    )
+    with opened(storage, server) as source:
+        advise_and_write(
+            source,
+            target,
+            together=together,
+            write=write,
+            hard=hard,
+            plot=plot,
+            force=force,
+            as_json=json,
+        )
 
 
 @app.command(epilog="Examples: hpo ui | hpo ui --port 5001 --mlflow sqlite:///team.db")
@@ -485,3 +501,7 @@ def sync(storage: Storage = None, runs: Runs = None, json: Json = False) -> None
 
 
 app.command(epilog=REPLAY_EXAMPLES)(replay)
+app.command(epilog=LOGIN_EXAMPLES)(login)
+app.command(epilog="Example: hpo logout http://127.0.0.1:8080")(logout)
+app.command(epilog=SERVE_EXAMPLES)(serve)
+app.command(epilog=WORKER_EXAMPLES)(worker)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-from hpo.answers.plan import forecast_fields, shown_stages
 from hpo.cli.options import check_figure, existing_url
 from hpo.cli.show import duration, number, open_console, print_json, simple_table
+from hpo.cli.source import PATIENCE_SECONDS, server_to_ask
 from hpo.cli.text import escape
 from hpo.errors import SettingsError
 
-if TYPE_CHECKING:
-    from hpo.forecast import Estimate, Forecast
+Fields: TypeAlias = Mapping[str, Any]  # as `hpo.answers.plan` says it
 
 
 def plan_study(
@@ -24,6 +23,7 @@ def plan_study(
     jobs: int,
     price: float | None,
     storage: str | None,
+    server: str | None,
     figure: Path | None,
     force: bool,
     as_json: bool,
@@ -32,24 +32,39 @@ def plan_study(
     check_figure(figure, force=force)
     if price is not None and not 0.0 < price < float("inf"):
         raise SettingsError(f"--price {price:g}: the price of an hour of training is above 0")
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    if (address := server_to_ask(storage, server)) is not None:
+        if figure is not None:
+            raise SettingsError("--figure needs the history itself: use it where that is, with --storage")
+        from hpo.client.client import Client
 
+        with Client(address, patience_seconds=PATIENCE_SECONDS) as client:
+            found: Fields = client.plan(study_file, trials=trials, jobs=jobs, price_per_hour=price)
+    else:
+        found = _foretold(study_file, trials=trials, jobs=jobs, price=price, storage=storage, figure=figure)
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+    if figure is not None:
+        print(f"drawn: {figure}")
+
+
+def _foretold(
+    study_file: Path, *, trials: int | None, jobs: int, price: float | None, storage: str | None, figure: Path | None
+) -> Fields:
+    from hpo.answers.plan import forecast_fields
     from hpo.forecast import forecast
+    from hpo.one_thread import one_thread
     from hpo.study_file import load_spec
 
     spec = load_spec(study_file, trials=trials)
-    with threadpool_limits(limits=1, user_api="blas"), _counting() as tell:
+    with one_thread(), _counting() as tell:
         found = forecast(_store(storage), spec, jobs=jobs, price_per_hour=price, tell=tell)
     if figure is not None:
         from hpo.forecast_figure import save_figure
 
         save_figure(found, figure)
-    if as_json:
-        print_json(forecast_fields(found))
-        return
-    _print(found)
-    if figure is not None:
-        print(f"drawn: {figure}")
+    return forecast_fields(found)
 
 
 def _store(storage: str | None) -> Any:
@@ -85,74 +100,75 @@ def _counting() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, of_all: bar.update(task, completed=done, total=of_all, visible=True)
 
 
-def _print(found: Forecast) -> None:
+def _print(found: Fields) -> None:
     console = open_console()
-    tasks = f"{len(found.tasks)} past task{'' if len(found.tasks) == 1 else 's'}"
-    console.print(f"[bold]{escape(found.study)}[/]  {escape(found.metric)} ({found.direction}), {tasks}")
-    if found.missing is not None:
-        console.print(escape(found.missing), soft_wrap=True)
-    if any(stage.value is not None or stage.hours is not None for stage in found.stages):
+    count = len(found["past_tasks"])
+    tasks = f"{count} past task{'' if count == 1 else 's'}"
+    console.print(f"[bold]{escape(found['study'])}[/]  {escape(found['metric'])} ({found['direction']}), {tasks}")
+    if found["statement"] is not None:
+        console.print(escape(found["statement"]), soft_wrap=True)
+    if any(stage["value"] is not None or stage["hours"] is not None for stage in found["stages"]):
         console.print(_table(found))
     for sentence in _sentences(found):
         console.print(escape(sentence), soft_wrap=True)
 
 
-def _table(found: Forecast) -> Any:
+def _table(found: Fields) -> Any:
+    has_values, has_prices = found["scale"] == "metric", found["price_per_hour"] is not None
     columns = ["trials"]
-    columns += [escape(found.metric), "95% of new tasks"] if found.scale == "metric" else []
+    columns += [escape(found["metric"]), "95% of new tasks"] if has_values else []
     columns += ["of the way", "95% of tasks", "tasks", "held", "time", "95% of times"]
-    columns += ["money", "95% of prices"] if found.price_per_hour is not None else []
+    columns += ["money", "95% of prices"] if has_prices else []
     table = simple_table(*columns, numbers=columns)
-    for stage in shown_stages(found):
+    for stage in found["stages"]:
         table.add_row(
-            str(stage.trials),
-            *(_cells(stage.value, number) if found.scale == "metric" else ()),
-            *_cells(stage.way, _percent),
-            str(stage.tasks) if stage.tasks else "-",
-            "-" if stage.held is None else f"{stage.held} of {stage.tasks}",
-            *_cells(stage.hours, _time),
-            *(_cells(stage.money, _money) if found.price_per_hour is not None else ()),
+            str(stage["trials"]),
+            *(_cells(stage["value"], number) if has_values else ()),
+            *_cells(stage["share_of_the_way"], _percent),
+            str(stage["tasks"]) if stage["tasks"] else "-",
+            "-" if stage["held"] is None else f"{stage['held']} of {stage['tasks']}",
+            *_cells(stage["hours"], _time),
+            *(_cells(stage["money"], _money) if has_prices else ()),
         )
     return table
 
 
-def _cells(estimate: Estimate | None, text: Callable[[float | None], str]) -> tuple[str, str]:
+def _cells(estimate: Fields | None, text: Callable[[float | None], str]) -> tuple[str, str]:
     if estimate is None:
         return "-", "-"
-    if estimate.low is None:
-        return text(estimate.expected), "-"
-    return text(estimate.expected), f"{text(estimate.low)} … {text(estimate.high)}"
+    if estimate["interval95"] is None:
+        return text(estimate["expected"]), "-"
+    return text(estimate["expected"]), " … ".join(map(text, estimate["interval95"]))
 
 
-def _sentences(found: Forecast) -> list[str]:
+def _sentences(found: Fields) -> list[str]:
     said = []
-    if any(stage.way is not None for stage in found.stages):
+    if any(stage["share_of_the_way"] is not None for stage in found["stages"]):
         said.append("of the way: from a task's median trial to the best that is known of it")
-    if found.held is not None:
-        hits, cases = found.held
-        what = found.metric if found.scale == "metric" else "share of the way"
-        last = next(stage for stage in reversed(found.stages) if stage.held is not None)
+    if found["held"] is not None:
+        what = found["metric"] if found["scale"] == "metric" else "share of the way"
+        last = next((stage for stage in reversed(found["stages"]) if stage["held"] is not None), None)
+        at = "" if last is None else f" at {last['trials']} trials for {last['held']} of {last['tasks']},"
         said.append(
-            f"held: for how many tasks the others' band of {what} was right; at {last.trials} trials for {last.held} "
-            f"of {last.tasks}, over all numbers of trials {hits / cases:.1%}"
+            f"held: for how many tasks the others' band of {what} was right;{at} over all numbers of trials "
+            f"{found['held']['hits'] / found['held']['cases']:.1%}"
         )
-    if found.replayed:
+    if found["replayed"]:
         said.append(
-            f"{found.replayed} of the tasks were recorded elsewhere: the tuner was replayed among their "
+            f"{found['replayed']} of the tasks were recorded elsewhere: the tuner was replayed among their "
             "configurations; what it would find itself may be better"
         )
-    if any(stage.hours is not None for stage in found.stages):
-        side = "one trial at a time" if found.jobs == 1 else f"{found.jobs} trials side by side"
-        rates = [
-            f"{rate:.0%} {what}" for rate, what in ((found.failed, "failed"), (found.pruned, "were pruned")) if rate
-        ]
+    if any(stage["hours"] is not None for stage in found["stages"]):
+        side = "one trial at a time" if found["jobs"] == 1 else f"{found['jobs']} trials side by side"
+        shares = ((found["failed"], "failed"), (found["pruned"], "were pruned"))
+        rates = [f"{rate:.0%} {what}" for rate, what in shares if rate]
         past = f"; of the past trials {' and '.join(rates)}, which is in the times" if rates else ""
         said.append(f"time: {side}, on hardware like that of the past{past}")
-    elif found.tasks:
+    elif found["past_tasks"]:
         said.append("time: not known, for no past trial says how long it trained")
-    if found.price_per_hour is not None and any(stage.money is not None for stage in found.stages):
-        said.append(f"money: {found.price_per_hour:g} for an hour that one trial trains")
-    return [*said, *found.notes]
+    if found["price_per_hour"] is not None and any(stage["money"] is not None for stage in found["stages"]):
+        said.append(f"money: {found['price_per_hour']:g} for an hour that one trial trains")
+    return [*said, *found["notes"]]
 
 
 def _percent(share: float | None) -> str:

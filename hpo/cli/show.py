@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hpo.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
     from storage.schema import SchemaState
-    from trainers.recipes import Recipe
 
 MAX_TRIALS_SHOWN = 30
 
@@ -86,25 +85,15 @@ def written(path: Path, *, as_json: bool) -> None:
         print(f"wrote {path}; edit it, then: hpo tune {path}")
 
 
-def recipes(known: Sequence[Recipe], *, as_json: bool) -> None:
-    """`hpo recipes`."""
+def recipes(known: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """`hpo recipes`. known: as `hpo.answers.recipes` says them."""
     if as_json:
-        print_json(
-            [
-                {
-                    "name": recipe.name,
-                    "variants": recipe.variants,
-                    "metric": recipe.metric,
-                    "summary": recipe.summary,
-                    "needs": list(recipe.needs),
-                }
-                for recipe in known
-            ]
-        )
+        print_json(known)
         return
     table = simple_table("recipe", "what it trains", "tasks")
     for recipe in known:
-        table.add_row(recipe.name, recipe.summary, ", ".join(f"{recipe.name}/{variant}" for variant in recipe.variants))
+        name = escape(recipe["name"])
+        table.add_row(name, escape(recipe["summary"]), ", ".join(f"{name}/{each}" for each in recipe["variants"]))
     open_console().print(table)
 
 

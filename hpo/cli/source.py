@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpo.cli.options import existing_url
@@ -163,13 +164,16 @@ class OwnHistory:
         return promote(study, trial=trial, name=name, mlflow=self._mlflow, storage=self.url)
 
 
-def opened(storage: str | None, server: str | None, *, mlflow: str | None = None) -> Source:
+@contextmanager
+def opened(storage: str | None, server: str | None, *, mlflow: str | None = None) -> Iterator[Source]:
     """The service, where one is named, else the history. Raises SettingsError."""
     if (address := server_to_ask(storage, server)) is not None:
         from hpo.client.client import Client
 
-        return Client(address, patience_seconds=PATIENCE_SECONDS)
-    return OwnHistory(existing_url(storage), mlflow=mlflow)
+        with Client(address, patience_seconds=PATIENCE_SECONDS) as client:
+            yield client
+    else:
+        yield OwnHistory(existing_url(storage), mlflow=mlflow)
 
 
 def server_to_ask(storage: str | None, server: str | None) -> str | None:
@@ -191,3 +195,16 @@ def own_store(source: Source, option: str) -> Store:
     if isinstance(source, OwnHistory):
         return source.store
     raise SettingsError(f"{option} needs the whole history: use it where that is, with --storage instead of --server")
+
+
+def ready_tasks(server: str | None) -> list[dict[str, Any]]:
+    """The recipes of a service, else of this program, as `hpo.answers.recipes` says them."""
+    if server is not None:
+        from hpo.client.client import Client
+
+        with Client(server, patience_seconds=PATIENCE_SECONDS) as client:
+            return client.recipes()
+    from hpo.answers.recipes import recipe_fields
+    from trainers.recipes import RECIPES
+
+    return [recipe_fields(recipe) for recipe in RECIPES.values()]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Study: TypeAlias = "str | int | StudySummary"  # its name, its number in addresses, or what `study` returned
 Place: TypeAlias = Literal["server", "workers"]
 PAGE = 1_000
+ANSWER_SECONDS = 330.0  # that the service may take to work something out
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0  # between questions for a trial while there is none
 
 
@@ -215,44 +216,48 @@ class Client:
 
         given = {"number": against} if isinstance(against, int) else {"params": against}
         body = {"study": self._name(study)} | ({} if against is None else {"against": given})
-        return result_of(Best, self.transport.post("/statistics/best", body))
+        return result_of(Best, self.transport.post("/statistics/best", body, timeout_seconds=ANSWER_SECONDS))
 
     def front(self, study: Study) -> Front:
         """The trials of a study of several objectives that no other beats in everything."""
-        from hpo.client.records import result_of
-        from hpo.front import Front
+        from hpo.client.records import front_of
 
-        return result_of(Front, self.transport.get("/statistics/front", study=self._name(study)))
+        return front_of(self._statistics("front", study=self._name(study)))
 
     def compare(self, first: str, *others: str) -> Comparisons:
         """Is one study better than another, or one trial (STUDY#TRIAL); as `hpo.compare`."""
         from hpo.client.records import result_of
         from hpo.comparisons import Comparisons
 
-        return result_of(Comparisons, self.transport.get("/statistics/compare", first=first, other=list(others)))
+        return result_of(Comparisons, self._statistics("compare", first=first, other=list(others)))
 
     def effects(
         self, target: str, *, parameters: Sequence[str] = (), where: str | None = None, **more: bool
     ) -> dict[str, Any]:
         """What each range of each hyperparameter was worth, as `hpo stats --json` prints it. more: pairs, raw_units."""
         query = {"target": target, "parameter": list(parameters), "where": where, **more}
-        return dict(self.transport.get("/statistics/effects", **query))
+        return dict(self._statistics("effects", **query))
 
     def importance(self, target: str, *, where: str | None = None) -> dict[str, Any] | None:
         """Which hyperparameters the outcome depends on; None where too few trials tell."""
-        found: dict[str, Any] | None = self.transport.get("/statistics/importance", target=target, where=where)
+        found: dict[str, Any] | None = self._statistics("importance", target=target, where=where)
         return found
 
     def plan(
-        self, file: Mapping[str, Any] | str | Path, *, jobs: int = 1, price_per_hour: float | None = None
+        self,
+        file: Mapping[str, Any] | str | Path,
+        *,
+        trials: int | None = None,
+        jobs: int = 1,
+        price_per_hour: float | None = None,
     ) -> dict[str, Any]:
         """What a study file will reach, and what it will take, as `hpo plan --json` prints it."""
-        body = _file(file) | {"jobs": jobs, "price_per_hour": price_per_hour}
-        return dict(self.transport.post("/statistics/plan", body))
+        body = _file(file) | {"trials": trials, "jobs": jobs, "price_per_hour": price_per_hour}
+        return dict(self.transport.post("/statistics/plan", body, timeout_seconds=ANSWER_SECONDS))
 
     def advise(self, target: str, *, together: bool = False) -> dict[str, Any]:
         """Which ranges are worth searching, as `hpo advise --json` prints it."""
-        return dict(self.transport.get("/statistics/advise", target=target, together=together))
+        return dict(self._statistics("advise", target=target, together=together))
 
     def promote(self, study: Study, *, trial: int | None = None, name: str | None = None) -> Promotion:
         """Put a trial's model into MLflow's registry; as `hpo promote`."""
@@ -343,6 +348,10 @@ class Client:
         return self.transport.get("/queue")
 
     # How it is done ---------------------------------------------------------------------------------------------------
+
+    def _statistics(self, question: str, **query: Any) -> Any:
+        """What takes long where nobody has asked it before."""
+        return self.transport.get(f"/statistics/{question}", timeout_seconds=ANSWER_SECONDS, **query)
 
     def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = None

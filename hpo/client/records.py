@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from pydantic import TypeAdapter, ValidationError
 
 from hpo.errors import ServiceError
+from hpo.front import Front, Objective, Point
 from hpo.receipts import RECEIPT
 from storage.history import StudySummary, TrialRecord
 from storage.studies import NOTES_ATTRIBUTE
@@ -75,6 +76,29 @@ def trial_of(told: Mapping[str, Any]) -> TrialRecord:
         },
         user_attrs=told.get("user_attrs") or {},
         system_attrs={name: value for name, value in known.items() if value is not None},
+    )
+
+
+def front_of(told: Mapping[str, Any]) -> Front:
+    """The front of a study."""
+    objectives = [Objective(metric=each["metric"], direction=each["direction"]) for each in told["objectives"]]
+
+    def points(side: str) -> tuple[Point, ...]:
+        return tuple(
+            Point(
+                number=each["number"],
+                values=tuple(each["values"][objective.metric] for objective in objectives),
+                params=each["params"],
+            )
+            for each in told[side]
+        )
+
+    return Front(
+        study=told["study"],
+        objectives=tuple(objectives),
+        points=points("front"),
+        beaten=points("beaten"),
+        left_out=told["left_out"],
     )
 
 

@@ -35,8 +35,10 @@ def refusal_of(answer: httpx2.Response, url: str) -> Exception:
     if answer.status_code == HTTPStatus.GONE:
         return StudyOverError(detail)
     if not told:
-        detail = f"{answer.status_code} {detail}: is a Hindsight service at this address?"
-    return ServiceError(f"{url}: {detail}")
+        return ServiceError(f"{url}: {answer.status_code} {detail}: is a Hindsight service at this address?")
+    refusal = ServiceError(detail)
+    refusal.code = code
+    return refusal
 
 
 def is_passing(answer: httpx2.Response) -> bool:

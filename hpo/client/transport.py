@@ -33,7 +33,7 @@ class Transport:
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {_plain(token)}", "User-Agent": f"hindsight/{version('hindsight-hpo')}"},
-            timeout=httpx2.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds)),
+            timeout=_timeout(timeout_seconds),
             limits=httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS),
         )
 
@@ -41,18 +41,21 @@ class Transport:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, *, timeout_seconds: float | None = None, **query: Any) -> Any:
         """The JSON at a path below `/api/v1`; what is None in the query is left out."""
-        return self.send("GET", path, query=query).json()
+        return self.send("GET", path, query=query, timeout_seconds=timeout_seconds).json()
 
-    def post(self, path: str, body: Any = None, *, key: str | None = None, **query: Any) -> Any:
+    def post(self, path: str, body: Any = None, *, key: str | None = None, timeout_seconds: float | None = None) -> Any:
         """The JSON that is answered; None where there is none. key: of a request that an earlier process sent."""
-        answer = self.posted(path, body, key=key, **query)
+        answer = self.posted(path, body, key=key, timeout_seconds=timeout_seconds)
         return answer.json() if answer.content else None
 
-    def posted(self, path: str, body: Any = None, *, key: str | None = None, **query: Any) -> httpx2.Response:
+    def posted(
+        self, path: str, body: Any = None, *, key: str | None = None, timeout_seconds: float | None = None
+    ) -> httpx2.Response:
         """As `post`; the whole answer."""
-        return self.send("POST", path, query=query, body=body, key=key or secrets.token_urlsafe(16))
+        key = key or secrets.token_urlsafe(16)
+        return self.send("POST", path, body=body, key=key, timeout_seconds=timeout_seconds)
 
     def delete(self, path: str) -> None:
         """Delete what is at a path."""
@@ -68,6 +71,7 @@ class Transport:
         key: str | None = None,
         files: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
     ) -> httpx2.Response:
         """A request, repeated until it is answered or the patience ends; its answer.
 
@@ -81,6 +85,7 @@ class Transport:
             files=files,
             data=data,
             headers=None if key is None else {"Idempotency-Key": key},
+            timeout=self._http.timeout if timeout_seconds is None else _timeout(timeout_seconds),
         )
         request.read()  # so that it can be sent again
         return patiently(lambda: self._once(request), self._patience_seconds)
@@ -116,6 +121,10 @@ class Transport:
             raise ServiceUnavailableError(f"{self.url} does not answer: {error or type(error).__name__}") from error
         except httpx2.HTTPError as error:
             raise ServiceError(f"{self.url} answers what no service would: {error}") from error
+
+
+def _timeout(seconds: float) -> httpx2.Timeout:
+    return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
 
 
 def service_url(text: str) -> str:

@@ -16,7 +16,7 @@ from hpo.errors import SpecError
 from hpo.service.calculations import Question
 from hpo.service.state import Service
 from hpo.study_file import parse_spec
-from hpo.yaml_lines import parse_yaml
+from hpo.yaml_lines import Path_, parse_yaml
 from storage.revisions import history_mark
 
 Target = Annotated[
@@ -165,8 +165,8 @@ def ask_plan(who: Reader, service: ServiceState, question: PlanQuestion) -> Resp
 
     422 `spec` tells all that is wrong with the study file, each with its place.
     """
-    content = _content(question)
-    parse_spec(content, trials=question.trials)  # what is wrong is said at once
+    content, lines = _content(question)
+    parse_spec(content, lines=lines, trials=question.trials)  # what is wrong is said at once
     if question.trials is not None:
         budget = content.get("budget")
         content = {**content, "budget": {**(budget if isinstance(budget, Mapping) else {}), "trials": question.trials}}
@@ -185,11 +185,12 @@ def get_advice(
     return _answered(service, questions.advise, target=target, together=together)
 
 
-def _content(question: PlanQuestion) -> Mapping[str, Any]:
-    content = question.file if question.yaml is None else parse_yaml(question.yaml, "study")[0]
+def _content(question: PlanQuestion) -> tuple[Mapping[str, Any], Mapping[Path_, int]]:
+    """A study file, and the lines of its keys where it came as a text."""
+    content, lines = (question.file, {}) if question.yaml is None else parse_yaml(question.yaml, "study")
     if not isinstance(content, Mapping):
         raise SpecError("study: a study file is a mapping of keys (study, task, trainer, space, budget, …)")
-    return content
+    return content, lines
 
 
 def _answered(service: Service, question: Question, **options: Any) -> Response:

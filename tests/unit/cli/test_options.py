@@ -35,6 +35,7 @@ def test_a_plan_asks_for_the_figure_before_it_reads_the_study_file(tmp_path: Pat
             jobs=1,
             price=None,
             storage=None,
+            server=None,
             figure=tmp_path / "plan.gif",
             force=False,
             as_json=False,
