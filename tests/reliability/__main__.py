@@ -21,6 +21,7 @@ from tests.reliability import (
     mlflow_down,
     ranks,
     restarts,
+    server_kills,
 )
 from tests.reliability.places import Place, postgresql_place, sqlite_place
 
@@ -32,6 +33,7 @@ SCENARIOS: dict[str, tuple[Callable[[Place], list[Figure]], set[str]]] = {
     "claims": (claims.run, BOTH),
     "kills": (kills.run, BOTH),
     "restarts": (restarts.run, POSTGRESQL),
+    "server_kills": (server_kills.run, BOTH),
     "first_start": (first_start.run, BOTH),
     "imports": (imports.run, BOTH),
     "full_disk": (lambda _place: full_disk.run(), SQLITE),

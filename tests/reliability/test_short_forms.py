@@ -9,7 +9,18 @@ import pytest
 
 from tests.measured import Figure, table
 from tests.postgresql import database, postgresql_server
-from tests.reliability import backups, checkpoints, claims, first_start, full_disk, imports, kills, ranks, restarts
+from tests.reliability import (
+    backups,
+    checkpoints,
+    claims,
+    first_start,
+    full_disk,
+    imports,
+    kills,
+    ranks,
+    restarts,
+    server_kills,
+)
 from tests.reliability.places import Place, sqlite_place
 
 
@@ -67,3 +78,8 @@ def test_ranks(tmp_path: Path) -> None:
 
 def test_checkpoints() -> None:
     assert keeps_its_promises(checkpoints.run(kills=4, weights_bytes=2**21))
+
+
+def test_server_kills(tmp_path: Path) -> None:
+    place = sqlite_place(tmp_path)
+    assert keeps_its_promises(server_kills.run(place, kills=3, workers=8, seconds_between=(0.5, 1.0), step_seconds=0.2))
