@@ -76,7 +76,9 @@ def _write(scope: Scope, request_id: str, status: int, seconds: float) -> None:
         "study": parts.get("study_id"),
         "trial": parts.get("number"),
     }
-    log.log(level, "request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
+    told = f"{scope['method']} {scope['path']} {status} in {seconds * 1000:.0f} ms"
+    by = f" by {identity.owner}" if identity else ""
+    log.log(level, told + by, extra={"fields": {name: value for name, value in fields.items() if value is not None}})
 
 
 def _id_of(scope: Scope) -> str:

@@ -11,13 +11,13 @@ import logging
 import queue
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hpo.errors import SettingsError
 
@@ -106,7 +106,7 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **fields_of(record),
+            **getattr(record, "fields", {}),  # given as `extra={"fields": {...}}`
         }
         if record.exc_text:
             line["traceback"] = record.exc_text
@@ -120,16 +120,9 @@ class _Text(logging.Formatter):
         """The line."""
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        details = " ".join(f"{name}={value}" for name, value in fields_of(record).items() if value is not None)
-        text = f"{at} {level}{record.getMessage()}" + (f"  {details}" if details else "")
+        text = f"{at} {level}{record.getMessage()}"
         visible = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
         return without_secrets(visible + (f"\n{record.exc_text}" if record.exc_text else ""))
-
-
-def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """What a record says besides its message: given as `extra={"fields": {...}}`."""
-    fields: Mapping[str, Any] = getattr(record, "fields", {})
-    return fields
 
 
 def _target(file: Path | None) -> logging.Handler:
