@@ -119,12 +119,13 @@ def _start(storage: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
     """A server that answers."""
     command = [sys.executable, "-m", "hpo", "serve", "--port", str(port), "--storage", storage, "--mlflow", "none"]
     command += ["--runs", str(folder / "runs"), "--projects", str(folder), "--log-file", str(folder / "server.log")]
-    server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    with (folder / "server.err").open("w") as complaints:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, start_new_session=True
+        )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the server ended: " + (folder / "server.log").read_text()
+        assert server.poll() is None, "the server ended: " + (folder / "server.err").read_text()
         try:
             with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
                 return server

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +15,11 @@ from fastapi.testclient import TestClient
 
 from hpo.api.app import create_api
 from hpo.service.state import Service
-from storage import launches, tokens
+from storage import history, launches, tokens
 from storage.database import Store
 from storage.schema import open_store
 from tests.integration.service.test_desk import create
+from tests.servers import served
 
 NOT_ME = "somebody else"
 
@@ -180,3 +184,21 @@ def test_a_viewer_may_not_ask(service: Service, store: Store) -> None:
     with worker(service, "ann", "viewer") as reader:
         refused = post(reader, f"/studies/{create(store)}/ask", worker="w")
     assert (refused.status_code, refused.json()["code"]) == (403, "not-allowed")
+
+
+@pytest.mark.parametrize("script", ["remote_worker.py", "remote_worker_plain.py"])
+def test_a_script_without_torch_trains_a_whole_study(service: Service, store: Store, script: str) -> None:
+    study_id = create(store, budget={"trials": 2})
+    secret, _ = tokens.create_token(store, owner="ann", role="worker", created_by="a test")
+    path = Path("tests/examples", script).resolve()
+    run = "import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__'); print('torch' in sys.modules)"
+    with served(create_api(service)) as url:
+        command = [sys.executable, "-c", f"import sys; sys.argv = {[str(path), url, str(study_id)]!r}; {run}"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env={**os.environ, "HPO_TOKEN": secret}, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("trial 0: ")
+    assert done.stdout.splitlines()[-1] == "False"
+    trials = history.list_trials(store, study_id)
+    assert [(trial.state.name, len(trial.intermediate_values)) for trial in trials] == [("COMPLETE", 5)] * 2
