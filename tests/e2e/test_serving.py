@@ -1,0 +1,91 @@
+"""Does MLflow's own scoring server, in an empty folder, answer with the champion's predictions?"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import torch
+
+from hpo.champions import list_champions
+from tests.e2e.conftest import Project
+
+START_SECONDS = 150.0
+MODEL = """
+from user_models import Net
+
+
+class Served(Net):
+    def forward(self, x):
+        return self.layer(x)
+"""
+
+
+def test_a_champion_is_served_by_mlflow_and_predicts_as_its_checkpoint(project: Project, tmp_path: Path) -> None:
+    (project.code / "served.py").write_text(MODEL)
+    trainer = {"model": "served.Served", "data": "user_models.Line", "max_epochs": 1}
+    study = project.study("line", budget={"trials": 1}, trainer=trainer)
+    project.hpo("tune", study)
+    champion = project.json("promote", "line", mlflow=project.mlflow)
+    assert champion["model_uri"] == "models:/line@champion"
+    (listed,) = list_champions(project.mlflow)
+    assert (listed.name, listed.version, listed.model_uri) == ("line", "1", champion["model_uri"])
+    assert (listed.study, listed.trial, listed.objectives) == ("line", 0, champion["objectives"])
+    assert listed.params is not None and listed.params["batch_size"] in range(8, 33)
+    inputs = [[-1.0], [0.0], [0.25]]
+    with served(champion["model_uri"], project.mlflow, tmp_path) as url:
+        answer = posted(f"{url}/invocations", {"inputs": inputs})
+    weights = torch.load(champion["checkpoint"], weights_only=True)["state_dict"]
+    expected = torch.tensor(inputs) @ weights["layer.weight"].T + weights["layer.bias"]
+    np.testing.assert_allclose(answer["predictions"], expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@contextmanager
+def served(model_uri: str, registry: str, folder: Path) -> Iterator[str]:
+    """`mlflow models serve` in an empty folder; the URL that it listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "MLFLOW_TRACKING_URI": registry}
+    empty = folder / "empty"
+    empty.mkdir()
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=empty, env={**environment, "HOME": str(folder)}, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server, folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urlopen(url, timeout=5) as answer:
+                assert answer.status == 200
+                return
+        except (URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    raise AssertionError(f"the scoring server does not answer:\n{log.read_text()}")
+
+
+def posted(url: str, content: object) -> dict[str, object]:
+    request = Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=30) as answer:
+        found: dict[str, object] = json.load(answer)
+    return found
