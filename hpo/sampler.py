@@ -23,6 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo import tracing
 from hpo.arrays import Array, Mask
 from hpo.candidates import Candidates, Configuration, agreeing, plain_value
 from hpo.encoding import Encoding, decode_value, union
@@ -125,6 +126,10 @@ class HistorySampler(BaseSampler):
         """The active parameters of the next configuration."""
         if not search_space:
             return {}
+        with tracing.suggestion(study.study_name, trial.number):
+            return self._proposed(study, trial, search_space)
+
+    def _proposed(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         encoding = Encoding(space=_with_conditions(study, search_space))
         candidates = None
         if self._candidates is not None:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from hpo.ahead import Foreteller, Outlook
 from hpo.study_file import parse_spec
+from hpo.tracing import send_traces
 from storage.database import Store
 from storage.errors import StorageError
 
@@ -47,5 +48,6 @@ def _answer(outlook: Outlook, studies: OrderedDict[str, Foreteller], asked: Mapp
 
 if __name__ == "__main__":
     sys.stdout, answers = sys.stderr, sys.stdout  # whatever prints does not answer
+    send_traces()
     with suppress(BrokenPipeError):  # the server has ended
         serve(sys.stdin, answers)

@@ -7,6 +7,7 @@ last one was. What a part leaves behind when it is killed, it finds itself when 
 from __future__ import annotations
 
 import getpass
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,11 @@ from typing import Protocol
 
 import uvicorn
 
+from hpo import tracing
 from hpo.errors import SettingsError
 from hpo.executors import HERE, Placement
 from hpo.service.address import Address, check_exposure, listen
+from hpo.service.jobs import Jobs
 from hpo.service.mlflow_child import MlflowServer
 from hpo.service.settings import ServiceSettings
 from hpo.service.state import Service
@@ -90,6 +93,7 @@ def serve(options: ServerOptions, *, announce: Callable[[Announcement], None]) -
     if not options.projects.is_dir():
         raise SettingsError(f"--projects {options.projects}: there is no such folder")
     refuse_shared_database(options.storage, options.mlflow)
+    _prepare_traces()
     with ExitStack() as at_the_end:
         listening = at_the_end.enter_context(listen(options.address))
         store = open_store(options.storage, patience_seconds=CALL_SECONDS)
@@ -120,12 +124,13 @@ class _Server:
             has_open_metrics=options.settings.metrics == "open",
             parts=needed,
             packages=frozenset(options.settings.packages),
+            import_hosts=frozenset(options.settings.import_hosts),
             placement=options.placement,
             limits=options.settings.limits.limits(),
         )
         supervisor = Supervisor(self._service)
         needed["supervisor"] = supervisor.why_not_well
-        self._parts: list[Part] = [supervisor, *([] if self._mlflow is None else [self._mlflow])]
+        self._parts: list[Part] = [supervisor, Jobs(self._service), *([] if self._mlflow is None else [self._mlflow])]
 
     def run(self, listening: socket) -> None:
         """Until it is told to end."""
@@ -218,6 +223,18 @@ def _mlflow_server(options: ServerOptions) -> MlflowServer | None:
     if not options.has_mlflow_ui or options.mlflow is None or not options.mlflow.startswith(LOCAL_STORES):
         return None
     return MlflowServer(options.mlflow, prefix=MLFLOW_PREFIX)
+
+
+def _prepare_traces() -> None:
+    """Raises SettingsError where traces are wanted and cannot be sent."""
+    if not tracing.is_wanted():
+        return
+    if not tracing.is_installed():
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT says where traces go, but what sends them is not installed: "
+            "pip install 'hindsight-hpo[tracing]'"
+        )
+    os.environ.setdefault("OTEL_SERVICE_NAME", "hindsight")  # here, and in the processes that are started
 
 
 def _user() -> str:

@@ -101,12 +101,14 @@ def _run_study(order: Order) -> End:
     from hpo.executors import Placement  # noqa: PLC0415 - the server, which sends orders, imports none of this
     from hpo.runner import StudyRunner, Watcher  # noqa: PLC0415
     from hpo.study_file import parse_spec  # noqa: PLC0415
+    from hpo.tracing import send_traces  # noqa: PLC0415
     from storage import history, launches  # noqa: PLC0415
     from storage.schema import open_store  # noqa: PLC0415
 
     store = open_store(order.storage, upgrade=False, patience_seconds=MESSAGE_SECONDS)
     summary = history.study_of_id(store, order.study_id)
     spec = parse_spec(summary.spec or {}, source=f"study {summary.name!r}")
+    send_traces()
 
     def notice(message: str) -> None:
         _log(message)

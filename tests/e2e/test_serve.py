@@ -25,6 +25,12 @@ from storage import tokens
 from storage.schema import open_store
 from tests.e2e.conftest import Hpo, answer
 
+STUDY = {
+    "study": "remote",
+    "task": {"name": "remote", "metric": "loss", "direction": "minimize"},
+    "space": {"lr": {"type": "float", "low": 0.001, "high": 1.0, "log": True}},
+    "budget": {"trials": 3},
+}
 READY_WITHIN_SECONDS = 60.0  # on a machine that does much else
 
 
@@ -223,11 +229,14 @@ def test_with_tls_cookies_are_for_https_and_traces_go_where_the_environment_says
         assert "secure" in opened.headers["set-cookie"].lower()
         assert "max-age" in opened.headers["strict-transport-security"]
         assert "hindsight_store_up 1.0" in browser.get("/metrics").text
-        assert browser.get("/api/v1/studies/7").status_code == 404
+        made = browser.post("/api/v1/studies", json={"file": STUDY, "launch": {"place": "workers"}}).json()
+        asked = browser.post(f"/api/v1/studies/{made['id']}/ask", json={"worker": "mine", "lease_seconds": 60})
+        assert asked.status_code == 200, asked.text
         assert service.end()[0] == 0
     collector.shutdown()
     collector.server_close()
-    assert b"/api/v1/studies/{study_id}" in b"".join(received)
+    assert b"/api/v1/studies/{study_id}/ask" in b"".join(received)
+    assert b"suggestion" in b"".join(received)  # by the process that proposes
 
 
 def test_what_cannot_be_served_is_refused_with_what_to_do(hpo: Hpo, tmp_path: Path) -> None:
