@@ -1,7 +1,7 @@
 """What has changed in a study since one last looked? Asked often, so it costs no more than what runs.
 
-Trials that run are looked at, with how far they have reported, and those that are new; what is finished changes no
-more. So a look takes the same time in a study of ten trials and in one of ten thousand.
+Trials that run or wait are looked at, with how far they have reported, and those that are new; what is finished
+changes no more. So a look takes the same time in a study of ten trials and in one of ten thousand.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Integer, and_, bindparam, func, or_, select
 
 from storage.database import Store
 from storage.distributions import ParameterSets
 from storage.history import TrialRecord, records_of
 from storage.models import intermediate_values, launches, studies, trials
 from storage.retries import retried
+from storage.statements import Row, Statement
 from storage.trial_rows import is_unfinished
 
 MOST_TRIALS = 1_000  # that one look tells of: the newest
@@ -37,8 +38,8 @@ class StudyChanges:
 
     def __init__(self, store: Store, study_id: int, known: ParameterSets | None = None) -> None:
         self._store, self._study_id, self._sets = store, study_id, known or ParameterSets()
-        self._last_id = -1
-        self._running: Mapping[int, Any] = {}  # by id: attempt and last step
+        self._last_number = -1
+        self._unfinished: Mapping[int, Row] = {}  # by id: state, attempt and last step
         self._run: Any = None  # how the service runs it
         self.look()
 
@@ -58,19 +59,22 @@ def _look(store: Store, seen: StudyChanges) -> Change:
         study = connection.execute(_STUDY.where(studies.c.id == study_id)).first()
         if study is None:
             return Change(trials=[], is_of_study=True, is_gone=True)
-        running = {row.id: (row.attempt, row.step) for row in connection.execute(_running_in(study_id))}
-        is_new = and_(trials.c.study_id == study_id, trials.c.id > seen._last_id)
-        new = connection.execute(select(trials.c.id).where(is_new).order_by(trials.c.id)).scalars().all()
-        moved = {trial_id for trial_id, state in running.items() if seen._running.get(trial_id) != state}
-        ended = seen._running.keys() - running.keys()
-        is_first = seen._last_id < 0
-        changed = moved if is_first else moved | ended | set(new)
+        now = {row.id: row for row in _UNFINISHED.run(connection, study_id=study_id).rows}
+        new = {
+            row.id: row.number for row in _NEWER.run(connection, study_id=study_id, last_number=seen._last_number).rows
+        }
+        before, is_first = seen._unfinished, seen._run is None
+        moved = {trial_id for trial_id, row in now.items() if before.get(trial_id) != row}
+        ended = before.keys() - now.keys()
+        if is_first:
+            changed = {trial_id for trial_id, row in now.items() if row.state == TrialState.RUNNING.value}
+        else:
+            changed = moved | ended | new.keys()
         records = _records(connection, changed, seen._sets)
-    began = running.keys() - seen._running.keys()
-    restarted = any(running[each][0] != seen._running[each][0] for each in running.keys() & seen._running.keys())
-    is_of_study = bool(began or ended or new or restarted) or tuple(study) != seen._run
-    seen._running, seen._run = running, tuple(study)
-    seen._last_id = max([seen._last_id, 0, *new])
+    counted = {trial_id for trial_id in moved if trial_id not in before or now[trial_id][:3] != before[trial_id][:3]}
+    is_of_study = bool(counted or ended or new) or tuple(study) != seen._run
+    seen._unfinished, seen._run = now, tuple(study)
+    seen._last_number = max([seen._last_number, *new.values()])
     return Change(trials=records, is_of_study=is_of_study)
 
 
@@ -90,15 +94,16 @@ _STUDY = select(studies.c.name, launches.c.state, launches.c.wanted, launches.c.
 )
 
 
-def _running_in(study_id: int) -> Any:
-    """Which trials run, and how far each has reported."""
-    last_step = (
-        select(func.max(intermediate_values.c.step))
-        .where(intermediate_values.c.trial_id == trials.c.id)
-        .scalar_subquery()
-    )
-    is_its = and_(trials.c.study_id == study_id, trials.c.state == TrialState.RUNNING.value, is_unfinished)
-    return select(trials.c.id, trials.c.attempt, last_step.label("step")).where(is_its)
+_in_study = trials.c.study_id == bindparam("study_id")
+_last_step = (
+    select(func.max(intermediate_values.c.step)).where(intermediate_values.c.trial_id == trials.c.id).scalar_subquery()
+)
+_UNFINISHED = Statement(
+    select(trials.c.id, trials.c.state, trials.c.attempt, _last_step.label("step")).where(_in_study, is_unfinished)
+)
+_NEWER = Statement(
+    select(trials.c.id, trials.c.number).where(_in_study, trials.c.number > bindparam("last_number", type_=Integer))
+)
 
 
 def _records(connection: Connection, ids: Iterable[int], known: ParameterSets) -> list[TrialRecord]:

@@ -9,7 +9,7 @@ may be; `stopped` and `done` are for good. Each change is one transaction that l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -22,6 +22,7 @@ from storage.errors import LaunchError, StudyNotFoundError
 from storage.models import launches, studies, trials
 from storage.retries import Call, retried, retried_call
 from storage.sources import delete_study
+from storage.statements import Statement, is_listed
 from storage.trial_rows import is_unfinished, lock_study, no_study
 
 State = Literal["queued", "running", "paused", "stopped", "done", "failed"]
@@ -323,19 +324,25 @@ def _read(connection: Connection, study_ids: list[int], *, locking: bool = False
     return [_launch(row, running) for row in rows]
 
 
-def _running(connection: Connection, study_ids: list[int]) -> dict[int, int]:
-    """How many trials of each study somebody holds the lease of."""
-    is_held = and_(
-        trials.c.state == TrialState.RUNNING.value,
-        is_unfinished,  # names the index
-        or_(trials.c.lease_until.is_(None), trials.c.lease_until >= database_now()),
-    )
-    query = (
+def _running(connection: Connection, study_ids: Sequence[int]) -> dict[int, int]:
+    """How many trials of each study somebody holds the lease of, or runs without one."""
+    if not study_ids:
+        return {}
+    return {row.study_id: row.running for row in _RUNNING.run(connection, ids=json.dumps(list(study_ids))).rows}
+
+
+_is_held_by_somebody = and_(
+    trials.c.state == TrialState.RUNNING.value,
+    is_unfinished,  # names the index
+    or_(trials.c.lease_until.is_(None), trials.c.lease_until >= select(database_now()).scalar_subquery()),
+)
+_RUNNING = Statement(
+    lambda dialect: (
         select(trials.c.study_id, func.count().label("running"))
-        .where(trials.c.study_id.in_(study_ids), is_held)
+        .where(is_listed(dialect, trials.c.study_id, "ids"), _is_held_by_somebody)
         .group_by(trials.c.study_id)
     )
-    return {row.study_id: row.running for row in connection.execute(query)} if study_ids else {}
+)
 
 
 def _launch(row: Any, running: Mapping[int, int]) -> Launch:
