@@ -2,7 +2,7 @@
 
 A proposal costs .02 to .3 s of processor; who asks shall not wait so long where others were trained meanwhile. Those
 that are ready were made with what was known then. The fewer trials run, the more the last result matters: where less
-than five run none is handed out that does not know all results, else one that lacks a fifth as many as trials run at
+than ten run none is handed out that does not know all results, else one that lacks a tenth as many as trials run at
 most (measured: see DECISIONS.md).
 
 Nothing here needs to outlive the server. A proposal that is handed out is in the history as the trial's parameters
@@ -28,7 +28,7 @@ from hpo.errors import ServiceUnavailableError
 from storage.database import Store
 
 READY = 4  # proposals for each study, at most
-TRIALS_PER_RESULT = 5  # that run, for each result that a proposal may lack
+TRIALS_PER_RESULT = 10  # that run, for each result that a proposal may lack
 ACTIVE_SECONDS = 60.0  # since somebody asked; then no more are made ahead
 PAUSE_SECONDS = 1.0  # after an error
 GONE_SECONDS = 5.0

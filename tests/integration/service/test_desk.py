@@ -285,11 +285,11 @@ def test_the_process_that_proposes_may_be_killed(desk: Desk, store: Store) -> No
     assert ask(desk, study_id).trial == 1
 
 
-def test_proposals_are_ready_where_many_trials_run_and_know_all_but_a_fifth_as_many_results(
+def test_proposals_are_ready_where_many_trials_run_and_know_all_but_a_tenth_as_many_results(
     desk: Desk, store: Store
 ) -> None:
     study_id = create(store, budget={"trials": 60})
-    given = [ask(desk, study_id, str(number)) for number in range(12)]
+    given = [ask(desk, study_id, str(number)) for number in range(22)]
     study = desk._proposer._studies[study_id]
     deadline = time.monotonic() + 10.0
     while len(study.ready) < 2 and time.monotonic() < deadline:
