@@ -1,0 +1,172 @@
+"""Whose turn it is: by priority, fairly among owners, within limits that hold whoever asks at the same moment."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo.errors import SettingsError
+from hpo.service.limits import Limits, Turns, may_start, order_of, places_of, why_waiting
+from storage import launches, studies
+from storage.database import Store
+from storage.launches import Launch
+
+NO_LIMITS = Limits(trials_on_server=None)
+
+
+def study(number: int, owner: str = "ann", **options: Any) -> Launch:
+    known: dict[str, Any] = {
+        "study_id": number,
+        "study": f"study/{number}",
+        "owner": owner,
+        "state": "running",
+        "wanted": "run",
+        "place": "workers",
+        "priority": 0,
+        "jobs": 1,
+        "devices": 1,
+        "settings": {},
+        "message": None,
+        "worker": None,
+        "deaths": 0,
+        "trials": 0,
+        "requested_at": datetime.fromtimestamp(number, UTC),
+        "started_at": None,
+        "ended_at": None,
+    }
+    return Launch(**known | options)
+
+
+def queued(number: int, owner: str = "ann", **options: Any) -> Launch:
+    return study(number, owner, **{"state": "queued", "place": "server", **options})
+
+
+def fill(found: Sequence[Launch], limits: Limits, places: int) -> list[Launch]:
+    """The studies after so many places were given, each to the first whose turn it is."""
+    found = list(found)
+    for _ in range(places):
+        for launch in order_of(found):
+            if why_waiting(launch.study_id, found, limits) is None and launch.place == "workers":
+                position = found.index(launch)
+                found[position] = replace(launch, trials=launch.trials + 1)
+                break
+    return found
+
+
+def test_owners_share_fairly_however_many_studies_each_has() -> None:
+    found = [*(study(number, "ann") for number in range(5)), study(9, "bob"), study(10, "eve")]
+    given = Counter[str]()
+    for launch in fill(found, NO_LIMITS, 12):
+        given[launch.owner] += launch.trials
+    assert given == {"ann": 4, "bob": 4, "eve": 4}
+
+
+def test_the_studies_of_one_owner_share_fairly_too_and_priority_goes_first() -> None:
+    equal = fill([study(1), study(2), study(3)], NO_LIMITS, 9)
+    assert [launch.trials for launch in equal] == [3, 3, 3]
+    urgent = fill([study(1), study(2, priority=1)], replace(NO_LIMITS, trials=5), 9)
+    assert [launch.trials for launch in urgent] == [0, 5]
+
+
+def test_who_is_at_his_own_limit_is_passed_over() -> None:
+    limits = replace(NO_LIMITS, trials=6, trials_per_owner=2)
+    found = fill([study(1, "ann", priority=9), study(2, "bob")], limits, 9)
+    assert [launch.trials for launch in found] == [2, 2]
+    assert why_waiting(1, found, limits) == "ann's limit of 2 trials at once is reached"
+
+
+def test_a_large_study_is_not_starved_by_small_ones_behind_it() -> None:
+    limits = replace(NO_LIMITS, trials=4)
+    running = study(1, trials=2)
+    large, small = queued(2, "bob", jobs=3), study(3, "ann")
+    found = [running, large, small]
+    assert why_waiting(2, found, limits) == "the limit of 4 trials at once is reached"
+    for puller in (1, 3):  # two places are free, and kept for it
+        reason = "the limit of 4 trials at once is reached, and study 'study/2' is first"
+        assert why_waiting(puller, found, limits) == reason
+    assert why_waiting(2, [replace(running, trials=1), large, small], limits) is None
+
+
+def test_a_study_that_can_never_start_or_waits_for_its_owner_keeps_no_places() -> None:
+    limits = replace(NO_LIMITS, trials=4, trials_per_owner=3)
+    never = queued(1, "bob", jobs=9, priority=5)
+    at_its_limit = [study(2, "eve", trials=2), queued(3, "eve", jobs=2, priority=5)]
+    found = [never, *at_its_limit, study(4, "ann")]
+    assert why_waiting(1, found, limits) == "bob's limit is 3 trials at once, and it needs 9"
+    assert why_waiting(3, found, limits) == "eve's limit of 3 trials at once is reached"
+    assert why_waiting(4, found, limits) is None
+
+
+def test_devices_count_on_all_machines_and_the_servers_places_are_its_own() -> None:
+    limits = Limits(devices=8, trials_on_server=2)
+    found = [study(1, trials=2, devices=3), study(2, devices=3), study(3, devices=2)]
+    assert why_waiting(2, found, limits) == "the limit of 8 devices at once is reached"
+    assert why_waiting(3, found, limits) is None
+    here = [queued(4, jobs=2, state="running"), queued(5), queued(6, settings={"executor": "ray"}), study(7)]
+    assert why_waiting(5, here, limits) == "the limit of 2 trials at once on the server itself is reached"
+    assert why_waiting(6, here, limits) is None
+    assert why_waiting(7, here, limits) is None
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda owner, place, jobs, trials, priority, runs: (owner, place, jobs, trials, priority, runs),
+            st.sampled_from(["ann", "bob", "eve"]),
+            st.sampled_from(["server", "workers"]),
+            st.integers(1, 4),
+            st.integers(0, 3),
+            st.integers(-1, 1),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(4, 12),
+)
+def test_where_places_are_free_somebody_may_take_them(drawn: list[Any], limit: int) -> None:
+    """No deadlock: where every study fits by itself, and nobody may go on, the places that are left do not suffice."""
+    found = [
+        study(number, owner, place=place, jobs=jobs, trials=trials if place == "workers" else 0, priority=priority,
+              state="running" if runs or place == "workers" else "queued")
+        for number, (owner, place, jobs, trials, priority, runs) in enumerate(drawn)
+    ]  # fmt: skip
+    limits = replace(NO_LIMITS, trials=limit)
+    wanting = [each for each in order_of(found) if each.state == "queued" or each.place == "workers"]
+    if wanting and all(why_waiting(each.study_id, found, limits) for each in wanting):
+        first = wanting[0]
+        needs = first.jobs if first.place == "server" else 1
+        assert sum(map(places_of, found)) + needs > limit
+
+
+def test_a_limit_is_never_overrun_by_threads_that_ask_at_once(sqlite_store: Store) -> None:
+    ids = []
+    for owner in ("ann", "bob"):
+        ids.append(studies.create_study(sqlite_store, name=owner, task="digits", metric="val_loss"))
+        launches.request_launch(sqlite_store, ids[-1], owner=owner, place="workers")
+    turns = Turns(sqlite_store, Limits(trials=5, trials_per_owner=3))
+
+    def pull(number: int) -> bool:
+        with turns.place_for(ids[number % 2]) as is_free:
+            if is_free:
+                studies.claim_trial(
+                    sqlite_store, ids[number % 2], worker=f"w{number}", lease_seconds=60, max_trials=None
+                )
+            return is_free
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(pull, range(40))) == 5
+    assert sorted(launch.trials for launch in launches.list_launches(sqlite_store)) == [2, 3]
+    assert not may_start(sqlite_store, ids[0], Limits(trials=5))
+    assert may_start(sqlite_store, ids[0], Limits(trials=6))
+
+
+def test_a_limit_below_one_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"limits.devices = 0 is not at least 1"):
+        Limits(devices=0)
