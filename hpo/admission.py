@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import DirectionError, SpecError
 from hpo.spec import StudySpec
-from storage import history
+from storage import history, privacy
 from storage.database import Store
 from storage.errors import StudyExistsError, StudyNotFoundError
 from storage.families import family_of
@@ -52,7 +52,8 @@ def _check_unchanged(spec: StudySpec, before: Any) -> None:
             f"study {spec.study!r} was made by another program and cannot be resumed from a study file; "
             "give this one another name by --study: it will learn from that one"
         )
-    then, now = (_decisive(content) for content in (before, spec.model_dump(mode="json", exclude_defaults=True)))
+    as_stored = privacy.current().study_file(spec.model_dump(mode="json", exclude_defaults=True))
+    then, now = (_decisive(content) for content in (before, as_stored))
     changed = [key for key in now if then.get(key) != now[key]]
     if changed:
         raise SpecError(

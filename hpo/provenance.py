@@ -12,6 +12,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from storage import privacy
+
 
 def git_commit(folder: Path) -> str | None:
     """The commit that `folder` stands at, with `-dirty` where files differ from it; None outside a repository."""
@@ -45,13 +47,13 @@ def hardware() -> str:
 
 def this_worker() -> str:
     """A name for a worker in this process that no other worker, earlier or later, shares: host/pid/start/random."""
-    return f"{_host()}/{os.getpid()}/{_start_time(os.getpid())}/{uuid.uuid4().hex[:8]}"
+    return f"{privacy.current().machine(_host())}/{os.getpid()}/{_start_time(os.getpid())}/{uuid.uuid4().hex[:8]}"
 
 
 def may_be_alive(worker: str) -> bool:
     """False only if it is certain that `worker` has ended: a process of this host that is gone, or another one now."""
     host, pid, started, *_ = [*worker.split("/"), "", ""]
-    if host != _host() or not pid.isdigit():
+    if host not in (_host(), privacy.current().machine(_host())) or not pid.isdigit():
         return True
     return _is_running(int(pid)) and _start_time(int(pid)) == started
 

@@ -22,6 +22,7 @@ from hpo.errors import SpecError, StudyFailedError
 from hpo.executors import HERE, Placement, make_executor
 from hpo.front import unbeaten
 from hpo.gpu_sharing import trials_per_device
+from hpo.hidden_choices import hide_choices
 from hpo.interrupts import Interrupts
 from hpo.outage import Outage
 from hpo.plan import Plan
@@ -37,6 +38,7 @@ from hpo.tuner import tuned_study
 from storage import history, studies
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.optuna_storage import HistoryStorage
+from storage.privacy import current
 from storage.schema import open_store
 from storage.spool import Finish, Release, Report, Spool
 from trainers.errors import TrainerError
@@ -152,7 +154,8 @@ class StudyRunner:
             raise SpecError(f"jobs = {jobs} is not at least 1")
         spec.training  # noqa: B018  raises SpecError where there is none
         self._plan, self._placement, self._is_served = plan, placement, is_served
-        self._spec, self._folder, self._jobs, self._watcher = spec, folder, jobs, watcher
+        self._spec, self._meanings = hide_choices(spec, current())
+        self._folder, self._jobs, self._watcher = folder, jobs, watcher
         self._storage_url, self._mlflow, self._runs = storage_url(storage), mlflow, runs_folder(runs)
         self._worker = this_worker()
         self._running: dict[int, _Running] = {}
@@ -328,7 +331,7 @@ class StudyRunner:
             self._lose(running, error)
             return
         halve = self._is_to_be_halved(claim)
-        job = fit_job(self._spec, running.directory, params=params, seed=seed, halve_batch=halve)
+        job = fit_job(self._spec, running.directory, params=self._meanings.of(params), seed=seed, halve_batch=halve)
         self._executor.launch(claim.trial_id, job)
         running.is_launched = True
 

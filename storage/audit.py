@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 
 from storage.database import Store
 from storage.models import audit
+from storage.privacy import current
 from storage.retries import retried
 
 
@@ -31,7 +32,8 @@ class AuditEntry:
 @retried
 def note(store: Store, *, who: str, action: str, subject: str, details: Mapping[str, Any] | None = None) -> None:
     """Add an entry. Details must hold no secret."""
-    text = None if details is None else json.dumps(details, default=str)
+    privacy = current()
+    who, text = privacy.user(who), None if details is None else json.dumps(privacy.document(details), default=str)
     with store.write() as connection:
         connection.execute(insert(audit).values(at=time.time(), who=who, action=action, subject=subject, details=text))
 

@@ -14,8 +14,10 @@ StorageError
 ├── ImportFailedError     (ValueError)        nothing could be imported: no such file, a damaged one, no metric chosen
 ├── SourceNotFoundError   (KeyError)          nothing was imported from a source of that name
 ├── SealKeyError          (ValueError)        the history is sealed with another key than the one at hand
+├── PrivacyError          (ValueError)        the rules of privacy cannot be read, or forbid what is to be stored
 ├── FamilyNotFoundError   (KeyError)          there is no such family
 ├── TokenNotFoundError    (KeyError)          there is no such token
+├── JobNotFoundError      (KeyError)          there is no such job in the background
 └── LaunchError           (RuntimeError)      a study that a service runs is in no state for it
 """
 
@@ -51,6 +53,10 @@ class BackupError(StorageError, ValueError):
 
 class StudyExistsError(StorageError, ValueError):
     """A study of that name is there already."""
+
+
+class PrivacyError(StorageError, ValueError):
+    """The rules of privacy cannot be read, or forbid what is to be stored."""
 
 
 class SealKeyError(StorageError, ValueError):
@@ -108,6 +114,10 @@ class FamilyNotFoundError(_NotFoundError):
 
 class TokenNotFoundError(_NotFoundError):
     """There is no token of that id."""
+
+
+class JobNotFoundError(_NotFoundError):
+    """There is no job of that id in the background."""
 
 
 class LaunchError(StorageError, RuntimeError):

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, select, update
 
 from storage.database import Store, database_now, upsert
 from storage.models import machines, trials
+from storage.privacy import current
 from storage.retries import retried
 from storage.trial_rows import is_unfinished
 
@@ -52,6 +53,8 @@ class Machine:
 @retried
 def join(store: Store, *, worker: str, owner: str, host: str, devices: Sequence[str], jobs: int, version: str) -> None:
     """Note a worker that has come, or come back."""
+    privacy = current()
+    worker, owner, host = privacy.worker(worker), privacy.user(owner), privacy.machine(host)
     facts = {"owner": owner, "host": host, "devices": json.dumps(list(devices)), "jobs": jobs, "version": version}
     now = database_now()
     with store.write(durable=False) as connection:
@@ -64,7 +67,11 @@ def join(store: Store, *, worker: str, owner: str, host: str, devices: Sequence[
 @retried
 def see(store: Store, worker: str) -> bool:
     """Note that a worker is there; returns whether it has joined."""
-    seen = update(machines).where(machines.c.worker == worker).values(seen_at=database_now(), left_at=None)
+    seen = (
+        update(machines)
+        .where(machines.c.worker == current().worker(worker))
+        .values(seen_at=database_now(), left_at=None)
+    )
     with store.write(durable=False) as connection:
         return connection.execute(seen).rowcount > 0
 
@@ -72,7 +79,7 @@ def see(store: Store, worker: str) -> bool:
 @retried
 def leave(store: Store, worker: str) -> bool:
     """Note that a worker has said goodbye; returns whether it had joined."""
-    left = update(machines).where(machines.c.worker == worker).values(left_at=database_now())
+    left = update(machines).where(machines.c.worker == current().worker(worker)).values(left_at=database_now())
     with store.write(durable=False) as connection:
         return connection.execute(left).rowcount > 0
 

@@ -43,6 +43,7 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.privacy import current
 from storage.retries import Call, retried, retried_call
 from storage.schema import open_store
 from storage.seals import begin_chains, seal_trial
@@ -157,6 +158,8 @@ class HistoryStorage(BaseStorage):
         the study's first under that name.
         """
         drawn_from = {name: distributions[name] for name in params}
+        _check_searched(drawn_from)
+        system_attrs = current().document(system_attrs)
         parameter_set = ParameterSet(names=tuple(drawn_from), distributions=tuple(drawn_from.values()))
         set_id = self._parameter_sets.id_of(self.store, parameter_set)
         with self.store.write(durable=self.store.may_crash_alone) as connection:
@@ -252,6 +255,7 @@ class HistoryStorage(BaseStorage):
     def set_trial_param(
         self, call: Call, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
+        _check_searched({param_name: distribution})
         number = self._parameter_sets.distribution_id(self.store, distribution)
         if not self._configure_at_once(trial_id, param_name, param_value_internal, number):
             self._configure_locking(call, trial_id, param_name, param_value_internal, number)
@@ -339,14 +343,17 @@ class HistoryStorage(BaseStorage):
 
     @retried
     def _set_study_attribute(self, study_id: int, kind: AttributeKind, key: str, value: Any) -> None:
+        found = _hidden(kind, key, value)
         with self.store.write() as connection:
             if not _STUDY.run(connection, study_id=study_id).rows:
                 raise no_study(study_id)
-            set_attribute(self.store, connection, study_attributes, study_id, kind=kind, key=key, value=value)
+            for kept in found:
+                set_attribute(self.store, connection, study_attributes, study_id, kind=kind, key=key, value=kept)
 
     @retried
     def _set_trial_attribute(self, trial_id: int, kind: AttributeKind, key: str, value: Any) -> None:
-        self._change_unfinished(_SET_ATTRIBUTE, trial_id, kind=kind, key=key, value=json.dumps(value))
+        for kept in _hidden(kind, key, value):
+            self._change_unfinished(_SET_ATTRIBUTE, trial_id, kind=kind, key=key, value=json.dumps(kept))
 
     def _change_unfinished(self, statement: Statement, trial_id: int, **values: Any) -> None:
         """Run a statement that changes something only if the trial is unfinished."""
@@ -407,6 +414,7 @@ class HistoryStorage(BaseStorage):
 
     def _copy_trial(self, call: Call, study_id: int, template: FrozenTrial) -> int:
         drawn_from = {name: template.distributions[name] for name in template.params}
+        _check_searched(drawn_from)
         parameter_set = ParameterSet(names=tuple(drawn_from), distributions=tuple(drawn_from.values()))
         set_id = self._parameter_sets.id_of(self.store, parameter_set)
         with self.store.write() as connection:
@@ -532,6 +540,22 @@ def _updatable(connection: Connection, trial_id: int) -> TrialRow:
     return trial
 
 
+def _hidden(kind: AttributeKind, key: str, value: Any) -> list[Any]:
+    """An attribute's value by the rules of privacy, in a list, which is empty where it is dropped."""
+    privacy = current()
+    if privacy.is_open:
+        return [value]
+    return list(privacy.attributes({key: value}).values()) if kind == "user" else [privacy.document(value)]
+
+
+def _check_searched(drawn_from: Mapping[str, BaseDistribution]) -> None:
+    """Raises PrivacyError where a parameter must not be stored."""
+    privacy = current()
+    if not privacy.is_open:
+        for name, distribution in drawn_from.items():
+            privacy.check_searched(name, getattr(distribution, "choices", None))
+
+
 def _insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     if rows:
         connection.execute(insert(table), rows)
@@ -540,9 +564,10 @@ def _insert_all(connection: Connection, table: Table, rows: list[dict[str, Any]]
 def _attribute_rows(trial_id: int, trial: FrozenTrial) -> list[dict[str, Any]]:
     kinds: dict[AttributeKind, dict[str, Any]] = {"user": trial.user_attrs, "system": trial.system_attrs}
     return [
-        {"trial_id": trial_id, "kind": kind, "key": key, "value": json.dumps(value)}
+        {"trial_id": trial_id, "kind": kind, "key": key, "value": json.dumps(kept)}
         for kind, attributes in kinds.items()
         for key, value in attributes.items()
+        for kept in _hidden(kind, key, value)
     ]
 
 

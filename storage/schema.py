@@ -14,6 +14,7 @@ from sqlalchemy import Connection, inspect, text
 from storage.database import BUSY_TIMEOUT_SECONDS, Store, unavailable
 from storage.errors import RevisionError, SchemaOutdatedError, SchemaTooNewError
 from storage.models import metadata
+from storage.privacy import current
 from storage.retries import PATIENCE_SECONDS
 from storage.seals import check_key, seal_what_was_before
 
@@ -44,7 +45,7 @@ def open_store(url: str, *, upgrade: bool = True, patience_seconds: float = PATI
 
     patience_seconds: how long a database that is away or busy is waited for, now and later.
     Any number of processes may do this at once. A database of another version is refused, never changed.
-    Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError, SealKeyError.
+    Raises StoreUnavailableError, SchemaOutdatedError, SchemaTooNewError, SealKeyError, PrivacyError.
     """
     store = Store(url, patience_seconds=patience_seconds)
     state = _state(store)
@@ -58,6 +59,7 @@ def open_store(url: str, *, upgrade: bool = True, patience_seconds: float = PATI
         store.dispose()
         raise mismatch(store, state) if state.current else unavailable(url, "there is no history in this database.")
     check_key(store)
+    current()  # says what is wrong with the rules of privacy before anything is stored
     return store
 
 

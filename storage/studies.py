@@ -49,6 +49,7 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.privacy import current
 from storage.retries import Call, retried, retried_call
 from storage.seals import begin_chains, seal_trial
 from storage.sources import delete_study
@@ -103,8 +104,14 @@ def create_study(
     """Create a study, and its task where that is new; returns the study's id.
 
     A metric without a task makes the study a task of its own.
-    Raises StudyExistsError; StorageError when the task is known with the opposite direction.
+    Raises StudyExistsError; StorageError when the task is known with the opposite direction; PrivacyError where what is
+    searched over must not be stored.
     """
+    privacy = current()
+    for parameter, fields in (space or {}).items():
+        privacy.check_searched(parameter, fields.get("choices"))
+    spec = None if spec is None else privacy.study_file(spec)
+    provenance = None if provenance is None else privacy.document(provenance)
     with store.write() as connection:
         made = study_made_by(connection, call, name)
         if made is not None:
@@ -188,6 +195,7 @@ def claim_trial(
     without a lease, as plain Optuna's do, are left alone. `request` names the claim: what was given to the same
     request and still runs is given again, for who repeats it got no answer.
     """
+    worker = current().worker(worker)
     with store.write() as connection:
         number_of_trials = count_trials_locking(connection, study_id)
         made = made_by(connection, study_id, call)
@@ -217,6 +225,7 @@ def claim_trial(
 @retried
 def extend_leases(store: Store, claims: Iterable[Claim], *, worker: str, lease_seconds: float) -> set[int]:
     """Extend the leases; returns the ids of the trials that are still ours. The others must be stopped."""
+    worker = current().worker(worker)
     held = [(claim.trial_id, claim.attempt) for claim in claims]
     if not held:
         return set()
@@ -282,11 +291,13 @@ def start_trial(
     hardware: str | None = None,
 ) -> None:
     """Note what an attempt is about to train, and with what. Raises StaleAttemptError."""
+    privacy = current()
+    params = privacy.params(params)
     provenance = {
         "seed": seed,
-        "code_version": code_version,
+        "code_version": privacy.text(code_version),
         "data_fingerprint": data_fingerprint,
-        "hardware": hardware,
+        "hardware": privacy.text(hardware),
     }
     with store.write() as connection:
         if not _START.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **provenance).changed:
@@ -343,13 +354,15 @@ def finish_trial(
     Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
     then the outcome is kept as a late result.
     """
+    privacy = current()
+    measured, notes = privacy.attributes(measured or {}), [str(privacy.text(note)) for note in notes]
     values = None if value is None else [value, *more_values]
     columns = finished_columns(state, values, finished_at or call.at) | {
         "cost_seconds": cost_seconds,
         "epochs": epochs,
         "peak_memory_bytes": peak_memory_bytes,
-        "checkpoint": checkpoint,
-        "error": _without_nul(error),
+        "checkpoint": privacy.path(checkpoint),
+        "error": _without_nul(privacy.text(error)),
     }
     with store.write() as connection:
         if call.is_repeated:
@@ -357,13 +370,13 @@ def finish_trial(
         finished = _FINISH.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **columns).first
         if finished is not None:
             note_change(store, connection, finished.study_id)
-            for name, number in (measured or {}).items():
+            for name, number in measured.items():
                 set_attribute(store, connection, trial_attributes, claim.trial_id, kind="user", key=name, value=number)
             if notes:
-                about, texts = (trial_attributes, claim.trial_id), list(notes)
-                set_attribute(store, connection, *about, kind="system", key=NOTES_ATTRIBUTE, value=texts)
+                about = (trial_attributes, claim.trial_id)
+                set_attribute(store, connection, *about, kind="system", key=NOTES_ATTRIBUTE, value=notes)
             told = {name: columns[name] for name in _TOLD_AT_THE_END}
-            told |= {"measured": dict(measured or {}), "notes": list(notes)}
+            told |= {"measured": measured, "notes": notes}
             outcome = {"status": _mlflow_status(state), "state": state.name, **told}
             _tell_of_trial(connection, call, claim, "run_finished", outcome)
             seal_trial(connection, claim.trial_id)
@@ -550,7 +563,7 @@ def _requeue(
         reason = f"gave up after {deaths} attempts: {reason}"
     state = TrialState.FAIL if is_given_up else TrialState.WAITING
     outcome = {"state": state.value, "finished_at": call.at if is_given_up else None}
-    error = _without_nul(reason)
+    error = _without_nul(current().text(reason))
     _END_ATTEMPT.run(connection, trial_id=trial.id, deaths=deaths, error=error, **outcome)
     if is_given_up:
         note_change(store, connection, trial.study_id)

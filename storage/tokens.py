@@ -18,6 +18,7 @@ from sqlalchemy import delete, insert, or_, select, update
 from storage.database import Store
 from storage.errors import StorageError, TokenNotFoundError
 from storage.models import tokens
+from storage.privacy import current
 from storage.retries import retried
 
 Role = Literal["viewer", "operator", "admin", "worker"]
@@ -67,6 +68,7 @@ def create_token(
         raise StorageError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
     if not owner.strip() or len(owner) > LONGEST_OWNER or not owner.isprintable():
         raise StorageError(f"owner {owner!r} is no name; use 1 to {LONGEST_OWNER} printable characters")
+    owner, created_by = current().user(owner), current().user(created_by)
     secret = PREFIX + secrets.token_urlsafe(32)
     now = time.time()
     row = {

@@ -189,6 +189,33 @@ def seal(
         print(f"sealed {sealed:,} studies; fingerprint of their seals: {seals.fingerprint(store)}")
 
 
+@db.command(
+    epilog="Examples: hpo db privacy rules.yaml | hpo db privacy --parameter data.site --attribute owner --path /data/x"
+)
+def privacy(
+    file: Annotated[Path | None, typer.Argument(help="The rules; without one, those of HPO_PRIVACY.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option(help="A parameter's name.")] = None,
+    attribute: Annotated[list[str] | None, typer.Option(help="A tag's or user attribute's name.")] = None,
+    path: Annotated[list[str] | None, typer.Option(help="A path or location.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="A person or machine.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text, such as an error.")] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Check rules of privacy, and show what they make of names.
+
+    Of those given, and of all parameters and user attributes that the store holds. Nothing is changed: what is stored
+    already stays as it is. Exit code 2 where the rules cannot be used.
+    """
+    from hpo.cli.privacy import print_samples, rules_of, samples_of
+    from hpo.settings import storage_url
+    from storage.database import Store
+
+    named = {"parameter": parameter, "attribute": attribute, "path": path, "user": user, "text": text}
+    given = {kind: some or [] for kind, some in named.items()}
+    print_samples(samples_of(rules_of(file), given, Store(storage_url(storage))), as_json=json)
+
+
 def _print_findings(findings: Sequence[Finding]) -> None:
     if not findings:
         print("nothing wrong")

@@ -20,6 +20,7 @@ from storage.distributions import ParameterSet, ParameterSets, pack, unpack
 from storage.errors import ImportFailedError, StorageError
 from storage.families import Space, family_id_for, leave_family, note_changes
 from storage.importers.flags import find_flags
+from storage.importers.hidden import hidden_columns, hidden_runs, hidden_source
 from storage.importers.report import (
     ROWS_KEPT,
     ImportReport,
@@ -43,6 +44,7 @@ from storage.models import (
     trial_attributes,
     trials,
 )
+from storage.privacy import current
 from storage.retries import patiently
 from storage.seals import begin_chains, seal_trials, with_chains
 from storage.sources import Source, note_source
@@ -86,6 +88,8 @@ class Intake:
         row_by_row: RowByRow | None = None,
     ) -> None:
         self._store, self._scope, self._row_by_row = store, scope, row_by_row
+        self._privacy = current()
+        source = hidden_source(self._privacy, source)
         self._sets, self._spaces = ParameterSets(), KnownSpaces()
         self._waiting: dict[str, Batch] = {}  # by study
         self._number_waiting = 0  # of rows
@@ -101,25 +105,32 @@ class Intake:
     def known_keys(self, keys: Sequence[str]) -> set[str]:
         """Which of these runs are in the history already, wherever they came from."""
         known: set[str] = set()
+        stored = {self._privacy.key_of_run(key): key for key in keys}
         with self._store.read() as connection:
-            for some in _slices(keys, KEYS_PER_QUERY):
-                known |= set(connection.execute(_KNOWN_KEYS, {"keys": some}).scalars())
+            for some in _slices(list(stored), KEYS_PER_QUERY):
+                known |= {stored[key] for key in connection.execute(_KNOWN_KEYS, {"keys": some}).scalars()}
         return known
 
     def known_space(self, study: str) -> Space | None:
         """The space of a study that was imported before, to be widened; None for a new one."""
         with self._store.read() as connection:
             space = connection.execute(select(studies.c.space).where(studies.c.name == study)).scalar()
-        return None if space is None else dict(json.loads(space))
+        known = {} if space is None else json.loads(space)
+        is_kept = {name: self._privacy.action("parameters", name) is None for name in known}
+        return None if space is None else {name: known[name] for name in known if is_kept[name]}
 
     def take(self, task: PastTask, runs: Sequence[PastRun]) -> None:
         """Take runs of a task."""
+        if not self._privacy.is_open:
+            task, runs = hidden_runs(self._privacy, task, runs)
         self._account(task)
         space = self._spaces.of(task.space)
         self._wait(rows_of(task, runs, space, lambda row, reason: self.reject(row, reason, study=task.study)))
 
     def take_table(self, task: PastTask, columns: RunColumns) -> None:
         """Take many runs that are checked already: they lie in the task's space."""
+        if not self._privacy.is_open:
+            task, columns = hidden_columns(self._privacy, task, columns)
         self._account(task)
         self._wait(rows_of_table(task, columns, self._spaces.of(task.space)))
 
