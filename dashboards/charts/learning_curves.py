@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboards.charts.look import FAINT, SECOND, Chart, plain, series_colour
+from dashboards.charts.look import FAINT, SECOND, Chart, plain, series_colour, whole_ticks
 
 MOST_REPORTS = 400  # of one curve that are drawn
 
@@ -28,6 +28,7 @@ def learning_curves_chart(
 ) -> Chart:
     """Some curves faintly behind, others before them in colour. last_step: where a trial usually ends."""
     traces: list[dict[str, Any]] = []
+    longest = max((max(curve.points) for curve in [*behind, *before] if curve.points), default=0)
     for state, colour in (("complete", FAINT), ("pruned", SECOND)):
         members = [curve for curve in behind if curve.state == state]
         if members:
@@ -39,7 +40,7 @@ def learning_curves_chart(
         "data": traces,
         "empty": "No trial has reported anything on the way yet.",
         "layout": {
-            "xaxis": {"title": {"text": "step"}, "zeroline": False},
+            "xaxis": {"title": {"text": "step"}, "zeroline": False, **whole_ticks(longest)},
             "yaxis": {"title": {"text": plain(metric)}, "zeroline": False},
             "hovermode": "closest",
         },

@@ -16,6 +16,7 @@ ACCENT, SECOND, INK, FAINT = "#1f9d74", "#d0902c", "#7c8594", "#a3abb6"
 BAND, WIDE_BAND = "rgba(31, 157, 116, 0.34)", "rgba(31, 157, 116, 0.14)"
 SERIES = ("#1f9d74", "#d0902c", "#5b8def", "#c8598f", "#8f74d9", "#7c8594")
 FEW_DECADES = 1e2  # ranges below have ticks of their own
+MOST_TICKS = 12
 ROW, MARGINS = 21, 90  # pixels of a chart with a line for each of many things
 
 
@@ -40,6 +41,11 @@ def number_axis(distribution: Any) -> dict[str, Any]:
 def row_height(rows: int) -> int:
     """The height of a chart with so many rows."""
     return max(180, MARGINS + ROW * rows)
+
+
+def whole_ticks(most: int) -> dict[str, Any]:
+    """A tick at each whole number of an axis that counts, where there is room for them."""
+    return {"dtick": 1} if most <= MOST_TICKS else {}
 
 
 def series_colour(place: int) -> str:

@@ -15,7 +15,7 @@ from hpo.encoding import encode_value
 BINS = 6  # of the values, from the best to the worst; each is one line with gaps, and has one colour
 COLOURS = ("#0b8f63", "#55ac5b", "#9dbb57", "#c9b25d", "#c39a7a", "#a3a6ad")  # the best first
 MOST_TRIALS = 600  # that are drawn: the best half and a sample of the others
-TICKS = 3
+FEW = 200  # trials, of which the best have dots too
 
 
 def parallel_chart(
@@ -89,13 +89,13 @@ def _lines(shown: Sequence[Any], space: Mapping[str, BaseDistribution], metric: 
         traces.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers",
+                "mode": "lines+markers" if group == 0 and len(shown) <= FEW else "lines",
                 "name": f"{first:.4g} … {last:.4g}" if len(groups[group]) > 1 else f"{first:.4g}",
                 "x": x,
                 "y": y,
                 "text": text,
                 "line": {"color": COLOURS[group], "width": 2.0 if group == 0 else 1.0},
-                "marker": {"size": 4 if group == 0 else 3},
+                "marker": {"size": 4},
                 "opacity": 0.95 if group == 0 else 0.45,
                 "hovertemplate": "%{text}<extra></extra>",
                 "legendrank": group,

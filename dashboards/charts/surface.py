@@ -7,11 +7,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from dashboards.charts.look import ACCENT, BAND, INK, SECOND, Chart, plain
+from dashboards.charts.look import ACCENT, BAND, INK, SECOND, Chart, plain, whole_ticks
 from hpo.study_surface import Plane, Slice
 
-MOST_TICKS = 12  # a whole number each
-MOST_POINTS = 800  # trials that are drawn, the latest
+MOST_POINTS = 300  # trials of each kind that are drawn, the latest: a browser takes a millisecond for each
 SCALE = [[0.0, "#0b6e4f"], [0.35, "#5fb492"], [0.7, "#c9d8b6"], [1.0, "#e8dcc0"]]  # from the best to the worst
 
 Tried = tuple[int, str, float, Mapping[str, Any]]  # number, state, value, configuration
@@ -169,8 +168,7 @@ def _axis(distribution: BaseDistribution) -> dict[str, Any]:
         return {"type": "category"}
     if getattr(distribution, "log", False):
         return {"type": "log", "dtick": 1, "exponentformat": "power"}
-    is_short = isinstance(distribution, IntDistribution) and distribution.high - distribution.low <= MOST_TICKS
-    return {"dtick": 1} if is_short else {}
+    return whole_ticks(distribution.high - distribution.low) if isinstance(distribution, IntDistribution) else {}
 
 
 def _told(value: Any, distribution: BaseDistribution) -> Any:
