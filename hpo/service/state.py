@@ -37,6 +37,7 @@ class Service:
         object.__setattr__(self, "desk", Desk(self.store, limits=self.limits))
 
     packages: frozenset[str] = frozenset()  # installed ones whose code studies may train, beside that of the projects
+    import_hosts: frozenset[str] = frozenset()  # NAME or NAME:PORT from which past runs may be imported
     placement: Placement = HERE  # of the trials of studies on the server, where a study does not say
     limits: Limits = field(default_factory=Limits)
     called: Event = field(default_factory=Event)  # there is something to do for the supervisor at once
