@@ -62,6 +62,7 @@ class Begun:
     lease_seconds: float
     known: FrozenTrial
     proposal: Future[Proposed] | None  # None: it has its parameters
+    is_named: bool  # whoever asks again by that name is given the same trial
     study: AskedStudy
 
 
@@ -124,13 +125,21 @@ class Desk:
         if ENQUEUED not in known.system_attrs and not study.is_complete(known.params):
             running = studies.count_running(self._store, study_id)
             proposal = self._proposer.take(study_id, study.content, running=running)
-        return Begun(claim=claim, lease_seconds=lease_seconds, known=known, proposal=proposal, study=study)
+        return Begun(
+            claim=claim,
+            lease_seconds=lease_seconds,
+            known=known,
+            proposal=proposal,
+            is_named=request is not None,
+            study=study,
+        )
 
     def hand_out(self, begun: Begun, *, hardware: str | None = None, code_version: str | None = None) -> Assignment:
         """The trial with its parameters, once there are some; all of it is in the history before anybody hears of it.
 
         hardware, code_version: with what it is trained, where that is known.
-        Raises ServiceUnavailableError where nothing could be proposed in time: then the trial is back in the queue.
+        Raises ServiceUnavailableError where nothing could be proposed in time, as when much has to be learned first:
+        then the trial waits under its lease for whoever asks again by the same name, or is back in the queue.
         """
         claim, study = begun.claim, begun.study
         params = dict(begun.known.params)
@@ -154,12 +163,13 @@ class Desk:
         )
 
     def give_up(self, begun: Begun, reason: str) -> None:
-        """Put a trial that is not handed out after all back into the queue."""
+        """Do not hand out a trial after all."""
         if begun.proposal is not None and not begun.proposal.cancel():
             begun.proposal.add_done_callback(
                 lambda done: None if done.exception() else self._proposer.placed(begun.study.study_id, done.result())
             )
-        studies.release_trial(self._store, begun.claim, reason=reason)
+        if not begun.is_named:
+            studies.release_trial(self._store, begun.claim, reason=reason)
 
     def work(
         self,
