@@ -39,7 +39,7 @@ class StudyChanges:
     def __init__(self, store: Store, study_id: int, known: ParameterSets | None = None) -> None:
         self._store, self._study_id, self._sets = store, study_id, known or ParameterSets()
         self._last_number = -1
-        self._unfinished: Mapping[int, Row] = {}  # by id: state, attempt and last step
+        self._unfinished: Mapping[int, Row] = {}  # by id: state, attempt, what it trains, last step
         self._run: Any = None  # how the service runs it
         self.look()
 
@@ -99,7 +99,10 @@ _last_step = (
     select(func.max(intermediate_values.c.step)).where(intermediate_values.c.trial_id == trials.c.id).scalar_subquery()
 )
 _UNFINISHED = Statement(
-    select(trials.c.id, trials.c.state, trials.c.attempt, _last_step.label("step")).where(_in_study, is_unfinished)
+    select(
+        *(trials.c.id, trials.c.state, trials.c.attempt),
+        *(trials.c.parameter_set_id, trials.c.seed, _last_step.label("step")),
+    ).where(_in_study, is_unfinished)
 )
 _NEWER = Statement(
     select(trials.c.id, trials.c.number).where(_in_study, trials.c.number > bindparam("last_number", type_=Integer))

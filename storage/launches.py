@@ -194,7 +194,7 @@ def extend(store: Store, study_ids: Collection[int], *, worker: str, lease_secon
 
 
 @retried
-def say(store: Store, study_id: int, *, worker: str, message: str) -> None:
+def say(store: Store, study_id: int, *, worker: str, message: str | None) -> None:
     """Note what there is to say of a study that the server has in hand."""
     with store.write(durable=False) as connection:
         connection.execute(update(launches).where(_is_held(study_id, worker)).values(message=message))

@@ -66,6 +66,8 @@ def why_waiting(study_id: int, launches: Sequence[Launch], limits: Limits) -> st
     launch = next((each for each in ordered if each.study_id == study_id), None)
     if launch is None:
         return "it is neither queued nor running"
+    if launch.state == "running" and launch.place == "server":
+        return None  # it has all its places
     bounds = _bounds(limits)
     own = next((reason for bound in bounds if bound.is_of_owner and (reason := bound.why_not(launch, launches))), None)
     if own is not None:

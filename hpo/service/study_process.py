@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -110,11 +110,16 @@ def _run_study(order: Order) -> End:
     spec = parse_spec(summary.spec or {}, source=f"study {summary.name!r}")
     send_traces()
 
+    def say(message: str | None) -> None:
+        with suppress(StoreUnavailableError):
+            cut = None if message is None else message[:LONGEST_MESSAGE]
+            launches.say(store, order.study_id, worker=order.worker, message=cut)
+
     def notice(message: str) -> None:
         _log(message)
-        with suppress(StoreUnavailableError):
-            launches.say(store, order.study_id, worker=order.worker, message=message[:LONGEST_MESSAGE])
+        say(message)
 
+    notice(f"the trainer of study {summary.name!r} is starting")
     StudyRunner(
         spec,
         folder=Path(order.projects),
@@ -123,7 +128,7 @@ def _run_study(order: Order) -> End:
         runs=order.runs,
         jobs=order.jobs,
         placement=Placement(executor=order.executor, ray_address=order.ray_address),
-        watcher=Watcher(progress=_Progress().tell, notice=notice),
+        watcher=Watcher(progress=_Progress(lambda: say(None)).tell, notice=notice),
         is_served=True,
     ).run(resume=True)
     return _how_it_ended(history.study_of_id(store, order.study_id), store)
@@ -147,10 +152,14 @@ def _how_it_ended(summary: Any, store: Any) -> End:
 class _Progress:
     """A line in the log for each trial that has finished."""
 
-    def __init__(self) -> None:
-        self._finished = 0
+    def __init__(self, begun: Callable[[], None]) -> None:
+        self._begun = begun  # told once, when trials can be trained
+        self._finished: int | None = None
 
     def tell(self, progress: Any) -> None:
+        if self._finished is None:
+            self._begun()
+            self._finished = progress.finished
         if progress.finished == self._finished:
             return
         self._finished = progress.finished
