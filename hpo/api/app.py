@@ -18,6 +18,7 @@ NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
     "launches",
     "trials",
     "statistics",
+    "jobs",
     "tokens",
     "audit",
     "session",

@@ -41,6 +41,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (store.FamilyNotFoundError, 404),
     (store.SourceNotFoundError, 404),
     (store.TokenNotFoundError, 404),
+    (store.JobNotFoundError, 404),
     (NoHistoryError, 404),
     (store.StudyExistsError, 409),
     (store.LaunchError, 409),

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from hpo.replay.report import Report
     from hpo.replay.runs import Run
     from hpo.replay.scores import MethodScore
-    from hpo.replay.tables import RecordedFamily
 
 Regime = Literal["full", "thin", "few", "permuted", "reversed", "junk", "rescaled", "shifted-space", "none"]
-DEFAULT_METHODS = ("history", "gp+portfolio", "portfolio", "tpe", "random")
 EXAMPLES = (
     "Examples: hpo replay sqlite:///hpo.db | hpo replay recorded/lcbench --methods history,tpe,random --tasks 10 "
     "--jobs 2 --out lcbench | hpo replay recorded --regime reversed --seeds 3 | "
@@ -42,7 +40,7 @@ def replay(
         str | None,
         typer.Option(
             help="Names with commas between: history, gp, gp+portfolio, portfolio, tpe, tpe+portfolio, gpsampler, cma, "
-            f"random, or module:Attribute for one of yours (default {','.join(DEFAULT_METHODS)}).",
+            "random, or module:Attribute for one of yours (default history,gp+portfolio,portfolio,tpe,random).",
             metavar="A,B,…",
         ),
     ] = None,
@@ -83,39 +81,26 @@ def replay(
     were recorded for the task and is shown what they were worth, so nothing is trained. With --out, Ctrl-C loses
     nothing: the same command goes on.
     """
-    from datetime import UTC, datetime
-
     from hpo.cli.show import print_json
-    from hpo.errors import SettingsError
-    from hpo.replay.race import Race
-    from hpo.replay.report import Setting, report_on
-    from hpo.replay.tables import chosen_tasks, read_source
+    from hpo.replay.whole import DEFAULT_METHODS, ReplayOptions, known_methods, prepared, reported
     from hpo.settings import storage_url
 
-    names = _names(methods)
-    if baseline is not None and baseline not in names:
-        raise SettingsError(f"--baseline {baseline}: it is not among the methods: {', '.join(names)}")
-    files = None if out is None else _Files.of(out)
-    place = storage_url(None) if source is None else source
-    notes: list[str] = []
-    families = read_source(place, family=family, rows=rows, say=notes.append)
-    for note in notes:
-        typer.echo(note, err=True)
-    chosen = chosen_tasks(families, tasks)
-    if not chosen:
-        raise SettingsError(f"--tasks {tasks}: name one task at least")
-    race = Race(tasks=chosen, methods=names, regime=regime, budget=budget, seeds=range(seeds), rows=rows)
-    runs = _run(race, jobs, files, fresh=fresh)
-    setting = Setting(
-        source=_without_password(place),
+    options = ReplayOptions(
+        source=storage_url(None) if source is None else source,
+        methods=DEFAULT_METHODS if methods is None else known_methods(methods.split(",")),
         regime=regime,
         budget=budget,
         seeds=seeds,
+        jobs=jobs,
+        tasks=tasks,
         rows=rows,
-        recorded={f"{each.table}: {each.family.name}": _size(each) for each in families},
-        skipped=notes,
+        family=family,
+        baseline=baseline,
     )
-    report = report_on(runs, setting, baseline=baseline, now=datetime.now(UTC))
+    files = None if out is None else _Files.of(out)
+    race, setting = prepared(options, lambda note: typer.echo(note, err=True))
+    runs = _run(race, jobs, files, fresh=fresh)
+    report = reported(runs, setting, options)
     if files is not None:
         files.write(report, runs)
     if json:
@@ -124,35 +109,6 @@ def replay(
         _show(report)
         if files is not None:
             typer.echo(f"wrote {files.json}, {files.text.name}, {files.picture.name}", err=True)
-
-
-def _names(methods: str | None) -> list[str]:
-    """The methods, each once. Raises SettingsError for one that is not known."""
-    from hpo.errors import SettingsError
-    from hpo.replay.methods import METHODS, load_method
-
-    if methods is None:
-        return list(DEFAULT_METHODS)
-    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    if not names:
-        raise SettingsError(f"--methods names none; there are {', '.join(METHODS)}")
-    for name in names:
-        load_method(name)
-    return names
-
-
-def _without_password(url: str) -> str:
-    import re
-
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
-
-
-def _size(family: RecordedFamily) -> str:
-    rows = [len(task.losses) for task in family.tasks]
-    drawn = sum(len(task.losses) < task.rows_in_all for task in family.tasks)
-    span = f"{min(rows):,}" if min(rows) == max(rows) else f"{min(rows):,} to {max(rows):,}"
-    of_more = f", drawn at random from up to {max(task.rows_in_all for task in family.tasks):,}" if drawn else ""
-    return f"{len(family.tasks)} tasks, {span} configurations each{of_more}"
 
 
 # What is written
