@@ -7,7 +7,9 @@ last one was. What a part leaves behind when it is killed, it finds itself when 
 from __future__ import annotations
 
 import getpass
+import logging
 import os
+import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from hpo.executors import HERE, Placement
 from hpo.service.address import Address, check_exposure, listen
 from hpo.service.jobs import Jobs
 from hpo.service.mlflow_child import MlflowServer
+from hpo.service.patience import ImpatientProtocol
 from hpo.service.settings import ServiceSettings
 from hpo.service.state import Service
 from hpo.service.supervisor import Supervisor
@@ -94,6 +97,7 @@ def serve(options: ServerOptions, *, announce: Callable[[Announcement], None]) -
         raise SettingsError(f"--projects {options.projects}: there is no such folder")
     refuse_shared_database(options.storage, options.mlflow)
     _prepare_traces()
+    _allow_many_connections()
     with ExitStack() as at_the_end:
         listening = at_the_end.enter_context(listen(options.address))
         store = open_store(options.storage, patience_seconds=CALL_SECONDS)
@@ -130,7 +134,9 @@ class _Server:
         )
         supervisor = Supervisor(self._service)
         needed["supervisor"] = supervisor.why_not_well
-        self._parts: list[Part] = [supervisor, Jobs(self._service), *([] if self._mlflow is None else [self._mlflow])]
+        jobs = Jobs(self._service)
+        needed["background jobs"] = jobs.why_not_well
+        self._parts: list[Part] = [supervisor, jobs, *([] if self._mlflow is None else [self._mlflow])]
 
     def run(self, listening: socket) -> None:
         """Until it is told to end."""
@@ -138,7 +144,9 @@ class _Server:
         address = self._options.address
         config = uvicorn.Config(
             app,
+            http=ImpatientProtocol,
             log_config=None,
+            log_level=logging.WARNING,
             access_log=False,  # hpo.api.request_log has more
             server_header=False,
             proxy_headers=bool(address.proxies),
@@ -235,6 +243,14 @@ def _prepare_traces() -> None:
             "pip install 'hindsight-hpo[tracing]'"
         )
     os.environ.setdefault("OTEL_SERVICE_NAME", "hindsight")  # here, and in the processes that are started
+
+
+def _allow_many_connections() -> None:
+    """Each takes a file, of which a shell often allows 1,024 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(2 * MOST_CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _user() -> str:
