@@ -23,6 +23,7 @@ from hpo.service.state import Service
 from hpo.service.study_process import GRACE_SECONDS, End, Order
 from storage import history, launches
 from storage.errors import StoreUnavailableError, StudyNotFoundError
+from storage.history import StudySummary
 from storage.launches import ACTIVE, Launch
 from trainers.processes.lifetimes import describe_exit, kill_group
 
@@ -31,8 +32,7 @@ LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 15.0
 RECLAIM_SECONDS = 5.0  # between two looks at whether other servers are alive
 OUTAGE_SECONDS = 2.0  # between two attempts at a history that is away
-MOST_DEATHS = 3  # of a study's processes, one after the other, before it has failed
-WELL_SECONDS = 600.0  # after which a process that dies counts as the first again (heuristic)
+MOST_DEATHS = 3  # of a study's processes, with no trial finished in between, before it has failed
 PAUSE_PER_DEATH = 2.0  # seconds before a process that has died is started again
 
 log = logging.getLogger("hpo.service.supervisor")
@@ -43,7 +43,7 @@ class _Run:
     launch: Launch
     process: subprocess.Popen[bytes]
     log: IO[bytes]
-    began: float  # by the monotonic clock
+    finished: int  # trials, when it began
     output: bytes | None = None  # once it has ended
     ends_by: float | None = None  # when it was asked to end, the time by which it must have
 
@@ -156,7 +156,8 @@ class Supervisor:
             executor=executor,
             ray_address=service.placement.ray_address if executor == "ray" else None,
         )
-        file = study_log(service.runs, self._store, history.study_of_id(self._store, launch.study_id))
+        study = history.study_of_id(self._store, launch.study_id)
+        file = study_log(service.runs, self._store, study)
         file.parent.mkdir(parents=True, exist_ok=True)
         written = file.open("ab")
         process = subprocess.Popen(
@@ -167,7 +168,7 @@ class Supervisor:
             stderr=written,
             start_new_session=True,  # Ctrl-C is for the server, which then lets it end
         )
-        run = _Run(launch=launch, process=process, log=written, began=time.monotonic())
+        run = _Run(launch=launch, process=process, log=written, finished=_finished(study))
         try:
             assert process.stdin is not None
             process.stdin.write(order.to_line())
@@ -212,9 +213,15 @@ class Supervisor:
             self._give_back(launch, "it had to be killed; its trials go on", deaths=0)
         else:
             said = f"its process {describe_exit(run.process.returncode)}" if end is None else end.message
-            is_first = time.monotonic() - run.began > WELL_SECONDS
-            self._give_back(launch, said, deaths=1 if is_first else launch.deaths + 1)
+            self._give_back(launch, said, deaths=1 if self._has_got_on(run) else launch.deaths + 1)
         run.log.close()
+
+    def _has_got_on(self, run: _Run) -> bool:
+        """Whether a trial has finished since its process began."""
+        try:
+            return _finished(history.study_of_id(self._store, run.launch.study_id)) > run.finished
+        except StudyNotFoundError:
+            return False
 
     def _end_of(self, run: _Run) -> End | None:
         """What the process has said last; None where it died before."""
@@ -258,6 +265,10 @@ class Supervisor:
             except StoreUnavailableError as error:  # its lease ends by itself
                 log.warning("study %d: %s", study_id, error)
         self._runs.clear()
+
+
+def _finished(study: StudySummary) -> int:
+    return sum(count for state, count in study.counts.items() if state.is_finished())
 
 
 def _close(pipe: IO[bytes] | None) -> None:

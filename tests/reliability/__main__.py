@@ -22,6 +22,7 @@ from tests.reliability import (
     ranks,
     restarts,
     server_kills,
+    supervision,
 )
 from tests.reliability.places import Place, postgresql_place, sqlite_place
 
@@ -34,6 +35,7 @@ SCENARIOS: dict[str, tuple[Callable[[Place], list[Figure]], set[str]]] = {
     "kills": (kills.run, BOTH),
     "restarts": (restarts.run, POSTGRESQL),
     "server_kills": (server_kills.run, BOTH),
+    "supervision": (supervision.run, BOTH),
     "first_start": (first_start.run, BOTH),
     "imports": (imports.run, BOTH),
     "full_disk": (lambda _place: full_disk.run(), SQLITE),
