@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,6 +89,7 @@ def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
         )
         request.addfinalizer(worker.kill)
         wait_until(lambda: done() >= 2, worker)
+        assert len(_processes_with(secret)) > 1
     before = done()
     wait_until(lambda: len(list(kept.glob("*.json"))) >= 2, worker)  # the server is away: trials come to their ends
     assert done() == before
@@ -119,18 +121,16 @@ def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
     assert [trial.state for trial in history.list_trials(store, foreign)] == [TrialState.WAITING]
     (machine,) = machines.list_machines(store)
     assert not machine.is_here
-    assert not _processes_of(worker.pid)
+    assert not _processes_with(secret)
 
 
-def _processes_of(group: int) -> list[str]:
-    """Processes that were started from the worker's folder of code and are still there."""
+def _processes_with(token: str) -> list[str]:
+    """Processes that were started by the worker: they have its environment."""
     found = []
     for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and f"PPid:\t{group}\n" in (process / "status").read_text():
-                found.append(process.name)
-        except OSError:
-            continue
+        with suppress(OSError):
+            if process.name.isdigit() and token.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
     return found
 
 
