@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import count
@@ -66,16 +66,17 @@ class Kept:
                     found.append((path, message))
         return found
 
-    def alone(self) -> FileLock | None:
-        """The lock of whoever sends what is kept; None where another does. To be released."""
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else sends what is kept here; nobody does before the block has ended."""
         if not self._folder.is_dir():
-            return None
-        lock = FileLock(self._folder / LOCK, timeout=0)
+            yield False
+            return
         try:
-            lock.acquire()
+            with FileLock(self._folder / LOCK, timeout=0):
+                yield True
         except Timeout:
-            return None
-        return lock
+            yield False
 
 
 def _read(path: Path) -> Message:

@@ -63,11 +63,8 @@ class Results:
 
     def deliver(self) -> None:
         """Send what is kept on disk for this service. Raises ServiceUnavailableError."""
-        lock = self._kept.alone()
-        if lock is None:
-            return
-        with lock:
-            waiting = self._kept.waiting(self._transport.url)
+        with self._kept.alone() as is_alone:
+            waiting = self._kept.waiting(self._transport.url) if is_alone else []
             for path, message in waiting:
                 self._send_or_leave(message)
                 path.unlink(missing_ok=True)
