@@ -27,9 +27,9 @@ from typing import Any, TypeAlias
 
 import msgpack
 from optuna.distributions import CategoricalDistribution, json_to_distribution
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, select, update
 
-from storage.database import Store, insert_if_absent
+from storage.database import Store, insert_if_absent, insert_many
 from storage.errors import SealKeyError, StorageError
 from storage.models import (
     UNFINISHED,
@@ -71,20 +71,20 @@ Drawn: TypeAlias = tuple[tuple[str, ...], tuple[tuple[int, Sequence[Any]], ...]]
 
 
 def begin_chains(connection: Connection, study_ids: Sequence[int]) -> None:
-    """Begin the chains of new studies, with the trials in them; the last thing in a transaction.
-
-    Studies that have theirs are left alone.
-    """
-    key, born = _key(), []
-    for study_id in study_ids:
-        facts = _FACTS.run(connection, study_id=study_id).rows[0]
-        first = (study_id, 0, STUDY_ITSELF, _digest(key, list(facts), 32))
-        head = _digest(key, [b"", *first], 32)
-        if _BEGIN.run(connection, study_id=study_id, entries=1, head=head, key_hint=_hint(key)).changed:
-            _enter_row(connection, *first)
-            seal_trials(connection, study_id, 0)
-            born.append((study_id, _birth(key, study_id, facts)))
-    _enter(connection, HISTORY, born)
+    """Begin the chains of new studies, with the trials in them; the last thing in a transaction."""
+    if not study_ids:
+        return
+    key, ids = _key(), json.dumps(list(study_ids))
+    facts = {study_id: rest for study_id, *rest in _ALL_FACTS.run(connection, study_ids=ids).rows}
+    entries = {number: [(STUDY_ITSELF, _digest(key, facts[number], 32))] for number in study_ids}
+    for study_id, entry in _entries_now(connection, study_ids, 0):
+        entries[study_id].append(entry)
+    heads = []
+    for study_id, entered in entries.items():
+        head = _insert_entries(connection, study_id, 0, b"", entered)
+        heads.append((study_id, len(entered), head, _hint(key)))
+    insert_many(connection, chains, [column.name for column in chains.columns], heads)
+    _enter(connection, HISTORY, [(number, _birth(key, number, facts[number])) for number in study_ids])
 
 
 def with_chains(connection: Connection, study_ids: Sequence[int]) -> set[int]:
@@ -118,13 +118,7 @@ def seal_trial(connection: Connection, trial_id: int) -> None:
 
 def seal_trials(connection: Connection, study_id: int, first: int) -> None:
     """Seal the trials of a study that are finished, from a number on."""
-    entries, configurations = [], _Configurations(connection)
-    for start in range(first, _LAST_NUMBER.run(connection, study_id=study_id).rows[0].number + 1, TRIALS_AT_A_TIME):
-        found = dict(_sealed_now(connection, study_id, start, configurations))
-        if any(found.values()):
-            numbers = range(start, max(found) + 1)
-            entries.append((start, b"".join(found.get(number) or UNSEALED for number in numbers)))
-    _enter(connection, study_id, entries)
+    _enter(connection, study_id, [entry for _, entry in _entries_now(connection, [study_id], first)])
 
 
 def seal_all(connection: Connection, progress: Callable[[float], None] | None = None) -> int:
@@ -218,10 +212,10 @@ def _broken_in(
     if dict(entries).get(STUDY_ITSELF) != _digest(key, list(facts), 32):
         yield study, "its facts were changed: task, directions, source, study file, provenance or quarantine"
     sealed = _last_seals(entries)
-    last, configurations = _LAST_NUMBER.run(connection, study_id=study_id).rows[0].number, _Configurations(connection)
+    last = _LAST_NUMBER.run(connection, study_ids=json.dumps([study_id])).rows[0].number
+    configurations = _Configurations(connection)
     for start in range(0, last + 1, TRIALS_AT_A_TIME):
-        found = _sealed_now(connection, study_id, start, configurations)
-        for number, seal in found:
+        for _, number, seal in _sealed_now(connection, [study_id], start, configurations):
             before = sealed.pop(number, None)
             if seal != before:
                 yield f"trial {number} of {study}", _difference(before, seal)
@@ -267,16 +261,20 @@ def _enter(connection: Connection, study_id: int, entries: Sequence[tuple[int, b
     if known is None:  # the history's own, before its first study; or somebody has removed it, which will show
         _BEGIN.run(connection, study_id=study_id, entries=0, head=b"", key_hint=_hint(key))
         known = _CHAIN.run(connection, study_id=study_id).rows[0]
-    head, position = bytes(known.head), known.entries
-    for number, digests in entries:
-        _enter_row(connection, study_id, position, number, digests)
-        head = _digest(key, [head, study_id, position, number, digests], 32)
-        position += 1
-    _ADVANCE.run(connection, study_id=study_id, entries=position, head=head)
+    head = _insert_entries(connection, study_id, known.entries, bytes(known.head), entries)
+    _ADVANCE.run(connection, study_id=study_id, entries=known.entries + len(entries), head=head)
 
 
-def _enter_row(connection: Connection, study_id: int, position: int, number: int, digests: bytes) -> None:
-    _ENTER.run(connection, study_id=study_id, position=position, first_number=number, digests=digests)
+def _insert_entries(
+    connection: Connection, study_id: int, position: int, head: bytes, entries: Sequence[tuple[int, bytes]]
+) -> bytes:
+    """Insert entries behind a head, from a position on; returns the head that they lead to."""
+    key, rows = _key(), []
+    for place, (number, digests) in enumerate(entries, start=position):
+        rows.append((study_id, place, number, digests))
+        head = _digest(key, [head, study_id, place, number, digests], 32)
+    insert_many(connection, seals, [column.name for column in seals.columns], rows)
+    return head
 
 
 def _read(
@@ -305,26 +303,42 @@ def _read(
 # Seals
 
 
+def _entries_now(
+    connection: Connection, study_ids: Sequence[int], first: int
+) -> Iterator[tuple[int, tuple[int, bytes]]]:
+    """What is to be entered of the trials of studies from a number on, by study."""
+    last = _LAST_NUMBER.run(connection, study_ids=json.dumps(list(study_ids))).rows[0].number
+    configurations = _Configurations(connection)
+    for start in range(first, last + 1, TRIALS_AT_A_TIME):
+        found: dict[int, list[bytes]] = {}
+        for study_id, number, seal in _sealed_now(connection, study_ids, start, configurations):
+            seals_of = found.setdefault(study_id, [])
+            seals_of += [UNSEALED] * (number - start - len(seals_of))
+            seals_of.append(seal or UNSEALED)
+        yield from ((study_id, (start, b"".join(seals_of))) for study_id, seals_of in found.items())
+
+
 def _sealed_now(
-    connection: Connection, study_id: int, first: int, configurations: "_Configurations"
-) -> Iterator[tuple[int, bytes | None]]:
-    """The next trials from a number on, with the seal that each would be given now; None: it is not finished."""
-    key, which = _key(), {"study_id": study_id, "first": first, "last": first + TRIALS_AT_A_TIME - 1}
+    connection: Connection, study_ids: Sequence[int], first: int, configurations: "_Configurations"
+) -> Iterator[tuple[int, int, bytes | None]]:
+    """The next trials of studies from a number on, with the seal each would be given now; None: it is not finished."""
+    key = _key()
+    which = {"study_ids": json.dumps(list(study_ids)), "first": first, "last": first + TRIALS_AT_A_TIME - 1}
     curves = _by_trial(_CURVES.run(connection, **which).rows)
     attributes = _by_trial(_ALL_ATTRIBUTES.run(connection, **which).rows)
     for row in _TRIALS.run(connection, **which).rows:
-        number = row[1]
-        if row[2] in UNFINISHED:
-            yield number, None
+        study_id, number, state = row[:3]
+        if state in UNFINISHED:
+            yield study_id, number, None
         else:
-            drawn = configurations.of(row[-2])
-            yield number, _seal(key, row, curves.get(number, ()), attributes.get(number, ()), drawn)
+            trial, drawn = (study_id, number), configurations.of(row[-2])
+            yield *trial, _seal(key, row, curves.get(trial, ()), attributes.get(trial, ()), drawn)
 
 
-def _by_trial(rows: Iterable[Sequence[Any]]) -> Mapping[int, list[Sequence[Any]]]:
-    found: dict[int, list[Sequence[Any]]] = {}
-    for number, *rest in rows:
-        found.setdefault(number, []).append(rest)
+def _by_trial(rows: Iterable[Sequence[Any]]) -> Mapping[tuple[int, int], list[Sequence[Any]]]:
+    found: dict[tuple[int, int], list[Sequence[Any]]] = {}
+    for study_id, number, *rest in rows:
+        found.setdefault((study_id, number), []).append(rest)
     return found
 
 
@@ -450,34 +464,44 @@ _FACTS = Statement(
     select(*_facts_columns).join_from(studies, tasks, isouter=True).where(studies.c.id == bindparam("study_id")),
     plain=True,
 )
+_ALL_FACTS = Statement(
+    lambda dialect: (
+        select(studies.c.id, *_facts_columns)
+        .join_from(studies, tasks, isouter=True)
+        .where(is_listed(dialect, studies.c.id, "study_ids"))
+    ),
+    plain=True,
+)
 _trial_columns = (
     *(trials.c.study_id, trials.c.number),
     *(trials.c[name] for name in (*_OUTCOME, *_PROVENANCE)),
     *(trials.c.parameter_set_id, trials.c.configuration),
 )
 _is_it = trials.c.id == bindparam("trial_id")
-_is_one_of_them = (
-    trials.c.study_id == bindparam("study_id"),
-    trials.c.number >= bindparam("first"),
-    trials.c.number <= bindparam("last"),
-)
+_is_in_number = (trials.c.number >= bindparam("first"), trials.c.number <= bindparam("last"))
+
+
+def _of_them(query: Select[Any]) -> Statement:
+    """A query about the trials of the studies that are listed, from a number to another."""
+    return Statement(
+        lambda dialect: query.where(is_listed(dialect, trials.c.study_id, "study_ids"), *_is_in_number), plain=True
+    )
+
+
 _TRIAL = Statement(select(*_trial_columns).where(_is_it), plain=True)
-_TRIALS = Statement(select(*_trial_columns).where(*_is_one_of_them).order_by(trials.c.number), plain=True)
+_TRIALS = _of_them(select(*_trial_columns).order_by(trials.c.study_id, trials.c.number))
 _LAST_NUMBER = Statement(
-    select(func.coalesce(func.max(trials.c.number), -1).label("number")).where(
-        trials.c.study_id == bindparam("study_id")
+    lambda dialect: select(func.coalesce(func.max(trials.c.number), -1).label("number")).where(
+        is_listed(dialect, trials.c.study_id, "study_ids")
     )
 )
+_which = (trials.c.study_id, trials.c.number)
 _point = (intermediate_values.c.step, intermediate_values.c.value)
 _CURVE = Statement(select(*_point).where(intermediate_values.c.trial_id == bindparam("trial_id")), plain=True)
-_CURVES = Statement(
-    select(trials.c.number, *_point).join_from(trials, intermediate_values).where(*_is_one_of_them), plain=True
-)
+_CURVES = _of_them(select(*_which, *_point).join_from(trials, intermediate_values))
 _noted = (trial_attributes.c.kind, trial_attributes.c.key, trial_attributes.c.value)
 _ATTRIBUTES = Statement(select(*_noted).where(trial_attributes.c.trial_id == bindparam("trial_id")), plain=True)
-_ALL_ATTRIBUTES = Statement(
-    select(trials.c.number, *_noted).join_from(trials, trial_attributes).where(*_is_one_of_them), plain=True
-)
+_ALL_ATTRIBUTES = _of_them(select(*_which, *_noted).join_from(trials, trial_attributes))
 _SET = Statement(select(parameter_sets.c.definition).where(parameter_sets.c.id == bindparam("set_id")))
 _DISTRIBUTIONS = Statement(
     lambda dialect: select(distributions.c.id, distributions.c.definition).where(
@@ -489,7 +513,6 @@ _is_the_chain = chains.c.study_id == bindparam("study_id")
 _CHAIN = Statement(select(chains.c.entries, chains.c.head).where(_is_the_chain).with_for_update())
 _HINT_OF = Statement(select(chains.c.key_hint).where(_is_the_chain))
 _BEGIN = Statement(lambda dialect: insert_if_absent(dialect, chains))
-_ENTER = Statement(insert(seals))
 _ADVANCE = Statement(update(chains).where(_is_the_chain).values(entries=bindparam("entries"), head=bindparam("head")))
 _ENTRIES = Statement(
     select(seals.c.position, seals.c.first_number, seals.c.digests)

@@ -153,7 +153,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_no_trial_without_its_seal(
             mine = Store(store_url)
             while True:
                 finished(mine, study_id, worker=f"w{index}")
-        while store.fetch(seals._LAST_NUMBER, study_id=study_id)[0].number < 4 * (index + 1):
+        while store.fetch(seals._LAST_NUMBER, study_ids=f"[{study_id}]")[0].number < 4 * (index + 1):
             pass
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
