@@ -28,6 +28,7 @@ PAGES = (
     "compare",
     "machines",
     "champions",
+    "imports",
 )  # the modules in `dashboards.pages`, each with a `router`
 
 

@@ -11,6 +11,7 @@ from dashboards.charts.look import ACCENT, INK, SECOND, Chart, numbers, plain, r
 from hpo.comparisons import Row
 from hpo.study_courses import SideCourse
 
+REGRETS = {"minmax": "min-max regret", "median": "median regret"}
 ABOVE, SCATTER = 0.24, 0.08  # of the pairs, from the middle of their row
 
 
@@ -160,7 +161,7 @@ def regret_chart(overall: Sequence[Mapping[str, Any]], *, kind: str) -> Chart:
         "data": traces,
         "layout": {
             "xaxis": {"title": {"text": "trials"}, "zeroline": False},
-            "yaxis": {"title": {"text": f"{kind} regret, lower is better"}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": f"{REGRETS[kind]}, lower is better"}, "rangemode": "tozero"},
             "legend": {"orientation": "h"},
             "hovermode": "x unified",
         },
@@ -211,7 +212,7 @@ def difference_chart(comparisons: Sequence[Mapping[str, Any]], *, kind: str, at:
             "hovermode": "closest",
             "xaxis": {
                 "title": {
-                    "text": f"{kind} regret after {at} trials, less that of {baseline}<br>right of 0 it is worse"
+                    "text": f"{REGRETS[kind]} after {at} trials,<br>less that of {baseline}; right of 0 is worse"
                 },
                 "zeroline": True,
             },

@@ -1,7 +1,7 @@
 """`/compare?studies=…&studies=…`: is one study, or one configuration, better than another, and is that sure?
 
-Each `studies` is a name, an id, a pattern of names, or a trial as STUDY#TRIAL. `replay=` shows how methods compare in a
-replay of the history instead.
+Each `studies` is a name, an id, a pattern of names, or a trial as STUDY#TRIAL. How methods compare is told by replays of
+the history, which are jobs with a page of their own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from hpo.api.access import ServiceState
 from hpo.api.answers import already_json, as_json
 from hpo.errors import SettingsError
 from hpo.service.state import Service
-from storage import history
+from storage import background_jobs, history
 from storage.revisions import history_mark
 from storage.trial_pages import trial_numbered
 
 MOST_SIDES = 12
-NAMES_OFFERED = 300
+NAMES_OFFERED, REPLAYS_OFFERED = 300, 5
 
 Sides = Annotated[list[str], Query(max_length=MOST_SIDES, description="Names, ids, patterns or STUDY#TRIAL.")]
 
@@ -47,6 +47,7 @@ def get_compare(request: Request, who: PageReader, service: ServiceState, studie
         rows=_differing(shown) if is_of_trials else [],
         names=names,
         most=MOST_SIDES,
+        replays=background_jobs.list_jobs(service.store, kind="replay", state="done", limit=REPLAYS_OFFERED),
     )
 
 

@@ -3,10 +3,11 @@
 
 (() => {
   async function refill(part, url) {
+    let other = null;
     part.setAttribute("aria-busy", "true");
     try {
       const text = await (await hindsight.ask(url, { headers: { Accept: "text/html" } })).text();
-      const other = new DOMParser().parseFromString(text, "text/html").getElementById(part.id);
+      other = new DOMParser().parseFromString(text, "text/html").getElementById(part.id);
       const field = part.querySelector("input:focus");
       const [name, start] = field ? [field.name, field.selectionStart] : [null, 0];
       part.replaceChildren(...other.childNodes);
@@ -14,6 +15,7 @@
       if (name) { const again = part.querySelector(`input[name="${name}"]`); again?.focus(); again?.setSelectionRange(start, start); }
     } catch (error) { hindsight.toast(error.message, "problem"); }
     part.removeAttribute("aria-busy");
+    return other;
   }
 
   hindsight.onEach("form[data-list]", (form) => {
@@ -42,11 +44,16 @@
     into.removeAttribute("aria-busy");
   }));
 
-  // A part that is asked for again every so many seconds, while it is seen and nobody writes or has opened something in it
-  hindsight.onEach("[data-refresh]", (part) => setInterval(() => {
-    const isBusy = document.hidden || part.contains(document.activeElement) || part.querySelector("details[open]");
-    if (!isBusy) hindsight.swap(part, location.href, { isNew: false });
-  }, 1000 * Number(part.dataset.refresh)));
+  // A part that is asked for again every so many seconds, until the server says that it changes no more; not while it
+  // is out of sight, or somebody writes in it or has opened something
+  hindsight.onEach("[data-refresh]", (part) => {
+    const again = setInterval(async () => {
+      const isBusy = document.hidden || part.contains(document.activeElement) || part.querySelector("details.confirm[open]");
+      if (isBusy || part.getAttribute("aria-busy") === "true") return;
+      const other = await refill(part, location.href);
+      if (other && !other.dataset.refresh) { clearInterval(again); delete part.dataset.refresh; }
+    }, 1000 * Number(part.dataset.refresh));
+  });
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-in-place]");
