@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpo.named_history import NamedHistory
     from hpo.related_families import Relation
     from storage.integrity import Finding
-    from storage.overview import FamilyOverview, NameKind, Overview
-    from storage.queries import Totals, TrialRow
+    from storage.overview import FamilyOverview, Overview
+    from storage.queries import Totals
     from storage.sources import Forgotten, KnownSource
 
 
@@ -22,23 +23,15 @@ def overview_fields(known: Sequence[KnownSource], found: Overview) -> dict[str, 
     }
 
 
-def about_fields(
-    name: str,
-    kinds: Sequence[NameKind],
-    found: Totals,
-    *,
-    best: TrialRow | None,
-    families: Sequence[FamilyOverview],
-    source: KnownSource | None,
-) -> dict[str, Any]:
-    """`hpo history show`. kinds: what the name may mean, of which the first is told."""
+def about_fields(named: NamedHistory) -> dict[str, Any]:
+    """`hpo history show`."""
     return {
-        "name": name,
-        "kind": kinds[0],
-        "source": None if source is None else vars(source),
-        **totals_fields(found),
-        "best": None if best is None else vars(best),
-        "families": [family_fields(family) for family in families],
+        "name": named.name,
+        "kind": named.kinds[0],
+        "source": None if named.source is None else vars(named.source),
+        **totals_fields(named.found),
+        "best": None if named.best is None else vars(named.best),
+        "families": [family_fields(family) for family in named.families],
     }
 
 

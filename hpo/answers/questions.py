@@ -118,6 +118,16 @@ def advise(store_url: str, *, target: str, together: bool = False) -> dict[str, 
         return advice_fields(advised(_store(store_url), target, together=together), together=together)
 
 
+def spaces(store_url: str) -> dict[str, Any]:
+    """`hpo history spaces`."""
+    from hpo.answers.history import relations_fields  # noqa: PLC0415
+    from hpo.related_families import related  # noqa: PLC0415
+    from storage.overview import overview  # noqa: PLC0415
+
+    families = overview(_store(store_url)).families
+    return relations_fields(families, related(families))
+
+
 @cache
 def _store(url: str) -> Store:
     return Store(url)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from hpo.api import guards, idempotency, mlflow_proxy, operations, problems, request_log
+from hpo.api import description, guards, idempotency, mlflow_proxy, operations, problems, request_log
 from hpo.api.metrics import Metrics
 from hpo.service.attempts import Attempts
 from hpo.service.state import Service
@@ -19,6 +19,11 @@ NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
     "trials",
     "statistics",
     "jobs",
+    "history",
+    "families",
+    "tasks",
+    "recipes",
+    "export",
     "tokens",
     "audit",
     "session",
@@ -44,6 +49,7 @@ def create_api(service: Service) -> FastAPI:
     app.state.attempts = Attempts()
     app.state.metrics = Metrics(service)
     problems.install(app)
+    description.install(app)
     api = APIRouter(prefix=PREFIX)
     for noun in NOUNS:
         api.include_router(import_module(f"hpo.api.routes.{noun}").router)

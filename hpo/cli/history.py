@@ -59,32 +59,9 @@ def show(
 ) -> None:
     """Show what is in a source, a task, a family or a study: how much, the best of it, its cost, its space."""
     from hpo.cli import history_show
-    from hpo.errors import NoHistoryError
-    from storage.errors import did_you_mean
-    from storage.overview import kinds_of, known_names, overview
-    from storage.queries import query_trials, totals
-    from storage.query_language import Comparison, Field
-    from storage.sources import list_sources as every_source
+    from hpo.named_history import named_history
 
-    store = existing_store(storage)
-    kinds = kinds_of(store, name)
-    if not kinds:
-        hint = did_you_mean(name, known_names(store))
-        raise NoHistoryError(f"there is no source, task, family or study named {name!r}.{hint}")
-    condition = Comparison(field=Field(room="column", name=kinds[0]), operator="=", value=name)
-    found = totals(store, condition)
-    is_one_task = len(found.tasks) == 1
-    best = next(query_trials(store, condition, order_by="best", limit=1), None) if is_one_task else None
-    families = {study.family for study in found.studies}
-    history_show.about(
-        name,
-        kinds,
-        found,
-        best if best is not None and best.state.name == "COMPLETE" else None,
-        [family for family in overview(store).families if family.family.name in families],
-        next((source for source in every_source(store) if source.name == name), None) if "source" in kinds else None,
-        as_json=json,
-    )
+    history_show.about(named_history(existing_store(storage), name), as_json=json)
 
 
 @history.command(

@@ -27,12 +27,13 @@ from hpo.space import describe
 from storage.distributions import distribution_of
 
 if TYPE_CHECKING:
+    from hpo.named_history import NamedHistory
     from hpo.related_families import Relation
     from hpo.trial_table import Column, Parameters
     from storage.families import Space
     from storage.importers.report import ImportReport
     from storage.integrity import Finding
-    from storage.overview import FamilyOverview, NameKind, Overview
+    from storage.overview import FamilyOverview, Overview
     from storage.queries import StudyTotals, TaskTotals, Totals, TrialRow
     from storage.sources import Forgotten, KnownSource
 
@@ -119,20 +120,13 @@ def _print_quarantine(quarantine: Mapping[str, str]) -> None:
 # hpo history show ----------------------------------------------------------------------------------------------------
 
 
-def about(
-    name: str,
-    kinds: Sequence[NameKind],
-    found: Totals,
-    best: TrialRow | None,
-    families: Sequence[FamilyOverview],
-    source: KnownSource | None,
-    *,
-    as_json: bool,
-) -> None:
-    """`hpo history show NAME`: kinds: what the name may mean, of which the first is shown."""
+def about(named: NamedHistory, *, as_json: bool) -> None:
+    """`hpo history show NAME`."""
     if as_json:
-        print_json(about_fields(name, kinds, found, best=best, families=families, source=source))
+        print_json(about_fields(named))
         return
+    name, kinds, found, best = named.name, named.kinds, named.found, named.best
+    source, families = named.source, named.families
     console = open_console()
     console.print(f"{kinds[0]} [bold]{escape(name)}[/]")
     if source is not None and source.location is not None:

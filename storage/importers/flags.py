@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from storage.arrays import TrialArrays, read_arrays
 from storage.database import Store
 from storage.distributions import ParameterSets
+from storage.errors import StudyNotFoundError
 from storage.families import Family, family_from, family_of, note_loss
 from storage.importers.report import Flag
 from storage.models import families, studies
@@ -55,12 +56,18 @@ class StudyValues:
 
 def find_flags(store: Store, names: Sequence[str]) -> list[Flag]:
     """Look at these studies beside their families, and put in quarantine what must not be learned from."""
+    flags = look_at(store, names)
+    _quarantine(store, [flag for flag in flags if flag.quarantined])
+    return flags
+
+
+def look_at(store: Store, names: Sequence[str]) -> list[Flag]:
+    """What is odd about these studies beside their families. Changes nothing."""
     flags: list[Flag] = []
     with store.read() as connection:
         for family, touched in _by_family(connection, names):
             flags += _opposite(connection, family, touched)
             flags += _odd_ones(connection, family, touched)
-    _quarantine(store, [flag for flag in flags if flag.quarantined])
     return flags
 
 
@@ -230,7 +237,13 @@ def _odd_ones(connection: Connection, family: Family, touched: Mapping[int, str]
             yield Flag(study=study.name, kind="scale break", evidence=elsewhere, quarantined=False)
         if contradiction is not None:
             evidence, is_strong = contradiction
-            yield Flag(study=study.name, kind="reversed direction", evidence=evidence, quarantined=is_strong)
+            yield Flag(
+                study=study.name,
+                kind="reversed direction",
+                evidence=evidence,
+                quarantined=is_strong,
+                is_mirrored=True,
+            )
 
 
 def _values(
@@ -280,6 +293,24 @@ def _quarantine(store: Store, flags: Iterable[Flag]) -> None:
                 note_loss(connection, row.family_id)
             if row is not None:
                 seal_study(connection, row.id)
+
+
+def quarantine(store: Store, study: str, reason: str) -> str | None:
+    """Let nobody learn from a study, for a reason in addition to those that there are; returns those.
+
+    Raises StudyNotFoundError.
+    """
+    with store.write() as connection:
+        query = select(studies.c.id, studies.c.quarantine, studies.c.family_id).where(studies.c.name == study)
+        row = connection.execute(query.with_for_update()).first()
+        if row is None:
+            raise StudyNotFoundError.named(study, connection.execute(select(studies.c.name)).scalars())
+        told = reason if row.quarantine is None else f"{row.quarantine}; {reason}"
+        connection.execute(update(studies).where(studies.c.id == row.id).values(quarantine=told))
+        if row.family_id is not None:
+            note_loss(connection, row.family_id)
+        seal_study(connection, row.id)
+        return None if row.quarantine is None else str(row.quarantine)
 
 
 def trust(store: Store, study: str) -> str | None:

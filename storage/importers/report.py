@@ -55,6 +55,7 @@ class Flag:
     kind: str  # scale break, reversed direction
     evidence: str
     quarantined: bool  # whether the tuner ignores the study until somebody says that it is right
+    is_mirrored: bool = False  # whether its values look like a mirror image of what its family leads to expect
 
 
 @dataclass(kw_only=True)

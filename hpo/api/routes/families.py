@@ -1,0 +1,59 @@
+"""`/families`: tasks that share a space, the metric and the direction, and whether their studies are in order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from hpo.answers.history import family_fields
+from hpo.api.access import Reader, ServiceState
+from hpo.api.answers import as_json
+from hpo.service.state import Service
+from storage.errors import FamilyNotFoundError
+from storage.overview import FamilyOverview, overview
+from storage.repairs import oddities
+from storage.task_overview import list_tasks
+
+FamilyName = Annotated[str, Path(min_length=1, max_length=300, description="`GET /families` lists them.")]
+
+router = APIRouter(prefix="/families", tags=["families"])
+
+
+@router.get("")
+def list_families(
+    who: Reader,
+    service: ServiceState,
+    search: Annotated[str | None, Query(max_length=200, description="Part of the name, or of a parameter's.")] = None,
+) -> Response:
+    """The families with their sizes and their spaces, oldest first; as `hpo history list --json`."""
+    return as_json([family_fields(each) for each in overview(service.store).families if _fits(each, search)])
+
+
+@router.get("/{name:path}/quality")
+def get_quality(who: Reader, service: ServiceState, name: FamilyName) -> Response:
+    """What is odd about the studies of a family, and what is in quarantine, each with its evidence.
+
+    `remedy` says what `POST /history/repair` would do: to how many trials, by which factor and offset.
+    """
+    return as_json({"family": name, "oddities": [asdict(each) for each in oddities(service.store, name)]})
+
+
+@router.get("/{name:path}")
+def get_family(who: Reader, service: ServiceState, name: FamilyName) -> Response:
+    """One family with its space and its tasks."""
+    tasks = list_tasks(service.store, family=name)
+    return as_json(family_fields(_family(service, name)) | {"members": [asdict(task) for task in tasks]})
+
+
+def _family(service: Service, name: str) -> FamilyOverview:
+    found = overview(service.store).families
+    for each in found:
+        if each.family.name == name:
+            return each
+    raise FamilyNotFoundError.named(name, [each.family.name for each in found])
+
+
+def _fits(family: FamilyOverview, search: str | None) -> bool:
+    return search is None or any(search.lower() in word.lower() for word in (family.family.name, *family.family.space))

@@ -1,0 +1,141 @@
+"""`/history`: what there is, what nobody learns from, and letting go; `/sources`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpo.answers import questions
+from hpo.answers.history import about_fields, forgotten_fields, overview_fields, totals_fields, trusted_fields
+from hpo.api.access import Operator, Reader, ServiceState
+from hpo.api.answers import already_json, as_json
+from hpo.api.routes.trials import Where
+from hpo.named_history import named_history
+from storage import audit, sources
+from storage.history import get_study
+from storage.importers.flags import quarantine, trust
+from storage.overview import overview
+from storage.queries import totals
+from storage.repairs import repair
+from storage.revisions import history_mark
+
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+
+router = APIRouter(tags=["history"])
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class QuarantineRequest(_Request):
+    """A study that nobody is to learn from."""
+
+    study: Name
+    reason: str = Field(min_length=1, max_length=1_000, description="Why; it is shown wherever the study is.")
+
+
+class TrustRequest(_Request):
+    """A study that is right after all."""
+
+    study: Name
+
+
+class RepairRequest(_Request):
+    """What is to be mended about a study; `GET /families/{name}/quality` says what that would do."""
+
+    study: Name
+    kind: Literal["scale break", "reversed direction"]
+
+
+class ForgetRequest(_Request):
+    """A source whose studies are to go."""
+
+    source: Name
+    dry_run: bool = Field(False, description="Only say what would go.")
+
+
+@router.get("/history")
+def get_history(who: Reader, service: ServiceState) -> Response:
+    """The sources, the families and what is in quarantine; as `hpo history list --json`."""
+    return as_json(overview_fields(sources.list_sources(service.store), overview(service.store)))
+
+
+@router.get("/history/about")
+def get_about(
+    who: Reader,
+    service: ServiceState,
+    name: Annotated[str, Query(min_length=1, max_length=300, description="A source, a task, a family or a study.")],
+) -> Response:
+    """How much is in it, the best of it, its cost, its space; as `hpo history show --json`. 404 `no-history`."""
+    return as_json(about_fields(named_history(service.store, name)))
+
+
+@router.get("/history/totals")
+def get_totals(who: Reader, service: ServiceState, where: Where = "") -> Response:
+    """How many trials meet a condition, at what cost, the best of each task; as `hpo history query --totals --json`."""
+    return as_json(totals_fields(totals(service.store, where)))
+
+
+@router.get("/history/spaces")
+def get_spaces(who: Reader, service: ServiceState) -> Response:
+    """The space of each family, and how the spaces of near families relate; as `hpo history spaces --json`."""
+    as_of = history_mark(service.store)
+    return already_json(service.calculations.answer(questions.spaces, store_url=service.store.url, as_of=as_of))
+
+
+@router.get("/sources")
+def list_sources(who: Reader, service: ServiceState) -> Response:
+    """Everything that studies came from, by name."""
+    return as_json([asdict(source) for source in sources.list_sources(service.store)])
+
+
+@router.post("/history/quarantine")
+def put_in_quarantine(who: Operator, service: ServiceState, request: QuarantineRequest) -> Response:
+    """Let nobody learn from a study, until `POST /history/trust`. Nothing of it is lost."""
+    before = quarantine(service.store, request.study, f"{who.owner}: {request.reason}")
+    audit.note(
+        service.store,
+        who=who.owner,
+        action="study.quarantine",
+        subject=request.study,
+        details={"reason": request.reason},
+    )
+    return as_json({"study": request.study, "reason": request.reason, "before": before})
+
+
+@router.post("/history/trust")
+def trust_study(who: Operator, service: ServiceState, request: TrustRequest) -> Response:
+    """Let the tuner learn again from a study that was in quarantine; as `hpo history trust --json`."""
+    get_study(service.store, request.study)  # says near names where there is none
+    reason = trust(service.store, request.study)
+    if reason is not None:
+        details = {"was": reason}
+        audit.note(service.store, who=who.owner, action="study.trust", subject=request.study, details=details)
+    return as_json(trusted_fields(request.study, reason))
+
+
+@router.post("/history/repair")
+def repair_study(who: Operator, service: ServiceState, request: RepairRequest) -> Response:
+    """Mend what is odd about a study, and learn from it again. What was done is kept with the study.
+
+    422 `storage`: there is nothing of that kind to mend, or its trials have not all finished.
+    """
+    done = repair(service.store, request.study, kind=request.kind, who=who.owner)
+    audit.note(
+        service.store, who=who.owner, action="study.repair", subject=request.study, details={"done": done.sentence}
+    )
+    return as_json({"study": request.study, "done": asdict(done)})
+
+
+@router.post("/history/forget")
+def forget_source(who: Operator, service: ServiceState, request: ForgetRequest) -> Response:
+    """Remove a source with all its studies and trials, and what was learned from them; `hpo history forget --json`."""
+    gone = sources.forget(service.store, request.source, dry_run=request.dry_run)
+    told = forgotten_fields(request.source, gone, dry_run=request.dry_run)
+    if not request.dry_run:
+        audit.note(service.store, who=who.owner, action="source.forget", subject=request.source, details=told)
+    return as_json(told)
