@@ -12,7 +12,6 @@ import os
 import resource
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -89,9 +88,10 @@ class Announcement:
 
 
 def serve(options: ServerOptions, *, announce: Callable[[Announcement], None]) -> None:
-    """Run until SIGTERM or Ctrl-C; a second one does not wait for requests. announce: called once it answers.
+    """Run until SIGTERM or Ctrl-C. announce: called once it answers.
 
-    Raises SettingsError, StorageError.
+    Raises SettingsError, StorageError; KeyboardInterrupt where it is told again while it is ending. What it has started
+    then ends by itself once this process does.
     """
     if not options.projects.is_dir():
         raise SettingsError(f"--projects {options.projects}: there is no such folder")
@@ -157,10 +157,11 @@ class _Server:
             ssl_certfile=address.certificate,
             ssl_keyfile=address.key,
         )
-        try:
-            _Uvicorn(config, when_ready=self._starting.start, when_ending=self._service.ending.set).run([listening])
-        finally:
-            self._end()
+        server = _Uvicorn(config, when_ready=self._starting.start, when_ending=self._service.ending.set)
+        server.run([listening])
+        if server.force_exit:
+            raise KeyboardInterrupt
+        self._end()
 
     def _start_parts(self) -> None:
         """Once requests are answered; beside them, for some of it asks the store."""
@@ -196,9 +197,11 @@ class _Server:
         """Stop the parts side by side, then what requests have started."""
         if self._starting.ident is not None:
             self._starting.join()
-            with ThreadPoolExecutor() as together:
-                for stopped in [together.submit(part.stop) for part in self._parts]:
-                    stopped.result()
+            stops = [threading.Thread(target=part.stop, daemon=True) for part in self._parts]
+            for stop in stops:
+                stop.start()
+            for stop in stops:
+                stop.join()
         elif self._mlflow is not None:
             self._mlflow.stop()
         self._service.desk.close()

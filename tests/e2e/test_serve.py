@@ -132,6 +132,7 @@ def test_the_first_start_logs_in_shows_mlflow_and_ends_with_all_it_started(tmp_p
         assert service.said["login"].startswith(f"{service.url}/login#token=hpo_")
         assert service.client().get("/readyz").json() == {"status": "ok", "reasons": []}
         assert "Log in" in service.client().get("/login").text
+        assert service.client().get("/login", headers={"Host": "evil.example"}).status_code == 400
         browser = service.logged_in()
         assert browser.get("/api/v1/whoami").json()["role"] == "admin"
         page = browser.get("/mlflow/", headers={"Accept": "text/html"})
@@ -157,30 +158,46 @@ def test_killed_at_once_it_leaves_no_process_and_starts_again(tmp_path: Path) ->
         children, first = service.family(), service.said
         service.process.kill()
         assert gone(children)
-    with serving(tmp_path, "--no-mlflow-ui") as again:
+    with serving(tmp_path, "--no-mlflow-ui", "--behind-proxy", "127.0.0.1") as again:
         assert again.said["login"] is None  # the first one still holds
         token = first["login"].partition("#token=")[2]
         answer = again.client(headers={"Authorization": f"Bearer {token}"}).get("/api/v1/whoami")
         assert answer.json()["role"] == "admin"
+        proxied = {"Host": "hpo.example", "Origin": "https://hpo.example", "X-Forwarded-Proto": "https"}
+        opened = again.client(headers=proxied).post("/api/v1/session", json={"token": token})
+        assert "secure" in opened.headers["set-cookie"].lower()
         assert again.end(signal.SIGINT)[0] == 0
 
 
-def test_requests_that_are_being_answered_are_answered_before_it_ends(tmp_path: Path) -> None:
-    with serving(tmp_path, "--no-mlflow-ui") as service:
-        host, _, port = service.url.removeprefix("http://").partition(":")
-        body = b'{"owner": "late", "role": "viewer"}'
-        token = str(service.said["login"]).partition("#token=")[2]
-        with socket.create_connection((host, int(port))) as connection:
-            head = f"POST /api/v1/tokens HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body[:10])
-            time.sleep(0.5)
-            service.process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            connection.sendall(body[10:])
-            assert b"201" in connection.recv(65536).split(b"\r\n")[0]
+def unfinished_request(service: Serving, body: bytes) -> socket.socket:
+    """A connection on which a token was asked for, but for the rest of the body."""
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    token = str(service.said["login"]).partition("#token=")[2]
+    connection = socket.create_connection((host, int(port)))
+    head = f"POST /api/v1/tokens HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body[:10])
+    time.sleep(0.5)
+    return connection
+
+
+def test_requests_are_answered_before_it_ends_unless_it_is_told_twice(tmp_path: Path) -> None:
+    body = b'{"owner": "late", "role": "viewer"}'
+    with serving(tmp_path, "--no-mlflow-ui") as service, unfinished_request(service, body) as connection:
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        connection.sendall(body[10:])
+        assert b"201" in connection.recv(65536).split(b"\r\n")[0]
         assert service.process.wait(30) == 0
-    assert tokens.list_tokens(open_store(f"sqlite:///{tmp_path / 'hpo.db'}"))[-1].owner == "late"
+    store = open_store(f"sqlite:///{tmp_path / 'hpo.db'}")
+    assert tokens.list_tokens(store)[-1].owner == "late"
+    tokens.revoke_token(store, 1)
+    with serving(tmp_path, "--no-mlflow-ui") as service, unfinished_request(service, body):
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        code, seconds = service.end(signal.SIGINT)
+        assert code == 130
+        assert seconds < 5.0
 
 
 @pytest.fixture(scope="module")
