@@ -31,6 +31,7 @@ Place = Literal["server", "workers"]
 STATES: tuple[State, ...] = get_args(State)
 PLACES: tuple[Place, ...] = get_args(Place)
 ACTIVE: tuple[State, ...] = ("queued", "running")
+NOT_OVER: tuple[State, ...] = ("queued", "running", "paused")
 OVER: tuple[State, ...] = ("stopped", "done", "failed")
 WAITS_FOR_WORKERS = "its trials are there for workers to pull"
 

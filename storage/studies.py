@@ -42,6 +42,7 @@ from storage.families import note_change, settle_family
 from storage.models import (
     UNFINISHED,
     intermediate_values,
+    launches,
     outbox,
     studies,
     study_attributes,
@@ -158,8 +159,8 @@ def set_mlflow_uri(store: Store, study_id: int, uri: str | None) -> None:
 def delete_study_without_results(store: Store, call: Call, name: str) -> bool:
     """Delete a study in which no trial is complete or pruned; returns whether it did.
 
-    It does not while somebody holds the lease of a trial in it. A task that no study is left of goes too, and what
-    MLflow has yet to be told. Raises StudyNotFoundError.
+    It does not while somebody holds the lease of a trial in it, or a service is to run it. A task that no study is left
+    of goes too, and what MLflow has yet to be told. Raises StudyNotFoundError.
     """
     with store.write() as connection:
         study = connection.execute(_STUDY_NAMED, {"name": name}).first()
@@ -167,7 +168,9 @@ def delete_study_without_results(store: Store, call: Call, name: str) -> bool:
             if call.is_repeated:
                 return True
             raise StudyNotFoundError.named(name, connection.execute(select(studies.c.name)).scalars())
-        if connection.execute(_IS_WORTH_KEEPING, {"study_id": study.id}).first() is not None:
+        if any(
+            connection.execute(query, {"study_id": study.id}).first() for query in (_IS_WORTH_KEEPING, _IS_LAUNCHED)
+        ):
             return False
         delete_study(connection, study.id)
         return True
@@ -492,6 +495,9 @@ _IS_WORTH_KEEPING = (
     select(trials.c.id)
     .where(_in_study, or_(_has_result, and_(_is_running, trials.c.lease_until >= database_now())))
     .limit(1)
+)
+_IS_LAUNCHED = select(launches.c.study_id).where(
+    launches.c.study_id == bindparam("study_id"), launches.c.state.in_(["queued", "running", "paused"])
 )
 
 

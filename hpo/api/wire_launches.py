@@ -52,6 +52,14 @@ class StartStudy(BaseModel):
     launch: LaunchRequest | None = None
 
 
+class NewPriority(BaseModel):
+    """When a study's turn is to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: int = Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="The larger, the sooner.")
+
+
 class Checked(BaseModel):
     """What is wrong with a study, and what it would reach and cost."""
 

@@ -23,7 +23,7 @@ from hpo.study_file import parse_spec
 from hpo.yaml_lines import parse_yaml
 from storage import audit, history, launches
 from storage.errors import LaunchError, StudyExistsError
-from storage.launches import PLACES, Launch, Place, Wanted
+from storage.launches import NOT_OVER, PLACES, Launch, Place, Wanted
 
 MOST_JOBS = 1_000
 MOST_PRIORITY = 1_000_000
@@ -65,10 +65,16 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
     try:
         admit(service.store, spec, resume=False)
     except StudyExistsError:
-        raise StudyExistsError(
-            f"study {spec.study!r} is there already; give this one another name by the key `study`: it will learn from "
-            "that one"
-        ) from None
+        raise _taken(spec) from None
+    if any(launch.study == spec.study for launch in launches.list_launches(service.store, NOT_OVER)):
+        raise _taken(spec)
+
+
+def _taken(spec: StudySpec) -> StudyExistsError:
+    return StudyExistsError(
+        f"study {spec.study!r} is there already; give this one another name by the key `study`: it will learn from "
+        "that one"
+    )
 
 
 def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOptions | None) -> int:
@@ -132,6 +138,15 @@ def resume(service: Service, study_id: int, *, who: str) -> Launch:
 def stop(service: Service, study_id: int, *, who: str) -> Launch:
     """End a study for good. Raises as `resume`."""
     return _want(service, study_id, "stop", who=who, action="study.stop")
+
+
+def set_priority(service: Service, study_id: int, priority: int, *, who: str) -> Launch:
+    """Let a study go before others, the larger the sooner. Raises StudyNotFoundError, LaunchError."""
+    launch = launches.set_priority(service.store, study_id, priority)
+    details = {"priority": priority}
+    audit.note(service.store, who=who, action="study.priority", subject=f"study {study_id}", details=details)
+    service.called.set()
+    return launch
 
 
 def delete(service: Service, study_id: int, *, who: str) -> None:

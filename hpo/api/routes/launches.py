@@ -16,7 +16,7 @@ from hpo.api.problems import ApiError, PlaceProblem, errors_of
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import TrialNumber
 from hpo.api.wire import Study, study_of, trial_of
-from hpo.api.wire_launches import Checked, LimitsInForce, LogTail, NewStudy, Queue, StartStudy, queued_of
+from hpo.api.wire_launches import Checked, LimitsInForce, LogTail, NewPriority, NewStudy, Queue, StartStudy, queued_of
 from hpo.errors import BusyError, DirectionError, HpoError, SpecError
 from hpo.service import launching
 from hpo.service.events import StudyEvent
@@ -92,6 +92,12 @@ def resume_study(who: Operator, service: ServiceState, study_id: StudyId) -> Stu
 def stop_study(who: Operator, service: ServiceState, study_id: StudyId) -> Study:
     """End a study for good."""
     return _told(service, study_id, launching.stop(service, study_id, who=who.owner))
+
+
+@router.post("/studies/{study_id}/priority")
+def set_priority(who: Operator, service: ServiceState, study_id: StudyId, wanted: NewPriority) -> Study:
+    """Let a launched study go before others, or after them."""
+    return _told(service, study_id, launching.set_priority(service, study_id, wanted.priority, who=who.owner))
 
 
 @router.delete("/studies/{study_id}", status_code=204)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from hpo.executors import Placement
 from hpo.service.limits import Limits
@@ -144,6 +145,21 @@ def test_a_name_that_is_taken_and_a_direction_against_history_are_refused(client
     )
 
 
+def test_a_launched_study_is_not_replaced_even_if_nothing_of_it_has_succeeded(
+    client_as: ClientAs, service: Service
+) -> None:
+    client = client_as("operator")
+    study_id = client.post("/api/v1/studies", json={"file": FILE, "launch": {}}).json()["id"]
+    claim = studies.claim_trial(service.store, study_id, worker="w", lease_seconds=60, max_trials=None)
+    assert claim is not None
+    studies.finish_trial(service.store, claim, state=TrialState.FAIL, value=None, error="no luck")
+    assert client.post("/api/v1/studies", json={"file": FILE}).json()["code"] == "study-exists"
+    assert client.post("/api/v1/studies/check", json={"file": FILE}).json()["errors"][0]["place"] == "study"
+    assert client.get(f"/api/v1/studies/{study_id}").status_code == 200
+    client.post(f"/api/v1/studies/{study_id}/stop")
+    assert client.post("/api/v1/studies", json={"file": FILE}).json()["id"] > study_id  # nothing is lost by it
+
+
 def test_a_good_file_is_checked_with_its_plan(client_as: ClientAs, service: Service) -> None:
     checked = client_as("viewer").post("/api/v1/studies/check", json={"file": FILE, "launch": {"jobs": 2}}).json()
     assert checked["errors"] == []
@@ -188,6 +204,8 @@ def test_the_queue_says_what_waits_and_why(client_as: ClientAs, service: Service
         client.post("/api/v1/studies", json={"file": {**FILE, "study": name}, "launch": launch})
     (first,) = [each for each in launches.list_launches(service.store) if each.study == "urgent"]
     launches.take_up(service.store, first.study_id, worker="server", lease_seconds=60)
+    large = next(each for each in launches.list_launches(service.store) if each.study == "large")
+    assert client.post(f"/api/v1/studies/{large.study_id}/priority", json={"priority": -1}).status_code == 200
     queue = client_as("viewer").get("/api/v1/queue").json()
     assert [(each["study"], each["places"]) for each in queue["items"]] == [("urgent", 2), ("small", 0), ("large", 0)]
     reason = "the limit of 2 trials at once on the server itself is reached"

@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.service import launching
+from hpo.service.delivering import Sender
 from hpo.service.launching import LaunchOptions
 from hpo.service.run_folders import last_lines, study_log
 from hpo.service.state import Service
@@ -23,6 +24,7 @@ from hpo.service.supervisor import MOST_DEATHS, Supervisor
 from storage import history, launches, studies
 from storage.database import Store
 from storage.launches import Launch
+from storage.sources import delete_study
 from tests.integration.service.study_server import make_service
 
 PARABOLA = """
@@ -220,7 +222,9 @@ def test_a_study_that_is_deleted_while_it_starts_leaves_nothing(service: Service
     study_id = launch(service, file_of("gone"))
     supervisor.start()
     wait_until(lambda: processes_in(service.projects), "it does not start")
-    studies.delete_study_without_results(service.store, "gone")  # as `hpo tune` of another one does
+    assert not studies.delete_study_without_results(service.store, "gone")  # as `hpo tune` of that name would
+    with service.store.write() as connection:
+        delete_study(connection, study_id)
     wait_until(lambda: processes_in(service.projects) == [], "its process stays")
     assert launches.find_launch(service.store, study_id) is None
     assert supervisor.why_not_well() is None
@@ -231,3 +235,27 @@ def test_how_a_process_ended_is_read_from_whatever_it_printed() -> None:
     assert End.from_output(b"noise\n" + told) == End(how="done", message="its budget is spent")
     for nothing in (b"", b"\n", b"noise", b'{"how": 1}', b"[]", b"3"):
         assert End.from_output(nothing) is None
+
+
+def test_the_sender_of_results_is_started_when_there_are_some_and_again_when_it_dies(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("hpo.service.delivering.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("hpo.service.delivering.RESTART_SECONDS", 0.0)
+    monkeypatch.setattr("hpo.service.delivering.DRAIN_SECONDS", 0.1)
+    sender = Sender(sqlite_store)
+    sender.look()
+    assert sender._process is None
+    studies.create_study(sqlite_store, name="followed", mlflow_uri="http://127.0.0.1:9")  # nothing listens there
+    sender.look()
+    first = sender._process
+    assert first is not None
+    first.kill()
+    first.wait()
+    sender.look()
+    second = sender._process
+    assert second is not None
+    assert second.pid != first.pid
+    sender.stop()
+    assert second.poll() is not None
