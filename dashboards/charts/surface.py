@@ -20,7 +20,7 @@ def slice_chart(found: Slice, tried: Sequence[Tried], distribution: BaseDistribu
     """One hyperparameter: the expectation with its 95% interval; behind it every trial, wherever its others were."""
     name = found.parameter
     is_choice = isinstance(distribution, CategoricalDistribution)
-    x = [str(value) for value in found.values] if is_choice else found.values
+    x = [plain(value) for value in found.values] if is_choice else found.values
     return {
         "title": f"{metric} along {name}",
         "data": [*_tried(tried, name, is_choice=is_choice), *(_bars(x, found) if is_choice else _curve(x, found))],
@@ -42,8 +42,7 @@ def plane_chart(
 ) -> Chart:
     """Two hyperparameters: the expectation as lines of equal height, half its 95% interval at the pointer."""
     across, up = (
-        [str(value) if _is_choice(of) else value for value in values]
-        for values, of in zip(found.values, distributions, strict=True)
+        [_told(value, of) for value in values] for values, of in zip(found.values, distributions, strict=True)
     )
     half = [
         [(high - low) / 2 for low, high in zip(*row, strict=True)] for row in zip(found.low, found.high, strict=True)
@@ -140,7 +139,7 @@ def _tried(tried: Sequence[Tried], name: str, *, is_choice: bool) -> list[dict[s
                     "type": "scatter",
                     "mode": "markers",
                     "name": state,
-                    "x": [str(each[3][name]) if is_choice else each[3][name] for each in members],
+                    "x": [plain(each[3][name]) if is_choice else each[3][name] for each in members],
                     "y": [each[2] for each in members],
                     "text": [f"trial {each[0]}" for each in members],
                     "marker": {"color": colour, "size": 6, "opacity": 0.5, "symbol": symbol, "line": {"width": 1.2}},
@@ -172,7 +171,7 @@ def _axis(distribution: BaseDistribution) -> dict[str, Any]:
 
 
 def _told(value: Any, distribution: BaseDistribution) -> Any:
-    return str(value) if _is_choice(distribution) else value
+    return plain(value) if _is_choice(distribution) else value
 
 
 def _is_choice(distribution: BaseDistribution) -> bool:
