@@ -1,8 +1,10 @@
 """Which code may a study of the service train, and which files may it name?
 
 Modules of the projects' folder, and packages that the service's settings allow: whoever may launch a study may not run
-whatever is installed. Callbacks, loggers and profilers of the Trainer may come from Lightning and torch as well; none
-of their arguments is an address or leads out of the trial's own folder.
+whatever is installed. Callbacks, loggers, profilers and other parts may be classes of Lightning, torch and torchmetrics
+as well, by the rooms that have nothing else in them: `torch.load` runs what a file says, `torch.hub.load` what a site
+does, and by `torch.os` one would reach the rest. None of the Trainer's arguments is an address or leads out of the
+trial's own folder.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from typing import Any
 from hpo.errors import SpecError
 from hpo.spec import CategoricalParameter, StudySpec, Trainer
 
-PARTS = frozenset({"lightning", "torch", "torchmetrics"})  # of which a Trainer's parts are made
+ROOMS = (  # of classes that parts are made of
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.plugins",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies",
+    "torch.nn",
+    "torch.optim",
+    "torchmetrics",
+)
+_PART = re.compile(rf"(?:{'|'.join(map(re.escape, ROOMS))})(?:\.(?P<module>[a-z_]\w*))?\.[A-Z]\w*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)+")
 _LEADS_AWAY = re.compile(r"^[/~\\]|^[A-Za-z]:[\\/]|://|(?:^|[/\\])\.\.(?:[/\\]|$)")
 
@@ -34,19 +46,18 @@ def _problems(spec: StudySpec, trainer: Trainer, projects: Path, packages: set[s
     for place, path in _own_code(trainer):
         if reason := _why_not_code(path, projects, packages):
             yield place, reason
-    parts = packages | PARTS
     for section in ("model", "data"):
         component = getattr(trainer, section)
         for place, path in _class_paths(component.init_args if component else {}, f"trainer.{section}.init_args"):
-            if reason := _why_not_code(path, projects, parts):
+            if not _is_part(path) and (reason := _why_not_code(path, projects, packages)):
                 yield place, reason
     for place, path in _class_paths(trainer.arguments, "trainer.arguments"):
-        if reason := _why_not_code(path, projects, parts):
+        if not _is_part(path) and (reason := _why_not_code(path, projects, packages)):
             yield place, reason
     for place, text in _texts(trainer.arguments, "trainer.arguments"):
         if trainer.function is None and _LEADS_AWAY.search(text):
             yield place, f"{text!r} is an address, or leads out of the trial's folder; leave it out"
-    yield from _chosen(spec, trainer, projects, parts)
+    yield from _chosen(spec, trainer, projects, packages)
     yield from _files(trainer, projects)
 
 
@@ -66,14 +77,16 @@ def _own_code(trainer: Trainer) -> Iterator[tuple[str, str]]:
         yield "trainer.compress.distil.teacher.model", distil.teacher.model.class_path
 
 
-def _chosen(spec: StudySpec, trainer: Trainer, projects: Path, parts: set[str]) -> Iterator[tuple[str, str]]:
+def _chosen(spec: StudySpec, trainer: Trainer, projects: Path, packages: set[str]) -> Iterator[tuple[str, str]]:
     """Classes among which the space chooses."""
     for name, parameter in spec.space.items():
         if not isinstance(parameter, CategoricalParameter):
             continue
         for choice in parameter.choices:
             names_class = name.endswith("class_path") or (trainer.cli is not None and _is_dotted(choice))
-            if names_class and (reason := _why_not_code(str(choice), projects, parts)):
+            if not names_class or _is_part(str(choice)):
+                continue
+            if reason := _why_not_code(str(choice), projects, packages):
                 yield f"space.{name}", reason
 
 
@@ -87,6 +100,12 @@ def _files(trainer: Trainer, projects: Path) -> Iterator[tuple[str, str]]:
     for place, file in named:
         if "\0" in file or not (projects / file).resolve().is_relative_to(projects.resolve()):
             yield place, f"{file!r} is not in the projects' folder of the service"
+
+
+def _is_part(path: str) -> bool:
+    """Whether it is a class of which parts are made: a module of the standard library is none of a room's own."""
+    found = _PART.fullmatch(path)
+    return found is not None and found["module"] not in sys.stdlib_module_names
 
 
 def _why_not_code(path: str, projects: Path, packages: set[str]) -> str | None:
