@@ -67,7 +67,8 @@ class TrialArrays:
     def by_study(self) -> dict[int, NDArray[np.intp]]:
         """The rows of each study."""
         ids, starts = np.unique(self.study_ids, return_index=True)
-        return dict(zip(ids.tolist(), np.split(np.arange(len(self)), starts[1:]), strict=True))
+        rows = np.split(np.arange(len(self)), starts)[1:]  # what lies before the first start is empty
+        return dict(zip(ids.tolist(), rows, strict=True))
 
 
 def counted_values(states: NDArray[np.int64], values: NDArray[np.float64], *, maximize: bool) -> NDArray[np.float64]:
