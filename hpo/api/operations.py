@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,9 +12,12 @@ from pydantic import BaseModel
 
 from hpo.api.access import Needs, ServiceState, service_of
 from hpo.api.metrics import Metrics
+from hpo.api.problems import STORE_AWAY
 from hpo.service.state import Service
 from storage.errors import StorageError
 from storage.schema import open_store
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0  # how long /readyz waits for a history that is away
 
@@ -59,5 +63,6 @@ def _reasons(service: Service) -> list[str]:
     try:
         open_store(service.store.url, upgrade=False, patience_seconds=PROBE_SECONDS).dispose()
     except StorageError as error:
-        reasons.insert(0, f"history: {error}")
+        log.warning("%s", error)
+        reasons.insert(0, f"history: {STORE_AWAY}")
     return reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -30,6 +31,10 @@ from trainers.errors import TrainerError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+ABOUT_THE_STORE = (store.StoreUnavailableError, store.SchemaOutdatedError, store.SchemaTooNewError)
+STORE_AWAY = "the history cannot be used just now; the service's log says why"
+
+log = logging.getLogger(__name__)
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (store.StoreUnavailableError, 503),
@@ -137,9 +142,12 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _foreseen(request: Request, error: Exception) -> Response:
-    status = status_of(error)
+    status, detail = status_of(error), str(error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return problem(status, code_of(type(error)), str(error), errors=errors_of(error), headers=headers)
+    if isinstance(error, ABOUT_THE_STORE):  # whoever asks may have no token, and need not know where it is
+        log.warning("%s", error)
+        detail = STORE_AWAY
+    return problem(status, code_of(type(error)), detail, errors=errors_of(error), headers=headers)
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:
