@@ -244,10 +244,10 @@ class Supervisor:
         log.info("study %d (%s) is %s: %s", launch.study_id, launch.study, state or "another server's", message)
 
     def _keep_leases(self) -> None:
-        if not self._runs or time.monotonic() < self._next_heartbeat:
+        if not self._runs or time.time() < self._next_heartbeat:
             return
         ours = launches.extend(self._store, self._runs.keys(), worker=self._worker, lease_seconds=LEASE_SECONDS)
-        self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+        self._next_heartbeat = time.time() + HEARTBEAT_SECONDS  # the wall clock: leases go on while a laptop sleeps
         for study_id in self._runs.keys() - ours:
             self._ask_to_end(self._runs[study_id])
 
