@@ -56,6 +56,7 @@ def trainer_config(
         scale_batch=256 if trainer.scale_lr is None else trainer.scale_lr.batch,
         folds=trainer.folds,
         sample=sample(spec.search_space()) | ({FOLD: 0, FOLDS: trainer.folds} if trainer.folds > 1 else {}),
+        is_measured=bool(spec.task.against),
         compress=None if compress is None else dict(compress),
         python_path=tuple(dict.fromkeys((str(folder), str(Path.cwd())))),
     )

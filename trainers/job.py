@@ -48,6 +48,7 @@ class TrainerConfig:
     scale_batch: int = 256  # that learning rates are meant for
     folds: int = 1  # of cross-validation; a trial trains as many fits, and its value is their mean
     sample: dict[str, Any] = field(default_factory=dict)  # a configuration of the space, to be tried at the start
+    is_measured: bool = False  # its best model is loaded once more, and measured for further objectives
     compress: dict[str, Any] | None = None  # what is done beside and after the training: see trainers.compression
     python_path: tuple[str, ...] = ()  # folders that are searched first for the user's modules
 

@@ -18,6 +18,7 @@ from trainers.errors import DeviceError
 from trainers.job import TrainerConfig
 
 GPU_ACCELERATORS = ("auto", "cuda", "gpu")
+PROCESSES_PER_CORE = 4  # of one trial, heuristic: more wait for each other rather than train
 WAIT_SECONDS = 0.05  # between looks for a free device
 
 _held: list[int] = []  # the GPUs of the trial that this process, or the one that it was forked from, is
@@ -31,7 +32,8 @@ def gpus_for(config: TrainerConfig) -> list[str]:
 def check_room(config: TrainerConfig, *, jobs: int, gpus: Sequence[str]) -> None:
     """Whether so many trials fit on the GPUs side by side. Raises DeviceError, which says what would be right.
 
-    Where a study may train on a CPU, a machine without GPUs has room for any number.
+    Where a study may train on a CPU, a machine without GPUs has room for any number of trials, whose processes take
+    turns; but one trial's wait for each other at every step, so there must not be many times as many as cores.
     """
     devices, sharers = config.devices, config.trials_per_device
     if not gpus:
@@ -39,6 +41,12 @@ def check_room(config: TrainerConfig, *, jobs: int, gpus: Sequence[str]) -> None
             raise DeviceError(
                 f"trainer.accelerator: {config.accelerator}, but this machine shows torch {torch.__version__} no GPU: "
                 "use `accelerator: auto` or `cpu`, or a machine with one (is CUDA_VISIBLE_DEVICES set to nothing?)"
+            )
+        most = PROCESSES_PER_CORE * len(os.sched_getaffinity(0))
+        if devices > most and config.accelerator in ("auto", "cpu"):
+            raise DeviceError(
+                f"trainer.devices = {devices}: on a CPU each is a process of its own, and this machine has "
+                f"{len(os.sched_getaffinity(0))} cores for them: use `devices: {most}` at most, better 1"
             )
         return
     here = f"this machine has {len(gpus)}"

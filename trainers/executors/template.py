@@ -23,6 +23,7 @@ from typing import NoReturn
 import torch
 import torch.profiler  # Lightning imports it when a fit begins
 
+from trainers.compression.settings import ROLE as COMPRESSED
 from trainers.compression.settings import check_compression
 from trainers.devices.choice import check_room, gpus_for
 from trainers.errors import ERRORS_BY_NAME, ModelImportError, TrainerError
@@ -44,7 +45,13 @@ from trainers.processes.lifetimes import (
 from trainers.programs.functions import FunctionProgram
 from trainers.programs.loading import Program, load_program
 from trainers.programs.memory import check_halving
-from trainers.ranks.strategies import ROLE, check_option_names, settings_to_try, without_strategy
+from trainers.ranks.strategies import (
+    ROLE,
+    check_option_names,
+    check_whole_checkpoints,
+    settings_to_try,
+    without_strategy,
+)
 
 PARENT_CHECK_SECONDS = 1.0  # should the socket's end be kept open by a stranger
 GONE_SECONDS = 5.0  # for a killed group to be gone; more only in uninterruptible sleep
@@ -106,6 +113,7 @@ def _check(program: Program, config: TrainerConfig, *, names: Collection[str]) -
 def refusal(program: Program, config: TrainerConfig, *, names: Collection[str]) -> str:
     """The kind of error and what is said against the settings; empty where they are taken."""
     try:
+        is_compressed = config.compress is not None or any(name.startswith(COMPRESSED) for name in names)
         names = check_compression(config, names)
         if isinstance(program, FunctionProgram):
             program.check(names)
@@ -115,6 +123,7 @@ def refusal(program: Program, config: TrainerConfig, *, names: Collection[str]) 
             names = check_folds(program, config, names)
             check_option_names(config, [name.removeprefix(ROLE) for name in names if name.startswith(ROLE)])
             for settings in settings_to_try(config):
+                check_whole_checkpoints(config, settings, is_compressed=is_compressed)
                 complete = completion(config, [], strategy=settings, directory=tempfile.gettempdir(), slot=0)
                 program.check(without_strategy(names), complete)
     except TrainerError as error:

@@ -17,6 +17,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import (
     DDPStrategy,
+    DeepSpeedStrategy,
     FSDPStrategy,
     ModelParallelStrategy,
     ParallelStrategy,
@@ -52,6 +53,11 @@ ONE_BUCKET_MB = 2**20
 WHOLE_CHECKPOINTS: dict[type[Strategy], dict[str, Any]] = {
     ModelParallelStrategy: {"save_distributed_checkpoint": False},
 }  # so that a checkpoint is one file, whatever the strategy
+SHARDED_BY: dict[type[Strategy], tuple[str | None, Any]] = {
+    DeepSpeedStrategy: (None, None),
+    FSDPStrategy: ("state_dict_type", "sharded"),
+    ModelParallelStrategy: ("save_distributed_checkpoint", True),
+}  # where it is a folder nevertheless: by which value of which option; None: always
 
 
 def strategy_settings(config: TrainerConfig, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +94,22 @@ def check_option_names(config: TrainerConfig, options: Collection[str]) -> None:
                 else "it has none on one device; set `devices: 2` or `strategy: ddp`"
             )
             raise TrainerError(f"strategy.{option} is no option of {', '.join(names)}; {hint}")
+
+
+def check_whole_checkpoints(config: TrainerConfig, settings: Mapping[str, Any], *, is_compressed: bool) -> None:
+    """Whether what is done with the best model can read its checkpoint, which must be one file. Raises TrainerError."""
+    if not (is_compressed or config.is_measured):
+        return
+    name = _resolved(settings["name"], config)
+    cls, _ = _class_of(name)
+    for kind, (option, sharded) in SHARDED_BY.items():
+        if issubclass(cls, kind) and (option is None or settings.get(option) == sharded):
+            cause = "trainer.compress" if is_compressed else "task.against"
+            instead = "use ddp or fsdp" if option is None else f"remove the strategy's `{option}`"
+            raise TrainerError(
+                f"{cause}: the best model is read from a checkpoint of one file, and strategy {name!r} shards it "
+                f"over many: {instead}, or remove `{cause}`"
+            )
 
 
 def count_ranks(config: TrainerConfig) -> int:

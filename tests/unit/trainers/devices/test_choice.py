@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_trials_that_start_at_once_hold_different_gpus_and_use_them(
 
 
 def test_without_gpus_there_is_room_on_the_cpu_alone() -> None:
-    check_room(config(devices=16), jobs=16, gpus=[])
+    check_room(config(devices=2), jobs=16, gpus=[])
     with pytest.raises(DeviceError, match=r"accelerator: cuda, but this machine shows torch .* no GPU"):
         check_room(config(accelerator="cuda"), jobs=1, gpus=[])
+
+
+def test_processes_on_a_cpu_are_not_many_times_as_many_as_cores() -> None:
+    cores = len(os.sched_getaffinity(0))
+    check_room(config(devices=cores), jobs=64, gpus=[])
+    with pytest.raises(DeviceError, match=rf"trainer.devices = {32 * cores}: .* has {cores} cores"):
+        check_room(config(devices=32 * cores), jobs=1, gpus=[])

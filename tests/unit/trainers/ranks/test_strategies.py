@@ -15,6 +15,7 @@ from trainers.job import TrainerConfig
 from trainers.ranks.communication import CommunicatingDDPStrategy
 from trainers.ranks.strategies import (
     check_option_names,
+    check_whole_checkpoints,
     choose_strategy,
     server_of,
     settings_to_try,
@@ -123,3 +124,24 @@ def test_options_of_the_space_must_have_a_taker() -> None:
 def test_only_the_parameter_server_has_a_server() -> None:
     assert server_of(make_config(), {"name": "ddp"}) is None
     assert server_of(make_config(), {"name": "parameter_server"}) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause", "instead"),
+    [
+        ({"name": "deepspeed_stage_2"}, "task.against", "use ddp or fsdp"),
+        ({"name": "fsdp", "state_dict_type": "sharded"}, "trainer.compress", "remove the strategy's `state_dict_type`"),
+        (
+            {"name": "tensor_parallel", "save_distributed_checkpoint": True},
+            "task.against",
+            "remove the strategy.s `save_distributed",
+        ),
+    ],
+)
+def test_a_model_that_is_read_again_is_not_sharded(settings: dict[str, Any], cause: str, instead: str) -> None:
+    config = make_config(is_measured=cause == "task.against")
+    with pytest.raises(TrainerError, match=f"{cause}: .*shards it over many: {instead}"):
+        check_whole_checkpoints(config, settings, is_compressed=cause == "trainer.compress")
+    check_whole_checkpoints(make_config(), settings, is_compressed=False)  # nothing reads it
+    for whole in ({"name": "fsdp"}, {"name": "auto"}, {"name": "tensor_parallel"}):
+        check_whole_checkpoints(config, whole, is_compressed=True)
