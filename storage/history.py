@@ -27,7 +27,9 @@ from storage.models import (
     trials,
 )
 from storage.retries import retried
-from storage.study_progress import Part, progress_of
+from storage.study_progress import MOST_LISTED, Part, progress_of
+
+FEW = 10  # studies that are looked at one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,42 @@ def list_studies(store: Store) -> list[StudySummary]:
     """All studies, oldest first."""
     with store.read() as connection:
         return _summaries(store, connection, _STUDIES)
+
+
+@retried
+def newest_studies(
+    store: Store, *, limit: int, name: str | None = None, search: str | None = None, before: int | None = None
+) -> list[StudySummary]:
+    """At most so many studies, the newest first.
+
+    name: exactly this one. search: part of the name, task or family. before: only studies with a smaller id.
+    """
+    words = select(studies.c.id, studies.c.name, tasks.c.name.label("task"), families.c.name.label("family"))
+    words = words.select_from(_JOINED).order_by(studies.c.id.desc())
+    if name is not None:
+        words = words.where(studies.c.name == name)
+    if before is not None:
+        words = words.where(studies.c.id < before)
+    with store.read() as connection:
+        if search is None:
+            ids = list(connection.execute(words.limit(limit)).scalars())
+        else:
+            ids = _found(store, connection, words, search.lower(), limit)
+        return _summaries(store, connection, _STUDIES.where(studies.c.id.in_(ids)))[::-1]
+
+
+def _found(store: Store, connection: Connection, words: Select[Any], search: str, limit: int) -> list[int]:
+    """The ids of studies in which a text in small letters is found."""
+    ids: list[int] = []
+    for row in connection.execute(words):
+        family = row.family
+        if family is None:  # none of its trials has finished: what its family will be is in its space
+            family = _summaries(store, connection, _STUDIES.where(studies.c.id == row.id))[0].family
+        if any(search in word.lower() for word in (row.name, row.task or "", family)):
+            ids.append(row.id)
+            if len(ids) == limit:
+                break
+    return ids
 
 
 @retried
@@ -211,10 +249,12 @@ def peak_memory(store: Store, family: str, *, most: int = 1_000) -> list[int]:
         return list(connection.execute(query).scalars())
 
 
+_JOINED = studies.outerjoin(tasks, tasks.c.id == studies.c.task_id).outerjoin(
+    families, families.c.id == studies.c.family_id
+)
 _STUDIES = (
     select(studies, tasks.c.name.label("task"), tasks.c.metric, families.c.name.label("family_name"))
-    .join_from(studies, tasks, isouter=True)
-    .outerjoin(families, families.c.id == studies.c.family_id)
+    .select_from(_JOINED)
     .order_by(studies.c.id)
 )
 
@@ -222,11 +262,13 @@ _STUDIES = (
 def _summaries(store: Store, connection: Connection, query: Select[Any]) -> list[StudySummary]:
     rows = connection.execute(query).all()
     ids = [row.id for row in rows]
-    alone = ids[0] if len(ids) == 1 else None
-    has_space = all(row.family_name is not None or row.space is not None for row in rows)
-    spaces = {} if has_space else undeclared_spaces(connection, alone)
+    undeclared = [row.id for row in rows if row.family_name is None and row.space is None]
+    if len(undeclared) <= FEW:
+        spaces = {each: found for one in undeclared for each, found in undeclared_spaces(connection, one).items()}
+    else:
+        spaces = undeclared_spaces(connection)
     progress = progress_of(store, connection, {row.id: row.created_at for row in rows})
-    names = _metric_names(connection, None if alone is None else [alone])
+    names = _metric_names(connection, ids if len(ids) <= MOST_LISTED else None)
     return [_summary(row, spaces.get(row.id, {}), progress.get(row.id, []), names.get(row.id)) for row in rows]
 
 

@@ -29,11 +29,7 @@ def list_studies(
 ) -> Page[Study]:
     """The studies of the history, the newest first."""
     after = decode_cursor(cursor, int)
-    found = [
-        summary
-        for summary in reversed(history.list_studies(service.store))
-        if (after is None or summary.study_id < after) and _fits(summary, name, search)
-    ]
+    found = history.newest_studies(service.store, limit=limit + 1, name=name, search=search, before=after)
     shown = found[:limit]
     more = encode_cursor(shown[-1].study_id) if len(found) > limit else None
     launched = launches_of(service.store, [summary.study_id for summary in shown])
@@ -49,9 +45,3 @@ def get_study(who: Reader, service: ServiceState, study_id: StudyId) -> StudyInF
     stopped = stopped_reason(service.store, study_id)
     launch = find_launch(service.store, study_id)
     return study_in_full(summary, None if stopped is None else asdict(stopped), launch)
-
-
-def _fits(summary: history.StudySummary, name: str | None, search: str | None) -> bool:
-    words = (summary.name, summary.task or "", summary.family)
-    is_named = name is None or summary.name == name
-    return is_named and (search is None or any(search.lower() in word.lower() for word in words))

@@ -34,3 +34,17 @@ def test_an_unknown_study_and_a_cursor_of_nobodys_are_told_so(client_as: ClientA
     for cursor in ("%%%", "bm9uc2Vuc2U", "e30"):
         answer = client.get("/api/v1/studies", params={"cursor": cursor})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-cursor")
+
+
+def test_studies_are_searched_by_name_task_and_family_page_by_page(client_as: ClientAs, service: Service) -> None:
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+    for number in range(6):
+        studies.create_study(service.store, name=f"Ünit {number}", task=f"t{number % 2}", metric="m", space=space)
+    client = client_as("viewer")
+    assert len(client.get("/api/v1/studies", params={"search": "ünit"}).json()["items"]) == 6
+    first = client.get("/api/v1/studies", params={"search": "T1", "limit": 2}).json()
+    assert [study["name"] for study in first["items"]] == ["Ünit 5", "Ünit 3"]
+    rest = client.get("/api/v1/studies", params={"search": "T1", "limit": 2, "cursor": first["next"]}).json()
+    assert ([study["name"] for study in rest["items"]], rest["next"]) == (["Ünit 1"], None)
+    family = first["items"][0]["family"]  # which no trial has told yet
+    assert len(client.get("/api/v1/studies", params={"search": family}).json()["items"]) == 6
