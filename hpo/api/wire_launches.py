@@ -12,7 +12,7 @@ from hpo.service.launching import MOST_JOBS, MOST_PRIORITY, LaunchOptions
 from hpo.service.limits import is_trained_here, places_of
 from storage.launches import Launch
 
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "file": {"task": {"name": "digits"}, "trainer": {"recipe": "digits_mlp/all"}, "budget": {"trials": 20}},
     "launch": {"place": "server", "jobs": 1},
 }
