@@ -338,8 +338,9 @@ def unavailable(url: str, reason: str, *, is_passing: bool = False) -> StoreUnav
 
 
 def masked(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    """The URL without its password, wherever in it that stands."""
+    without = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&]password=)[^&\s]*", r"\1***", without)
 
 
 _ABOUT_STATEMENTS = (IntegrityError, ProgrammingError, DataError, NotSupportedError)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx2
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -181,7 +181,9 @@ def _elsewhere(service: Service, path: str) -> Response:
     """Where MLflow's UI is not shown here."""
     uri = service.mlflow_uri
     if uri is not None and uri.startswith(("http://", "https://")):
-        return RedirectResponse(f"{uri.rstrip('/')}/{quote(path)}")  # it has a UI and a login of its own
+        address = urlsplit(uri)  # it has a UI and a login of its own; a password in it stays here
+        host = address.netloc.rpartition("@")[2]
+        return RedirectResponse(f"{address.scheme}://{host}{address.path.rstrip('/')}/{quote(path)}")
     if uri is None:
         raise ApiError(404, "no-mlflow", "this service follows no MLflow: it was started with --mlflow none")
     raise ApiError(404, "no-mlflow", "MLflow's UI is not shown here (--no-mlflow-ui); `hpo ui` starts it")

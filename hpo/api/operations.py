@@ -59,7 +59,11 @@ def metrics(request: Request, allowed: Annotated[None, Depends(_reader_unless_op
 
 
 def _reasons(service: Service) -> list[str]:
-    reasons = [f"{name}: {why}" for name, why_not in service.parts.items() if (why := why_not()) is not None]
+    reasons = []
+    for name, why_not in service.parts.items():
+        if (why := why_not()) is not None:
+            log.warning("%s: %s", name, why)
+            reasons.append(f"{name}: not well; the service's log says why")
     try:
         open_store(service.store.url, upgrade=False, patience_seconds=PROBE_SECONDS).dispose()
     except StorageError as error:

@@ -20,6 +20,7 @@ from hpo.api.metrics import Metrics
 
 log = logging.getLogger("hpo.requests")
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds; logged only when they fail
+STREAM = "text/event-stream"
 _GOOD_ID = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
@@ -40,21 +41,25 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         request_id, status, started = _id_of(scope), 500, time.perf_counter()
+        seconds: float | None = None
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def note(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message.setdefault("headers", [])
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if headers.get("content-type", "").startswith(STREAM):
+                    seconds = time.perf_counter() - started  # it is answered now, and goes on for long
             await send(message)
 
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, note)
             finally:
-                seconds = time.perf_counter() - started
+                seconds = time.perf_counter() - started if seconds is None else seconds
                 self._metrics.requests.labels(scope["method"], _route(scope), str(status)).observe(seconds)
                 _write(scope, request_id, status, seconds)
 

@@ -27,6 +27,7 @@ TALKATIVE = ("hpo", "storage", "trainers")  # the loggers whose ordinary news ar
 SECRETS = (
     (re.compile(r"hpo_[\w-]{16,}"), "hpo_***"),
     (re.compile(r"(://[^:/@\s]*):[^@/\s]*@"), r"\1:***@"),
+    (re.compile(r"([?&]password=)[^&\s\"]*", re.IGNORECASE), r"\1***"),
 )
 
 

@@ -148,7 +148,7 @@ def test_another_sites_page_changes_nothing_with_a_session(proxied: Proxied) -> 
 def test_an_mlflow_elsewhere_is_linked_and_none_is_told(sqlite_store: Store, tmp_path: Path) -> None:
     service = Service(store=sqlite_store, mlflow_uri="http://mlflow:5000/", runs=tmp_path, projects=tmp_path)
     secret, _ = tokens.create_token(sqlite_store, owner="ann", role="viewer", created_by="a test")
-    for uri, expected in (("http://mlflow:5000/", 307), (None, 404), ("sqlite:///m.db", 404)):
+    for uri, expected in (("http://me:hunter2@mlflow:5000/", 307), (None, 404), ("sqlite:///m.db", 404)):
         app = create_api(replace(service, mlflow_uri=uri))
         mlflow_proxy.install(app)
         client = TestClient(app, headers={"Authorization": f"Bearer {secret}"}, follow_redirects=False)

@@ -37,11 +37,14 @@ def test_health_asks_nothing_and_readiness_asks_the_history(app: FastAPI) -> Non
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
 
 
-def test_a_part_that_is_not_well_is_told(service: Service) -> None:
-    parts = {"supervisor": lambda: "it has ended", "MLflow": lambda: None}
+def test_a_part_that_is_not_well_is_told(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    parts = {"supervisor": lambda: "no database at db.internal", "jobs": lambda: None}
     app = create_api(replace(service, parts=parts))
     ready = TestClient(app).get("/readyz")
-    assert (ready.status_code, ready.json()["reasons"]) == (503, ["supervisor: it has ended"])
+    assert (ready.status_code, len(ready.json()["reasons"])) == (503, 1)
+    assert ready.json()["reasons"][0].startswith("supervisor: ")
+    assert "db.internal" in caplog.text
+    assert "db.internal" not in ready.text  # which anybody may read
     assert TestClient(app).get("/healthz").status_code == 200
 
 
@@ -153,7 +156,7 @@ def test_each_request_is_a_line_with_who_what_and_how_long(
 def test_no_line_holds_a_secret_or_breaks(log_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     log = logging.getLogger("hpo.anything")
     secret = "hpo_" + "x" * 43
-    log.info("token %s at postgresql://me:hunter2@host/db\nsecond line", secret)
+    log.info("token %s at postgresql://me:hunter2@host/db?password=hunter2&x=1\nsecond line", secret)
     try:
         raise ValueError(f"no {secret}")
     except ValueError:
@@ -161,7 +164,7 @@ def test_no_line_holds_a_secret_or_breaks(log_file: Path, capsys: pytest.Capture
     logged, failed = lines_of(log_file, 2)
     text = json.dumps([logged, failed])
     assert secret not in text and "hunter2" not in text
-    assert logged["message"] == "token hpo_*** at postgresql://me:***@host/db\nsecond line"
+    assert logged["message"] == "token hpo_*** at postgresql://me:***@host/db?password=***&x=1\nsecond line"
     assert "ValueError: no hpo_***" in str(failed["traceback"])
     with logs.logging_to(None, kind="text"):
         log.info("a\x1b[31m\nb %s", secret, extra={"fields": {"study": 3}})
