@@ -204,7 +204,9 @@ def claim_trial(
         made = made_by(connection, study_id, call)
         if made is not None:
             return Claim(trial_id=made.id, number=made.number, attempt=made.attempt)
-        given = None if request is None else _GIVEN_TO.run(connection, study_id=study_id, call_id=request).first
+        given = None
+        if request is not None:
+            given = _GIVE_AGAIN.run(connection, study_id=study_id, call_id=request, seconds=lease_seconds).first
         if given is not None:
             return Claim(trial_id=given.id, number=given.number, attempt=given.attempt)
         for trial in _EXPIRED.run(connection, study_id=study_id).rows:
@@ -443,7 +445,12 @@ _OLDEST_WAITING = Statement(
     .with_for_update(skip_locked=True)  # plain Optuna may be starting it
 )
 _given = (trials.c.id, trials.c.number, trials.c.attempt)
-_GIVEN_TO = Statement(select(*_given).where(_is_leased, trials.c.call_id == bindparam("call_id")))
+_GIVE_AGAIN = Statement(
+    update(trials)
+    .where(_is_leased, trials.c.call_id == bindparam("call_id"))
+    .values(lease_until=_claimed["lease_until"])
+    .returning(*_given)
+)
 _CLAIM = Statement(
     update(trials)
     .where(trials.c.id == bindparam("trial_id"))

@@ -141,26 +141,10 @@ class Desk:
         Raises ServiceUnavailableError where nothing could be proposed in time, as when much has to be learned first:
         then the trial waits under its lease for whoever asks again by the same name, or is back in the queue.
         """
-        claim, study = begun.claim, begun.study
-        params = dict(begun.known.params)
-        if begun.proposal is not None:
-            params = self._with_proposal(begun, begun.proposal)
-        elif not study.is_complete(params):
-            params = study.suggest(claim.trial_id)
-        seed = study.spec.seeds.training
-        studies.start_trial(self._store, claim, params=params, seed=seed, hardware=hardware, code_version=code_version)
-        return Assignment(
-            study_id=study.study_id,
-            study=study.name,
-            trial=claim.number,
-            attempt=claim.attempt,
-            params=params,
-            seed=seed,
-            lease_seconds=begun.lease_seconds,
-            halve_batch=bool(begun.known.system_attrs.get(HALVED_BATCH)),
-            content=study.content,
-            created_at=study.created_at.timestamp(),
-        )
+        try:
+            return self._handed_out(begun, hardware=hardware, code_version=code_version)
+        except StaleAttemptError as error:
+            raise ServiceUnavailableError(f"the lease of trial {begun.claim.number} ended before it began") from error
 
     def give_up(self, begun: Begun, reason: str) -> None:
         """Do not hand out a trial after all."""
@@ -316,6 +300,28 @@ class Desk:
             self._remember(study.study_id, claim)
         return claim
 
+    def _handed_out(self, begun: Begun, *, hardware: str | None, code_version: str | None) -> Assignment:
+        claim, study = begun.claim, begun.study
+        params = dict(begun.known.params)
+        if begun.proposal is not None:
+            params = self._with_proposal(begun, begun.proposal)
+        elif not study.is_complete(params):
+            params = study.suggest(claim.trial_id)
+        seed = study.spec.seeds.training
+        studies.start_trial(self._store, claim, params=params, seed=seed, hardware=hardware, code_version=code_version)
+        return Assignment(
+            study_id=study.study_id,
+            study=study.name,
+            trial=claim.number,
+            attempt=claim.attempt,
+            params=params,
+            seed=seed,
+            lease_seconds=begun.lease_seconds,
+            halve_batch=bool(begun.known.system_attrs.get(HALVED_BATCH)),
+            content=study.content,
+            created_at=study.created_at.timestamp(),
+        )
+
     def _with_proposal(self, begun: Begun, proposal: Future[Proposed]) -> dict[str, Any]:
         claim, study = begun.claim, begun.study
         try:
@@ -334,9 +340,7 @@ class Desk:
         finally:
             self._proposer.placed(study.study_id, proposed)
         if not is_placed:
-            raise StaleAttemptError(
-                f"Attempt {claim.attempt} at trial {claim.number} ended before it began; ask again."
-            )
+            raise StaleAttemptError(f"Attempt {claim.attempt} at trial {claim.number} ended before it began.")
         return dict(proposed.params)
 
     def _ending(

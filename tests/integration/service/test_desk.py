@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpo.errors import SettingsError, SpecError, StudyOverError, StudyPausedError
+from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.service.desk import Assignment, Desk, Held
 from hpo.study_file import parse_spec
 from storage import history, launches, studies
@@ -144,6 +144,27 @@ def test_a_trial_whose_lease_ends_is_given_to_another_with_its_parameters(desk: 
     assert desk.extend([held(again)], worker="somebody else", lease_seconds=60.0) == []
     (trial,) = trials_of(store, study_id)
     assert [late["value"] for late in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]] == [0.1]
+
+
+def test_a_trial_that_is_given_again_has_its_lease_anew(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    first = ask(desk, study_id, request="slow", lease_seconds=0.01)
+    time.sleep(0.05)
+    assert ask(desk, study_id, request="slow").trial == first.trial  # nobody was faster
+    assert ask(desk, study_id, "another").trial == 1
+    desk.tell(held(first), state="complete", values=[1.0])
+
+
+def test_a_lease_that_ends_while_a_proposal_is_made_is_asked_again(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    slow = desk.begin(study_id, worker="w", lease_seconds=0.01, request="slow")
+    assert slow is not None
+    time.sleep(0.05)
+    other = ask(desk, study_id, "another")
+    with pytest.raises(ServiceUnavailableError, match="the lease of trial 0 ended before it began"):
+        desk.hand_out(slow)
+    assert (other.trial, other.attempt) == (0, 2)
+    assert ask(desk, study_id, request="slow").trial == 1
 
 
 def test_what_is_given_back_waits_for_the_next(desk: Desk, store: Store) -> None:
