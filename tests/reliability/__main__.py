@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.measured import Figure, keep, table
 from tests.reliability import (
+    api,
     backups,
     checkpoints,
     claims,
@@ -44,6 +45,7 @@ SCENARIOS: dict[str, tuple[Callable[[Place], list[Figure]], set[str]]] = {
     "checkpoints": (lambda _place: checkpoints.run(), SQLITE),
     "mlflow_down": (lambda _place: mlflow_down.run(), SQLITE),
     "ranks": (ranks.run, SQLITE),
+    "api": (api.run, BOTH),
 }
 
 
