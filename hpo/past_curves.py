@@ -17,7 +17,7 @@ from hpo.priors.curves import Curve, End, changes_its_meaning, end_of
 from hpo.priors.foresight import LEAST_ENDED, PastCurves
 from hpo.space import SearchSpace, declared_space
 from hpo.space_mapping import relate
-from storage.curves import StoredCurve, stored_curves
+from storage.curves import StoredCurve, stored_curves, studies_of_folds
 from storage.families import METRIC_NAMES
 from storage.summaries import StudySample
 
@@ -83,8 +83,16 @@ def looked_at(sample: StudySample) -> int:
 
 
 def past_curves(storage: HistoryStorage, samples: Sequence[StudySample], sign: float) -> list[PastCurves]:
-    """Their curves, of those whose metric keeps its meaning and whose values are what they reported."""
-    wanted = {sample.study_id: looked_at(sample) for sample in samples if looked_at(sample)}
+    """Their curves, of those whose metric keeps its meaning and whose values are what they reported.
+
+    A study whose trials report after each fold has none: its steps are no epochs.
+    """
+    of_folds = studies_of_folds(storage.store, [sample.study_id for sample in samples])
+    wanted = {
+        sample.study_id: looked_at(sample)
+        for sample in samples
+        if looked_at(sample) and sample.study_id not in of_folds
+    }
     stored = stored_curves(storage.store, wanted)
     names = {sample.study_id: sample.name for sample in samples}
     tasks = [_past_task(names[study_id], curves, sign) for study_id, curves in stored.items()]

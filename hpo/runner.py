@@ -393,23 +393,26 @@ class StudyRunner:
     def _fail(self, running: _Running, event: Failed) -> None:
         claim = running.claim
         if event.kind in ("killed", "stalled"):
-            is_tried_again = self._results.end(claim, Release(reason=event.reason, counts=True))
+            log = running.directory / OUTPUT_LOG
+            is_tried_again = self._results.end(claim, Release(reason=f"{event.reason} ({_printed(log)})", counts=True))
             if not is_tried_again:
                 drop_checkpoints(running.directory)
-            self._watcher.notice(
-                f"trial {claim.number}: {event.reason}{'; it is tried again' if is_tried_again else ''}; "
-                f"what it printed: {running.directory / OUTPUT_LOG}"
-            )
+            again = "; it is tried again" if is_tried_again else ""
+            self._watcher.notice(f"trial {claim.number}: {event.reason}{again}; {_printed(log)}")
             return
         reason = f"{event.kind}: {event.reason}"
         if event.kind == "out_of_memory" and self._is_halved_and_released(claim, reason):
             self._watcher.notice(f"trial {claim.number} ran out of memory; it is tried once more at half the batch")
             return
-        self._results.end(claim, Finish(state=TrialState.FAIL, value=None, error=reason, finished_at=time.time()))
+        log = running.directory / OUTPUT_LOG
+        failure = Finish(
+            state=TrialState.FAIL, value=None, notes=[_printed(log)], error=reason, finished_at=time.time()
+        )
+        self._results.end(claim, failure)
         drop_checkpoints(running.directory)
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-6:])
-        log = f"\n    what it printed: {running.directory / OUTPUT_LOG}" if tail else ""
-        self._watcher.notice(f"trial {claim.number} failed: {event.reason}{tail}{log}")
+        told = f"{tail}\n    {_printed(log)}" if tail else ""
+        self._watcher.notice(f"trial {claim.number} failed: {event.reason}{told}")
         if event.kind == "missing_metric":
             is_further = any(event.reason.startswith(f"{name} ") for name in self._spec.task.metrics[1:])
             raise StudyFailedError(f"task.{'against' if is_further else 'metric'}: {event.reason}")
@@ -515,6 +518,10 @@ class StudyRunner:
         if budget.hours is not None:
             estimates.append(budget.hours * 3600 - self._seconds_spent())
         return max(0.0, min(estimates)) if estimates else None
+
+
+def _printed(log: Path) -> str:
+    return f"what it printed: {log}"
 
 
 def _best_of(

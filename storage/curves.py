@@ -1,7 +1,8 @@
 """The learning curves of past studies: some trials of each, and no more than that is read."""
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, bindparam, select
 
 from storage.database import Store
-from storage.models import intermediate_values, trials
+from storage.models import intermediate_values, studies, trials
 from storage.retries import retried
 
 TELLING = (TrialState.COMPLETE.value, TrialState.PRUNED.value)
@@ -38,6 +39,15 @@ def stored_curves(store: Store, wanted: Mapping[int, int]) -> dict[int, list[Sto
         return {study_id: _of_study(connection, study_id, most) for study_id, most in wanted.items()}
 
 
+@retried
+def studies_of_folds(store: Store, study_ids: Collection[int]) -> set[int]:
+    """Which of these studies report after each fold of cross-validation: their curves are none of a training."""
+    with store.read() as connection:
+        specs = connection.execute(_SPECS, {"ids": list(study_ids)})
+        trainers = {row.id: json.loads(row.spec).get("trainer") or {} for row in specs}
+    return {study_id for study_id, trainer in trainers.items() if trainer.get("folds", 1) > 1}
+
+
 def _of_study(connection: Connection, study_id: int, most: int) -> list[StoredCurve]:
     rows = connection.execute(_TRIALS, {"study_id": study_id}).all()
     stride = max(1, len(rows) // max(most, 1))
@@ -59,6 +69,9 @@ def _curve(row: Any, reports: list[tuple[int, float]]) -> StoredCurve:
     )
 
 
+_SPECS = select(studies.c.id, studies.c.spec).where(
+    studies.c.id.in_(bindparam("ids", expanding=True)), studies.c.spec.is_not(None)
+)
 _TRIALS = (
     select(trials.c.id, trials.c.number, trials.c.state, trials.c.value)
     .where(trials.c.study_id == bindparam("study_id"), trials.c.state.in_(TELLING))

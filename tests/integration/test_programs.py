@@ -299,13 +299,17 @@ def test_a_project_may_search_over_named_optimizers(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("change", "params", "message"),
     [
-        ({}, {"model.init_args.lrr": 0.1}, "config.yaml: model: line_project.Net: Option 'lrr' is not accepted"),
+        (
+            {},
+            {"model.init_args.lrr": 0.1},
+            "space.model.init_args.lrr: .*config.yaml: model: line_project.Net: Option 'lrr' is not accepted",
+        ),
         ({}, {"model.init_args.lr": "high"}, "config.yaml: model: line_project.Net: lr: expected float, not high"),
-        ({}, {"trainer.max_epocs": 2}, "config.yaml: there is no key trainer.max_epocs"),
+        ({}, {"trainer.max_epocs": 2}, "space.trainer.max_epocs: .*config.yaml: there is no key trainer.max_epocs"),
         ({}, {"optimizer": "sgd", "optimizer.sgd.beta1": 0.1}, "optimizer sgd has no option 'beta1'"),
         ({}, {"lr": 0.1}, "config.yaml: there is no key lr"),
         ({"model": {"lr": 0.1}}, {}, "Option 'lr' is not accepted; beside a config without `class_path`, the study's"),
-        ({"models": {"lr": 1}}, {}, "config.yaml: Option 'models.lr' is not accepted"),
+        ({"models": {"lr": 1}}, {}, "trainer.cli: .*config.yaml: Option 'models.lr' is not accepted"),
         ({"ckpt_path": "last.ckpt"}, {}, "config has a ckpt_path, and every trial begins anew"),
         ({"trainer": {"max_epochs": "some"}}, {}, "config.yaml: trainer.max_epochs: expected int or null, not some"),
         ({"model": "line_project.Nett"}, {}, "module 'line_project' has no attribute 'Nett'"),

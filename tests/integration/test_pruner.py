@@ -1,5 +1,6 @@
 """The pruner in Optuna studies on a real history: what it stops, what it learns from, and what it leaves alone."""
 
+import json
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import update
 
 from hpo import HistoryPruner
 from hpo.cli.explain import explain
@@ -14,6 +16,7 @@ from hpo.past_curves import past_curves, related_studies
 from hpo.prune_reasons import PRUNED_BECAUSE, reason_of
 from storage.curves import stored_curves
 from storage.history import get_study, list_trials
+from storage.models import studies
 from storage.optuna_storage import HistoryStorage
 from tests.learning_curves import fast
 
@@ -234,3 +237,17 @@ def test_stored_curves_are_some_of_each_study_in_order(store):
     assert np.array_equal(found[-1].values, [0.5, np.nan], equal_nan=True)
     some = stored_curves(store, {study._study_id: 3})[study._study_id]
     assert [curve.number for curve in some] == [0, 3, 6]
+
+
+def test_steps_that_are_folds_teach_no_curve(storage):
+    losses = fast(np.random.default_rng(3), trials=32)
+    for name, trainer in (("epochs", {}), ("folds", {"folds": losses.shape[1]})):
+        study = add_past(storage, name, losses)
+        spec = json.dumps({"study": name, "trainer": trainer})
+        with storage.store.write() as connection:
+            connection.execute(update(studies).where(studies.c.id == study._study_id).values(spec=spec))
+    new = new_study(storage, "new")
+    new.enqueue_trial({"x": 0.5})
+    new.ask(X)
+    found = past_curves(storage, related_studies(storage, new), 1.0)
+    assert [past.name for past in found] == ["epochs"]

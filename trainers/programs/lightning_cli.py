@@ -7,6 +7,7 @@ the config, and Lightning's own parser puts them in, so that links, defaults and
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -96,13 +97,28 @@ class CliProgram:
                 return cli(**given, run=False, save_config_callback=None, args=list(arguments))
         except ArgumentError as error:
             hint = "" if self.model or NO_CLASS_PATH not in str(error) else f"; {ADVICE}"
-            raise TrainerError(f"{self.config.cli}: {one_line(error)}{hint}") from error
+            told = one_line(error)
+            raise TrainerError(f"{self._place_of(told)}: {self.config.cli}: {told}{hint}") from error
         except TypeError as error:
             if f"{self.cli.__name__}.__init__() got" not in str(error):
                 raise
             raise ModelImportError(
                 f"{self.cli.__name__} must pass on the arguments of LightningCLI (`run`, `args`, …): {error}"
             ) from error
+
+    def _place_of(self, told: str) -> str:
+        """The key of the study file that leads to what is told: the config's own keys belong to `trainer.cli`."""
+        places = {f"trainer.{name}": f"trainer.arguments.{name}" for name in self.config.trainer_args}
+        places |= {"trainer.max_epochs": "trainer.max_epochs"} if self.config.max_epochs is not None else {}
+        places |= {name: f"space.{name}" for name in self.config.sample}
+        said = {
+            key: (key, key.rpartition(".")[2]) for key in places
+        }  # of a class's arguments only the last part is said
+        for part in (0, 1):
+            for key in sorted(places, key=len, reverse=True):
+                if re.search(rf"(?<![\w.]){re.escape(said[key][part])}(?!\w)", told):
+                    return places[key]
+        return "trainer.cli"
 
 
 def _checking(base: type[LightningCLI]) -> type[LightningCLI]:
