@@ -156,7 +156,8 @@ def verify(storage: Storage = None, json: Json = False) -> None:
         show.print_json([show.vars_of(finding) for finding in findings])
     else:
         _print_findings(findings)
-        print(f"fingerprint of its seals: {seals.fingerprint(store)}")
+        if not any(finding.is_damage for finding in findings):
+            print(f"fingerprint of its seals: {seals.fingerprint(store)}")
     if findings:
         raise typer.Exit(1)
 

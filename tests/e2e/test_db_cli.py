@@ -37,7 +37,7 @@ def rows(url: str) -> dict[str, list[tuple[object, ...]]]:
 
 def test_help_shows_every_command_with_examples(project: Project) -> None:
     listed = project.hpo("db", "--help").stdout
-    for command in ("upgrade", "downgrade", "check", "backup", "restore", "verify"):
+    for command in ("upgrade", "downgrade", "check", "backup", "restore", "verify", "seal", "privacy"):
         assert command in listed
         assert f"hpo db {command}" in project.hpo("db", command, "--help").stdout.replace("\n  ", " ")
 
@@ -58,7 +58,7 @@ def test_a_history_moves_to_a_server_and_back(filled: Project, postgresql_url: s
     restored = filled.json("db", "restore", "server.db", "--force")
     assert rows(filled.storage) == before
     assert rows(f"sqlite:///{restored['kept']}") == before
-    assert filled.hpo("db", "verify").stdout == "nothing wrong\n"
+    assert filled.hpo("db", "verify").stdout.startswith("nothing wrong\nfingerprint of its seals: ")
     assert {study["name"] for study in filled.json("studies")} == {row[1] for row in before["studies"]}
 
 
@@ -69,8 +69,21 @@ def test_verify_prints_what_is_wrong_and_says_so_by_its_exit_code(filled: Projec
     connection.close()
     done = filled.hpo("db", "verify", code=1)
     assert "numbers: study" in done.stdout and "with gaps" in done.stdout
-    (finding,) = json.loads(filled.hpo("db", "verify", "--json", code=1).stdout)
+    finding, *rest = json.loads(filled.hpo("db", "verify", "--json", code=1).stdout)
     assert finding["check"] == "numbers" and "<b>" in finding["subject"]
+    assert {each["check"] for each in rest} == {"seals"}  # it was sealed under another number
+    filled.hpo("db", "seal", code=2)  # nobody can be asked
+    assert filled.json("db", "seal", "--yes")["studies"] == 3
+    assert [each["check"] for each in json.loads(filled.hpo("db", "verify", "--json", code=1).stdout)] == ["numbers"]
+
+
+def test_rules_of_privacy_are_tried_on_names(filled: Project) -> None:
+    (filled.work / "rules.yaml").write_text("parameters: {lr: drop}\nattributes: {'*': mask}\n")
+    found = filled.json("db", "privacy", "rules.yaml", "--parameter", "layers", "--text", "a text")
+    stored = {(each["kind"], each["name"]): each["stored"] for each in found}
+    assert stored["parameter", "lr"] is None and stored["parameter", "layers"] == "a value"
+    assert stored["text", "a text"] == "a text" and "***" in stored.values()
+    assert "there are no rules" in filled.hpo("db", "privacy", code=2).stderr.lower()
 
 
 def test_downgrade_says_what_is_lost_and_does_nothing_unasked(filled: Project) -> None:

@@ -101,7 +101,7 @@ def test_a_torn_file_is_refused_with_the_command_that_brings_a_backup_back(path,
     with open(json.loads(out)["kept"], "rb") as kept:  # noqa: PTH123
         assert kept.read() == torn
     assert hpo("studies", "--json")[1] == truth
-    assert hpo("db", "verify")[1] == "nothing wrong\n"
+    assert hpo("db", "verify")[1].startswith("nothing wrong\n")
 
 
 @pytest.mark.parametrize("tear", TORN, ids=lambda tear: tear.__name__)
