@@ -39,7 +39,9 @@ def train(config, report):
     for epoch in range(began, 4):
         time.sleep(config["pause"])
         report(loss=(config["x"] - 0.3) ** 2 + 1.0 / (epoch + 1))
-        kept.write_text(json.dumps(epoch + 1))
+        draft = kept.with_name("draft.json")
+        draft.write_text(json.dumps(epoch + 1))
+        draft.replace(kept)  # whole or not at all: it may be killed at any moment
     with Path(__file__).with_name("trace.jsonl").open("a") as trace:
         trace.write(json.dumps({"x": config["x"], "ended": True}) + "\\n")
 """
