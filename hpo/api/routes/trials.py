@@ -21,10 +21,12 @@ from hpo.errors import HpoError
 from hpo.service.state import Service
 from storage import history
 from storage.errors import StorageError
+from storage.parameter_order import is_position
 from storage.revisions import history_mark
 from storage.study_columns import study_columns
 from storage.trial_pages import Position, order_of, trial_numbered, trial_page
 
+LARGEST = 2**63  # of what databases hold
 MOST_CURVES = 200
 MOST_POINTS = 10_000
 MOST_DRAWN = 10_000  # configurations in a figure
@@ -33,7 +35,7 @@ TrialNumber = Annotated[int, Path(ge=0, le=2**31 - 1, description="Of the trial 
 Where = Annotated[
     str,
     Query(
-        max_length=10_000,
+        max_length=4_000,  # in an address, which servers take up to 64 KiB long
         description="A condition, as `hpo history query` takes it: fields, params.NAME, attrs.NAME and tags.NAME; "
         "= != < <= > >=, in, between, like, ilike, is null; and, or, not.",
         examples=["params.lr < 0.01 and state = complete"],
@@ -195,7 +197,9 @@ def position_of(cursor: str | None, order: str | None) -> Position | None:
     wanted = order_of(order)
     is_text = isinstance(found[1], str)
     takes_text = wanted.by.room == "params" or wanted.by.kind == "text"
-    if found[0] != _name(order) or (found[1] is not None and is_text != takes_text):
+    is_odd = wanted.by.room == "params" and is_text and not is_position(str(found[1]))
+    is_large = any(isinstance(each, int) and abs(each) >= LARGEST for each in found)
+    if found[0] != _name(order) or (found[1] is not None and is_text != takes_text) or is_odd or is_large:
         raise ApiError(422, "invalid-cursor", "this cursor is of another order; begin without one")
     return found[1], found[2]
 
