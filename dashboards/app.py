@@ -24,6 +24,7 @@ PAGES = (
     "study",
     "access",
     "history",
+    "quality",
     "targets",
     "compare",
     "machines",

@@ -29,6 +29,7 @@ from hpo.range_advice import Advice, advise
 from hpo.resemblance import resemblance
 from hpo.study_courses import courses
 from storage.database import Store
+from storage.repairs import oddities
 from storage.target_arrays import target_revisions
 
 REMEMBERED = 4  # pieces of advice, by the state of the history that they were given for
@@ -85,6 +86,15 @@ def _adjusted(store_url: str, target: str, where: str) -> PastEffects:
     if found.adjustment is None:
         raise NoHistoryError(f"no task of {target!r} has two different outcomes, so there is nothing to draw")
     return found
+
+
+# Data quality
+
+
+def quality(store_url: str, *, target: str) -> list[dict[str, Any]]:
+    """What is odd about the studies of a family, and what would mend it. Raises FamilyNotFoundError."""
+    with one_thread():
+        return [asdict(each) for each in oddities(_store(store_url), target)]
 
 
 # Advice

@@ -46,6 +46,30 @@ def overview(store: Store) -> Overview:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuarantinedStudy:
+    """A study that nobody learns from."""
+
+    study_id: int
+    name: str
+    family: str | None
+    reason: str
+
+
+def quarantined(store: Store, *, most: int) -> list[QuarantinedStudy]:
+    """The studies in quarantine, the newest first."""
+    query = (
+        select(studies.c.id, studies.c.name, studies.c.quarantine, families.c.name.label("family"))
+        .join_from(studies, families, studies.c.family_id == families.c.id, isouter=True)
+        .where(studies.c.quarantine.is_not(None))
+        .order_by(studies.c.id.desc())
+        .limit(most)
+    )
+    with store.read() as connection:
+        rows = connection.execute(query).all()
+    return [QuarantinedStudy(study_id=row.id, name=row.name, family=row.family, reason=row.quarantine) for row in rows]
+
+
 def kinds_of(store: Store, name: str) -> tuple[NameKind, ...]:
     """What in the history has that name, what is largest first."""
     with store.read() as connection:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from dashboards.charts.look import ACCENT, SECOND, Chart, number_axis, numbers, plain, row_height
+from dashboards.charts.look import ACCENT, SECOND, Chart, number_axis, numbers, plain, row_height, short
 from hpo.range_advice import Region
 
 NAMED_TASKS = 40  # more cannot be read
@@ -52,7 +52,7 @@ def advice_chart(region: Region) -> Chart:
             "yaxis": {
                 "tickmode": "array",
                 "tickvals": list(range(len(order))) if is_named else [],
-                "ticktext": names if is_named else [],
+                "ticktext": [short(found.tasks[task]) for task in order] if is_named else [],
                 "title": {"text": "" if is_named else f"{len(order)} tasks"},
                 "automargin": True,
                 "showgrid": False,
@@ -64,9 +64,9 @@ def advice_chart(region: Region) -> Chart:
 
 
 def _x_axis(region: Region, x: list[Any]) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": plain(region.name)}, "zeroline": False}
+    axis: dict[str, Any] = {"title": {"text": short(region.name)}, "zeroline": False}
     if isinstance(region.distribution, CategoricalDistribution):
-        return axis | {"tickmode": "array", "tickvals": x, "ticktext": [plain(choice) for choice in region.axis]}
+        return axis | {"tickmode": "array", "tickvals": x, "ticktext": [short(choice) for choice in region.axis]}
     return axis | number_axis(region.distribution)
 
 

@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from dashboards.charts.look import ACCENT, INK, SECOND, Chart, numbers, plain, row_height, series_colour, translucent
+from dashboards.charts.look import (
+    ACCENT,
+    INK,
+    SECOND,
+    Chart,
+    numbers,
+    plain,
+    row_height,
+    series_colour,
+    short,
+    translucent,
+)
 from hpo.comparisons import Row
 from hpo.study_courses import SideCourse
 
@@ -33,7 +44,7 @@ def course_chart(sides: Sequence[SideCourse], *, metric: str) -> Chart:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": f"{plain(side.name)}{runs}",
+                "name": f"{short(side.name)}{runs}",
                 "legendgroup": str(place),
                 "x": x,
                 "y": numbers(side.mean),
@@ -54,7 +65,7 @@ def course_chart(sides: Sequence[SideCourse], *, metric: str) -> Chart:
         "data": traces,
         "layout": {
             "xaxis": {"title": {"text": "finished trials"}, "zeroline": False},
-            "yaxis": {"title": {"text": f"best {plain(metric)} so far"}, "zeroline": False},
+            "yaxis": {"title": {"text": f"best {short(metric)} so far"}, "zeroline": False},
             "legend": {"orientation": "h"},
             "hovermode": "x unified",
         },
@@ -116,7 +127,7 @@ def gain_chart(rows: Sequence[Row]) -> Chart:
             "hovermode": "closest",
             "xaxis": {
                 "title": {
-                    "text": f"gain of {plain(rows[0].first)}<br>({plain(rows[0].unit)}), right of 0 it is better"
+                    "text": f"gain of {short(rows[0].first)}<br>({short(rows[0].unit)}), right of 0 it is better"
                 },
                 "zeroline": True,
                 "rangemode": "tozero",
@@ -124,7 +135,7 @@ def gain_chart(rows: Sequence[Row]) -> Chart:
             "yaxis": {
                 "tickmode": "array",
                 "tickvals": list(range(len(shown))),
-                "ticktext": [f"{plain(row.other)}<br>{plain(row.at)}" for row in shown],
+                "ticktext": [f"{short(row.other)}<br>{plain(row.at)}" for row in shown],
                 "range": [-0.6, len(shown) - 0.4],
                 "showgrid": False,
                 "zeroline": False,
@@ -178,7 +189,7 @@ def difference_chart(comparisons: Sequence[Mapping[str, Any]], *, kind: str, at:
     ]
     means = [one["mean"] for _, one in found]
     ends = [one["interval95"] or (one["mean"], one["mean"]) for _, one in found]
-    baseline = plain(comparisons[0]["baseline"])
+    baseline = short(comparisons[0]["baseline"])
     return {
         "title": f"Against {comparisons[0]['baseline']}",
         "table": {
@@ -219,7 +230,7 @@ def difference_chart(comparisons: Sequence[Mapping[str, Any]], *, kind: str, at:
             "yaxis": {
                 "tickmode": "array",
                 "tickvals": list(range(len(found))),
-                "ticktext": [plain(method) for method, _ in found],
+                "ticktext": [short(method) for method, _ in found],
                 "range": [-0.6, len(found) - 0.4],
                 "showgrid": False,
                 "automargin": True,

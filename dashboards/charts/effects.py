@@ -19,6 +19,7 @@ from dashboards.charts.look import (
     numbers,
     plain,
     row_height,
+    short,
 )
 from hpo.arrays import Array
 from hpo.parameter_axes import Axis
@@ -28,7 +29,6 @@ from hpo.statistics.importance import Importance
 from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL
 
 TASKS_DRAWN = 40  # in a forest plot: more cannot be read
-NAME_LENGTH = 32
 OUT_OF_SIGHT = 1.5  # times the heights of what is known
 
 
@@ -229,7 +229,7 @@ def forest_chart(found: PastEffects, j: int, place: int) -> Chart:
                 }
             )
     ticks = [*(at for _, _, at in reversed(rows)), *range(2, len(drawn) + 2)]
-    labels = [*(name for name, _, _ in reversed(rows)), *(plain(_short(name)) for name in names)]
+    labels = [*(name for name, _, _ in reversed(rows)), *(short(name) for name in names)]
     what = unit_of(found) if len(drawn) == len(order) else f"{unit_of(found)}; {len(drawn)} of {len(order)} tasks"
     axis = found.axes.axes[j]
     return {
@@ -274,10 +274,6 @@ def _in_sight(estimates: Estimates, c: int, values: Array, half: Array) -> list[
     return [low - room, high + room]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_LENGTH else f"…{name[1 - NAME_LENGTH :]}"
-
-
 # Importance
 
 
@@ -318,7 +314,7 @@ def importance_chart(names: list[str], shares: Importance) -> Chart:
             "yaxis": {
                 "tickmode": "array",
                 "tickvals": list(range(len(order))),
-                "ticktext": [plain(_short(names[j])) for j in order],
+                "ticktext": [short(names[j]) for j in order],
                 "automargin": True,
                 "showgrid": False,
             },
@@ -337,10 +333,10 @@ def unit_of(found: PastEffects) -> str:
 
 
 def _x_axis(axis: Axis) -> dict[str, Any]:
-    title = {"text": plain(axis.name)}
+    title = {"text": short(axis.name)}
     if isinstance(axis.distribution, CategoricalDistribution):
         ticks = {"tickmode": "array", "tickvals": list(range(len(axis.labels)))}
-        labels = [plain(_short(label)) for label in axis.labels]
+        labels = [short(label) for label in axis.labels]
         return {"title": title, **ticks, "ticktext": labels, "range": [-0.6, len(axis.labels) - 0.4], "zeroline": False}
     return {"title": title, "zeroline": False} | number_axis(axis.distribution)
 

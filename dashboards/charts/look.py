@@ -17,12 +17,19 @@ BAND, WIDE_BAND = "rgba(31, 157, 116, 0.34)", "rgba(31, 157, 116, 0.14)"
 SERIES = ("#1f9d74", "#d0902c", "#5b8def", "#c8598f", "#8f74d9", "#7c8594")
 FEW_DECADES = 1e2  # ranges below have ticks of their own
 MOST_TICKS = 12
+SHORT = 28  # letters of a name beside an axis
 ROW, MARGINS = 21, 90  # pixels of a chart with a line for each of many things
 
 
 def plain(text: Any) -> str:
     """The text as plotly shows it: it would take tags and links in it for its own."""
     return html.escape("".join(char if char.isprintable() else "�" for char in str(text)), quote=False)
+
+
+def short(text: Any, length: int = SHORT) -> str:
+    """As `plain`, with its middle left out where it is long: names differ at either end."""
+    whole, half = str(text), (length - 1) // 2
+    return plain(whole if len(whole) <= length else f"{whole[:half]}…{whole[-half:]}")
 
 
 def numbers(values: Iterable[Any]) -> list[float]:

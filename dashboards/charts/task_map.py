@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dashboards.charts.look import ACCENT, INK, Chart, plain
+from dashboards.charts.look import ACCENT, INK, Chart, plain, short
 from hpo.resemblance import PlacedTask, Resemblance
 
 NAMED_TASKS = 25  # more cannot be read
-NAME_LENGTH = 24
+NAME_LENGTH = 22
 
 
 def task_map_chart(found: Resemblance) -> Chart:
     """Tasks as dots: those alike side by side, pale where their own runs tell little."""
     most = max(task.trials for task in found.tasks)
-    said = f"two axes keep {found.kept:.0%} of the distances; the least alike: r = {found.least:+.2f}"
+    said = f"two axes keep {found.kept:.0%} of the distances;<br>the least alike: r = {found.least:+.2f}"
     is_named = len(found.tasks) <= NAMED_TASKS
     return {
         "title": "Which tasks resemble which",
@@ -29,7 +29,7 @@ def task_map_chart(found: Resemblance) -> Chart:
                 "mode": "markers+text" if is_named else "markers",
                 "x": [task.x for task in found.tasks],
                 "y": [task.y for task in found.tasks],
-                "text": [plain(task.task[-NAME_LENGTH:]) for task in found.tasks],
+                "text": [short(task.task, NAME_LENGTH) for task in found.tasks],
                 "textposition": "top center",
                 "textfont": {"size": 11, "color": INK},
                 "hovertext": [_said(task) for task in found.tasks],

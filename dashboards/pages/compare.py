@@ -1,7 +1,7 @@
 """`/compare?studies=…&studies=…`: is one study, or one configuration, better than another, and is that sure?
 
-Each `studies` is a name, an id, a pattern of names, or a trial as STUDY#TRIAL. How methods compare is told by replays of
-the history, which are jobs with a page of their own.
+Each `studies` is a name, an id, a pattern of names, or a trial as STUDY#TRIAL. How methods compare is told by replays
+of the history, which are jobs with a page of their own.
 """
 
 from __future__ import annotations

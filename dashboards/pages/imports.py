@@ -138,7 +138,7 @@ def get_job(request: Request, who: PageReader, service: ServiceState, job_id: Jo
     """One job: how far it is, and what came of it."""
     job = job_routes.get_job(who, service, job_id)
     is_over = job.state not in UNFINISHED
-    content = {"job": job, "settings": _told(job), "is_over": is_over, "may_change": who.may("operate")}
+    content: dict[str, Any] = {"job": job, "settings": _told(job), "is_over": is_over, "may_change": who.may("operate")}
     return page(request, "job.html", who, **content, regrets=REGRETS)
 
 

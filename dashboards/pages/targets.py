@@ -39,11 +39,10 @@ from storage.task_overview import TaskOverview, list_tasks
 ROWS_SHOWN = 50
 COLUMNS_SHOWN = 8  # of parameters, in the table of trials
 OUT_OF_SIGHT = 0.6  # times what means span: so far a prediction is followed
-VIEWS = ("effects", "advice", "map", "trials")
 
 Target = Annotated[str, Query(min_length=1, max_length=400, description="The name of a family or a task.")]
 Where = Annotated[str, Query(max_length=10_000, description="Only trials that meet a condition.")]
-View = Annotated[Literal["effects", "advice", "map", "trials"], Query(description="What of it is shown.")]
+View = Annotated[Literal["effects", "advice", "map", "trials", "quality"], Query(description="What of it is shown.")]
 Kind = Annotated[Literal["family", "task"], Query(description="Which of them the target is.")]
 Parameter = Annotated[str | None, Query(max_length=400, description="The parameter that is looked at.")]
 
@@ -251,7 +250,7 @@ def _shown(
     request: Request, who: Any, service: Service, about: _About, asked: _Asked, cursor: str | None
 ) -> HTMLResponse:
     parse(asked.where)  # a condition that cannot be read is told before anything else
-    content: dict[str, Any] = {"about": about, "asked": asked, "views": VIEWS}
+    content: dict[str, Any] = {"about": about, "asked": asked}
     if asked.view == "trials":
         content |= _trials(service, about, asked, cursor)
     return page(request, "target.html", who, **content)

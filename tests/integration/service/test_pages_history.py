@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hpo.service.state import Service
-from storage import audit, history, launches, tokens
+from storage import audit, background_jobs, history, launches, tokens
+from storage.repairs import oddities
 from tests.integration.service.past_pages import (
     CHOICE,
     EVIL,
@@ -176,6 +177,116 @@ def test_machines_and_the_queue_say_what_waits_and_why(viewer: TestClient, servi
     assert entry.who == "operator" and entry.details == {"priority": 7, "before": 1}
 
 
+def test_what_is_odd_is_told_with_its_remedy_and_mended_only_when_asked(service: Service, family: str) -> None:
+    operator, odd = client(service, "operator"), study(TASKS)
+    told = page(operator, "/history/parts/quality")
+    assert told.count("<article") == 1 and f"/families/{quote(family)}?view=quality" in told
+    assert "/history/parts/oddities" in page(operator, f"/families/{quote(family)}", view="quality")
+    assert "/history/repair" not in page(client(service, "viewer"), "/history/parts/oddities", family=family)
+    (remedy,) = [each.remedy for each in oddities(service.store, family) if each.study == odd]
+    assert remedy is not None and remedy.sentence in page(operator, "/history/parts/oddities", family=family)
+    first = _first_value(service, odd)
+    answer = operator.post("/history/repair", data={"study": odd, "kind": "reversed direction", "next": "//evil/"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/history")
+    assert _first_value(service, odd) == pytest.approx(remedy.offset + remedy.factor * first)
+    assert "No study is in quarantine" in page(operator, "/history/parts/quality")
+    again = operator.post("/history/repair", data={"study": odd, "kind": "reversed direction"})
+    assert again.status_code == 422 and "There is no reversed direction to mend" in again.text
+    assert_harmless(again.text)
+    for action, more in (("quarantine", {"reason": EVIL}), ("trust", {})):
+        done = operator.post(f"/history/{action}", data={"study": odd, "next": "/history?search=x", **more})
+        assert done.headers["location"] == "/history?search=x"
+    assert [entry.action for entry in audit.list_entries(service.store, limit=3)] == [
+        "study.trust", "study.quarantine", "study.repair",
+    ]  # fmt: skip
+
+
+def _first_value(service: Service, name: str) -> float:
+    return history.completed_values(service.store, history.ids_of_studies(service.store, [name])[name])[0]
+
+
+def test_an_import_is_started_and_told_and_a_wrong_one_comes_back_as_it_was_written(service: Service) -> None:
+    operator = client(service, "operator")
+    given = {"what": "table", "place": "/etc/passwd", "metric": EVIL, "direction": "maximize", "dry_run": "true"}
+    wrong = operator.post("/imports", data=given)
+    assert wrong.status_code == 422 and "among the projects of this service" in wrong.text
+    assert "&lt;script&gt;alert(1)" in wrong.text and wrong.text.count(" selected") == 1 and " checked" in wrong.text
+    assert_harmless(wrong.text)
+    (service.projects / "runs.csv").write_text("lr,loss\n0.1,2\n0.2,1\n")
+    started = operator.post(
+        "/imports", data={"what": "table", "place": "runs.csv", "source": EVIL, "mapping": "drop: [x]"}
+    )
+    assert started.status_code == 303
+    sent = operator.post("/imports", data={"what": "table"}, files={"file": (f"{EVIL}.csv", b"lr,loss\n0.1,2\n")})
+    replayed = operator.post("/imports/replay", data={"methods": ["random", "tpe"], "budget": "5", "family": EVIL})
+    asked = [operator.post("/imports/verify"), operator.post("/imports/export", data={"target": study(0)})]
+    for answer in (started, sent, replayed, *asked):
+        html = page(operator, answer.headers["location"])
+        assert "queued" in html and "/cancel" in html and 'data-refresh="1"' in html
+    listed = page(client(service, "viewer"), "/imports")
+    assert listed.count("data-row href") == 5 and "Start" not in listed
+    assert operator.post("/imports/replay", data={"methods": "grid search"}).status_code == 422
+    assert operator.post("/imports/export", data={"target": EVIL}).status_code == 422
+    assert operator.post(f"{started.headers['location']}/cancel").status_code == 303
+    assert "cancelled" in page(operator, started.headers["location"])
+
+
+def test_what_became_of_jobs_is_told(service: Service) -> None:
+    viewer = client(service, "viewer")
+    while (job := background_jobs.begin_job(service.store, worker="a test", lease_seconds=60.0)) is not None:
+        result = _RESULTS[job.kind]
+        background_jobs.end_job(service.store, job, "done", result=result)
+        html = page(viewer, f"/imports/{job.job_id}")
+        assert {"import": "no usable value", "replay": "tpe", "verify": "fits together", "export": "7"}[
+            job.kind
+        ] in html
+        if job.kind == "replay":
+            figure(viewer, f"/imports/{job.job_id}/figures/regret", kind="median")
+            figure(viewer, f"/imports/{job.job_id}/figures/differences")
+            assert f"/imports/{job.job_id}" in page(viewer, "/compare")
+        else:
+            assert viewer.get(f"/imports/{job.job_id}/figures/regret").status_code == 404
+
+
+_REGRET = {kind: {"1": 0.5, "3": 0.2} for kind in ("minmax", "median")}
+_RESULTS: dict[str, Any] = {
+    "import": {
+        "taken": 3, "number_skipped": 1, "number_rejected": 2, "dry_run": False, "skipped": {f"known {EVIL}": 1},
+        "rejected": {"no usable value": 2}, "notes": [EVIL],
+        "flags": [{"study": EVIL, "kind": "scale break", "evidence": EVIL, "quarantined": True}],
+        "rows": [{"row": EVIL, "verdict": "rejected", "reason": EVIL, "task": None, "study": None, "trial": None}],
+        "tasks": [
+            {
+                "task": EVIL, "study": EVIL, "family": EVIL, "metric": EVIL, "direction": "minimize",
+                "space": {EVIL: {}}, "taken": 3, "skipped": 1, "rejected": 2,
+            }
+        ],
+    },
+    "replay": {
+        "tasks": 2, "baseline": "random", "code": "c0ffee", "machine": EVIL, "close": 0.05, "families": {},
+        "setting": {"regime": "full", "seeds": 1, "budget": 5, "skipped": [EVIL]},
+        "overall": [
+            {
+                "method": method, "regret": _REGRET, "trials_to_close": {"minmax": 2.0, "median": 2.0},
+                "reached": {"minmax": 1.0, "median": 1.0}, "rank": {"5": 1.5}, "seconds": {"p95": 0.1},
+            }
+            for method in ("random", "tpe")
+        ],
+        "comparisons": [
+            {
+                "method": "tpe", "baseline": "random", "trials_ratio": {"minmax": 1.0, "median": 1.0},
+                "trials_ratio_interval95": {"minmax": [0.5, 2.0], "median": None},
+                "differences": [
+                    {"kind": "minmax", "at": 5, "mean": 0.1, "interval95": [0.0, 0.2], "p": 0.1, "p_holm": 0.1}
+                ],
+            }
+        ],
+    },
+    "verify": {"findings": [], "quarantine": {EVIL: EVIL}},
+    "export": {"target": EVIL, "file": "tables.zip", "bytes": 7, "notes": [EVIL]},
+}  # fmt: skip
+
+
 def test_a_token_is_made_shown_once_and_revoked(service: Service) -> None:
     admin = client(service, "admin")
     made = admin.post("/access/tokens", data={"owner": f"eve {EVIL[:30]}", "role": "worker", "days": ""})
@@ -199,8 +310,11 @@ def test_without_mlflow_there_are_no_champions(viewer: TestClient) -> None:
 # Who may
 
 
-READ = ("/history", "/history/parts/tasks", "/history/parts/sources", "/compare", "/machines", "/champions")
+READ = ("/history", "/history/parts/tasks", "/history/parts/sources", "/history/parts/quality", "/compare", "/machines")
+READ += ("/champions", "/imports", "/imports/1")
 CHANGES = {"/machines/1/priority": "operate", "/access/tokens": "administer", "/access/tokens/1/revoke": "administer"}
+CHANGES |= dict.fromkeys(("/history/trust", "/history/repair", "/history/quarantine", "/imports"), "operate")
+CHANGES |= dict.fromkeys(("/imports/replay", "/imports/export", "/imports/verify", "/imports/1/cancel"), "operate")
 
 
 def test_each_page_is_for_those_who_may(service: Service) -> None:
