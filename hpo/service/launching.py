@@ -57,7 +57,8 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
     problems = _problems_of(lambda: check_code(spec, projects=service.projects, packages=service.packages))
     if spec.trainer is not None and spec.trainer.cli is not None and not problems:
         config = spec.trainer.cli.config
-        problems += _problems_of(lambda: read_project(config, folder=service.projects))
+        found = _problems_of(lambda: read_project(config, folder=service.projects))
+        problems += [f"study: trainer.cli.config: {line.removeprefix('trainer.cli: ')}" for line in found]
     if options is not None:
         problems += [f"study: {place}: {what}" for place, what in _wrong_options(service, spec, options)]
     if problems:

@@ -1,5 +1,6 @@
 """Studies by the API: what is wrong with a file is told at once; created, started, paused, stopped, deleted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.executors import Placement
+from hpo.service import launching
+from hpo.service.launching import LaunchOptions
 from hpo.service.limits import Limits
 from hpo.service.run_folders import study_log, trial_log
 from hpo.service.state import Service
@@ -111,6 +114,42 @@ def test_no_code_and_no_file_from_outside_the_projects(
     assert refused.status_code == 422, refused.json()
     assert place in {each["place"] for each in refused.json()["errors"]}, refused.json()
     assert history.list_studies(service.store) == []
+
+
+GOOD_TRAINERS: dict[str, dict[str, Any]] = {
+    "a recipe": {"recipe": "digits_mlp/all", "max_epochs": 1},
+    "a model of the projects": {"model": "parabola.Net", "data": "parabola.Data", "max_epochs": 1},
+    "a package that the settings allow": {"model": "timm.models.Net", "max_epochs": 1},
+    "parts of Lightning": {
+        "model": "parabola.Net",
+        "max_epochs": 1,
+        "arguments": {
+            "callbacks": [
+                {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "loss"}}
+            ],
+            "logger": "CSVLogger",
+        },
+    },
+    "a LightningCLI project": {"cli": "config.yaml"},
+    "a function with an address": {"function": "parabola.train", "arguments": {"data": "s3://bucket/data"}},
+}
+
+
+@pytest.mark.parametrize("trainer", GOOD_TRAINERS.values(), ids=list(GOOD_TRAINERS))
+def test_code_of_the_projects_and_parts_of_lightning_are_allowed(service: Service, trainer: dict[str, Any]) -> None:
+    (service.projects / "config.yaml").write_text("trainer: {max_epochs: 1}\n")
+    spec = launching.read_file(file={**FILE, "trainer": trainer})
+    launching.check_study(replace(service, packages=frozenset({"timm"})), spec, LaunchOptions())
+
+
+def test_a_config_that_is_not_there_is_told_with_its_key(client_as: ClientAs) -> None:
+    (error,) = (
+        client_as("operator")
+        .post("/api/v1/studies", json={"file": {**FILE, "trainer": {"cli": "absent.yaml"}}})
+        .json()["errors"]
+    )
+    assert error["place"] == "trainer.cli.config"
+    assert "there is no file absent.yaml" in error["message"]
 
 
 def test_a_space_cannot_choose_foreign_classes(client_as: ClientAs) -> None:
