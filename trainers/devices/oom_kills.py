@@ -25,11 +25,15 @@ def oom_kills() -> int | None:
 
 def blame_memory(words: Message, *, before: int | None) -> Message:
     """A trial's last message; where it was killed, and the kernel has killed since `before`, memory is the reason."""
-    now = oom_kills()
-    has_killed = before is not None and now is not None and now > before
-    if words.get("kind") != "killed" or "SIGKILL" not in words["reason"] or not has_killed:
+    if words.get("kind") != "killed" or "SIGKILL" not in words["reason"] or not has_killed_since(before):
         return words
     return {**words, "kind": "out_of_memory", "reason": f"{words['reason']}; the kernel did it: memory had run out"}
+
+
+def has_killed_since(before: int | None) -> bool:
+    """Whether the kernel has killed any since `oom_kills` was `before`."""
+    now = oom_kills()
+    return before is not None and now is not None and now > before
 
 
 def _events_of_group() -> list[Path]:

@@ -22,8 +22,10 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gethostname
 from typing import IO
 
+from trainers.devices.oom_kills import has_killed_since, oom_kills
 from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
 from trainers.executors.events import ended, reported, tail
@@ -63,6 +65,7 @@ class _Launch:
     output: IO[bytes]
     directory: Path
     started: float
+    oom_kills: int | None = field(default_factory=oom_kills)  # of this machine, when it was started
     ranks: dict[int, _Rank] = field(default_factory=dict)
     awaits_answer: bool = False
     last_words: Message | None = None
@@ -355,21 +358,24 @@ class LaunchedExecutor(Executor):
         ]
         return lost[0] if lost else None
 
+    def _is_lost_here(self, launch: _Launch) -> bool:
+        """Whether a rank on this machine has left without its last words."""
+        ranks = launch.ranks.values()
+        return any(rank.channel.closed and not rank.has_spoken and rank.host == gethostname() for rank in ranks)
+
     def _conclude(self, launch: _Launch) -> None:
         """Tell how a trial went, now that its launcher is gone."""
         for number in launch.ranks:
             self._hear(launch, number)
-        lost = self._lost(launch)
+        lost, is_lost_here = self._lost(launch), self._is_lost_here(launch)
         self._end(launch)
         if launch.key is not None:
             end = describe_exit(launch.process.returncode)
             how = f"{lost} was lost" if lost else f"its launcher {end}"
-            words = launch.last_words or {
-                "type": "failed",
-                "kind": "killed",
-                "reason": f"{how} before the fit was over",
-            }
-            self._events.append(ended(launch.key, words, directory=launch.directory))
+            words = {"type": "failed", "kind": "killed", "reason": f"{how} before the fit was over"}
+            if (is_lost_here or "SIGKILL" in end) and has_killed_since(launch.oom_kills):
+                words |= {"kind": "out_of_memory", "reason": f"{how}; the kernel did it: memory had run out"}
+            self._events.append(ended(launch.key, launch.last_words or words, directory=launch.directory))
         self._forget(launch)
 
     def _end(self, launch: _Launch) -> None:

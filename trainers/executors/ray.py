@@ -29,7 +29,7 @@ from trainers.errors import ERRORS_BY_NAME, TrainerError
 from trainers.executors import Executor
 from trainers.executors.code_copy import copy_code
 from trainers.executors.local import LocalExecutor
-from trainers.job import Event, Failed, FitJob, Reported, TrainerConfig
+from trainers.job import Event, Failed, FailureKind, FitJob, Reported, TrainerConfig
 from trainers.processes.lifetimes import wait_until
 
 # What Ray prints on a program's standard output although it was told not to, unless it skips such lines as repeated.
@@ -38,7 +38,7 @@ os.environ.setdefault(
 )
 try:
     import ray
-    from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+    from ray.exceptions import ActorUnavailableError, GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 except ModuleNotFoundError as error:
     raise TrainerError(f"Ray cannot be imported ({error}): pip install 'hindsight-hpo[ray]'") from error
 
@@ -50,6 +50,7 @@ VERDICT_SECONDS = 10.0  # for Ray to find out that a node is gone
 PATIENCE_SECONDS = 300.0  # for an autoscaler to bring a first node that is large enough
 QUIET_SECONDS = 10.0  # of waiting for resources before it is told
 LOST_STARTS = 3  # places lost in a row while they import, with their nodes there: the code does it (heuristic)
+SHORT_OF_MEMORY = "low on memory"  # what Ray says where the error is another than its own of memory
 OBJECT_STORE_BYTES = 80 * 2**20  # hardly anything passes through it; Ray takes no less than 75 MiB
 
 # Ray would kill an actor's children, and with them the template, which sees to it that nothing of a trial is left.
@@ -312,10 +313,11 @@ class RayExecutor(Executor):
 
     def _lose(self, place: _Place, error: RayError) -> None:
         """Fail the trial of a place that is lost, and ask for another place."""
-        cause = why(self._final(place, error))
+        final = self._final(place, error)
+        cause = why(final)
         if place.key is not None:
             reason = f"its place on {place.node} was lost: {cause}"
-            self._events.append(Failed(key=place.key, kind="killed", reason=reason, output_tail=""))
+            self._events.append(Failed(key=place.key, kind=kind_of(final), reason=reason, output_tail=""))
         if place.stage == "importing" and place.node_id in _nodes():
             self._lost_starts += 1
             if self._lost_starts >= LOST_STARTS:
@@ -399,6 +401,12 @@ def shortfall(needs: Mapping[str, float], nodes: Collection[Mapping[str, float]]
         f"{name} {amount:g} (the most is {most[name]:g})" for name, amount in needs.items() if most[name] < amount
     ]
     return ", ".join(lacking) or f"no single node has {_listed(needs)}"
+
+
+def kind_of(error: RayError) -> FailureKind:
+    """What became of the trial of a place that is lost: Ray itself ends what takes a node's last memory."""
+    is_memory = isinstance(error, OutOfMemoryError) or SHORT_OF_MEMORY in str(error)
+    return "out_of_memory" if is_memory else "killed"
 
 
 def why(error: RayError) -> str:
