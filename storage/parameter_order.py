@@ -16,6 +16,7 @@ Keys: TypeAlias = NDArray[np.float64]
 
 
 _TEXT = 1.0
+_KINDS = (0.0, _TEXT, 2.0, 3.0)
 
 
 class Ranks:
@@ -76,6 +77,15 @@ class Ranks:
             return float(kind), float(text)
         known = self._text_ranks.get(text)
         return _TEXT, bisect_left(self._texts, text) - 0.5 if known is None else known
+
+
+def is_position(text: str) -> bool:
+    """Whether a text may come from `Ranks.position_of`."""
+    kind, colon, value = text.partition(":")
+    try:
+        return bool(colon) and float(kind) in _KINDS and (float(kind) == _TEXT or not math.isnan(float(value)))
+    except ValueError:
+        return False
 
 
 def after_key(keys: Keys, numbers: NDArray[np.int64], key: tuple[float, float], number: int) -> NDArray[np.bool_]:

@@ -10,9 +10,13 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+_AS_THEY_ARE = frozenset({str, int, bool})
+
 
 def jsonable(content: Any) -> Any:
     """The content as JSON can say it; what it cannot say (NaN, infinity) is None."""
+    if content is None or type(content) in _AS_THEY_ARE:
+        return content
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, datetime):

@@ -11,6 +11,8 @@ from hpo.trial_table import columns_of
 from storage.database import Store
 from storage.queries import page_of_trials
 
+LARGEST = 2**31  # no history has more trials
+
 
 def history_page(
     store: Store, *, where: str, order: str | None, limit: int, cursor: str | None, curves: bool
@@ -18,7 +20,7 @@ def history_page(
     """The trials that meet a condition and come after the page before."""
     name = (order or "").strip()
     after = decode_cursor(cursor, tuple[str, int])
-    if after is not None and after[0] != name:
+    if after is not None and (after[0] != name or not 0 <= after[1] < LARGEST):
         raise ApiError(422, "invalid-cursor", "this cursor is of another order; begin without one")
     page = page_of_trials(
         store,

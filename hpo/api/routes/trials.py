@@ -197,7 +197,7 @@ def position_of(cursor: str | None, order: str | None) -> Position | None:
     wanted = order_of(order)
     is_text = isinstance(found[1], str)
     takes_text = wanted.by.room == "params" or wanted.by.kind == "text"
-    is_odd = wanted.by.room == "params" and is_text and not is_position(str(found[1]))
+    is_odd = is_text and ("\0" in str(found[1]) or (wanted.by.room == "params" and not is_position(str(found[1]))))
     is_large = any(isinstance(each, int) and abs(each) >= LARGEST for each in found)
     if found[0] != _name(order) or (found[1] is not None and is_text != takes_text) or is_odd or is_large:
         raise ApiError(422, "invalid-cursor", "this cursor is of another order; begin without one")

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from fastapi.testclient import TestClient
 
+from hpo.api.paging import encode_cursor
 from hpo.service.state import Service
 from storage import history
 from storage.database import Store
@@ -160,3 +161,30 @@ def test_trials_of_the_whole_history(client_as: ClientAs, service: Service, stud
     assert found[0]["study"] == "a <b>'s" and found[0]["params"] == study.best_params
     recorded = list(_pages(client, "/api/v1/trials", limit=7))
     assert [each["number"] for each in recorded] == list(range(TRIALS))
+
+
+ODD = (
+    *("\0", "params.`", "-", "--value", "value = 'a\0b'", "number = 99999999999999999999999", "value < 1e999"),
+    *("é" * 300, "task like '%\\'", "started > '9999999-01-01'", "seed in (1,2,99999999999999999999)", "(" * 200),
+    *("params.lr between 1 and 'x'", "attrs.x is null and tags.`a b` = 'c'", "state = nobodys", "params.kind = true"),
+)
+POSITIONS = (["value", "text", 1], ["number", None, -1], ["value", float("inf"), 1], ["state", "x", 1], [1, 2], "x",
+             ["params.lr", "x", 1], ["params.lr", "9:x", 1], ["-number", 3, 2**70], ["error", "a\0b", 1])  # fmt: skip
+
+
+def test_odd_questions_are_answered_or_refused(client_as: ClientAs, service: Service, study: optuna.Study) -> None:
+    path = f"/api/v1/studies/{_id(service.store, study)}"
+    client = client_as("viewer")
+    for text in ODD:
+        for place, name in (("trials", "where"), ("trials", "order"), ("curves", "where"), ("slice", "parameter")):
+            answer = client.get(f"{path}/{place}", params={name: text})
+            assert answer.status_code in (200, 422), (place, name, text, answer.text)
+        for place, name in (("/trials", "where"), ("/trials", "order"), ("/studies", "search"), ("/studies", "name")):
+            answer = client.get(f"/api/v1{place}", params={name: text})
+            assert answer.status_code in (200, 422), (place, name, text, answer.text)
+    for position in POSITIONS:
+        order = position[0] if isinstance(position[0], str) and len(position) == 3 else "number"
+        for place in (f"{path}/trials", "/api/v1/trials", "/api/v1/studies"):
+            query = {"cursor": encode_cursor(position)} | ({"order": order} if "trials" in place else {})
+            answer = client.get(place, params=query)
+            assert answer.status_code in (200, 422), (place, position, answer.text)
