@@ -43,10 +43,11 @@ from trainers.processes.lifetimes import (
     wait_until,
 )
 from trainers.programs.functions import FunctionProgram
-from trainers.programs.loading import Program, load_program
+from trainers.programs.loading import Program, load_program, model_class
 from trainers.programs.memory import check_halving
 from trainers.ranks.strategies import (
     ROLE,
+    check_model,
     check_option_names,
     check_whole_checkpoints,
     settings_to_try,
@@ -124,6 +125,7 @@ def refusal(program: Program, config: TrainerConfig, *, names: Collection[str]) 
             check_option_names(config, [name.removeprefix(ROLE) for name in names if name.startswith(ROLE)])
             for settings in settings_to_try(config):
                 check_whole_checkpoints(config, settings, is_compressed=is_compressed)
+                check_model(config, settings, model_class(program))
                 complete = completion(config, [], strategy=settings, directory=tempfile.gettempdir(), slot=0)
                 program.check(without_strategy(names), complete)
     except TrainerError as error:

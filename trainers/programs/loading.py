@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from lightning import LightningModule
+
 from trainers.job import TrainerConfig
 from trainers.programs import LightningProgram
 from trainers.programs.functions import FunctionProgram
 from trainers.programs.modules import ModuleProgram
 
 Program = LightningProgram | FunctionProgram
+
+
+def model_class(program: LightningProgram) -> type[LightningModule] | None:
+    """The class of the model that is trained; None where only the config of a LightningCLI names it."""
+    return program.classes.model if isinstance(program, ModuleProgram) else getattr(program, "model", None)
 
 
 def load_program(config: TrainerConfig) -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,11 @@ class ModuleProgram:
     def check(self, names: Collection[str], complete: Complete) -> None:
         """Whether each name has a constructor that takes it, and Lightning a Trainer for the fixed arguments."""
         check_names(self.classes, self.config, names)
+        check_files = getattr(self.classes.data, "check_files", None)  # of a data module that knows its files at once
+        if check_files is not None:
+            searched = {name.rpartition(".")[2] for name in names}
+            if not searched & set(inspect.signature(check_files).parameters):
+                check_files(**self.config.data_args)
         make_trainer(complete(make_components(self.config.trainer_args, directory=".")))
 
     def make(self, params: Mapping[str, Any], complete: Complete, *, seed: int, directory: str) -> Parts:

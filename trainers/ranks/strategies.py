@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning import LightningModule
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import (
     DDPStrategy,
@@ -110,6 +111,17 @@ def check_whole_checkpoints(config: TrainerConfig, settings: Mapping[str, Any], 
                 f"{cause}: the best model is read from a checkpoint of one file, and strategy {name!r} shards it "
                 f"over many: {instead}, or remove `{cause}`"
             )
+
+
+def check_model(config: TrainerConfig, settings: Mapping[str, Any], model: type[LightningModule] | None) -> None:
+    """Whether a model can be divided as the strategy does it; None: nothing is known of it. Raises TrainerError."""
+    cls, _ = _class_of(_resolved(settings["name"], config))
+    is_silent = model is not None and model.configure_model is LightningModule.configure_model
+    if is_silent and issubclass(cls, ModelParallelStrategy):
+        raise TrainerError(
+            f"strategy {settings['name']!r} divides a model as its `configure_model` says, and {config.subject} has "
+            "none: write one that parallelizes the layers by `self.device_mesh`, or use ddp or fsdp"
+        )
 
 
 def count_ranks(config: TrainerConfig) -> int:

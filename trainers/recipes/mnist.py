@@ -12,6 +12,7 @@ import math
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,12 @@ class MNIST(ImageData):
     ) -> None:
         data = mnist(Path(folder).expanduser(), variant, fold=fold, folds=folds)
         super().__init__(data, batch_size=batch_size, shift=shift)
+
+    @classmethod
+    def check_files(cls, *, folder: str, **_others: Any) -> None:
+        """Whether the files are there, before a study starts. Raises DataFileError."""
+        for names in (IMAGES, LABELS):
+            _find(Path(folder).expanduser(), names)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Images are kept as bytes, a quarter of their size as numbers in [0, 1]."""

@@ -19,9 +19,11 @@ from hpo.example import write_study_file
 from hpo.study_file import load_spec
 from hpo.trainer_settings import trainer_config
 from trainers.errors import DataFileError, RecipeError
+from trainers.executors.template import refusal
 from trainers.job import TrainerConfig
 from trainers.programs.build import check_names
 from trainers.programs.imports import import_user_classes
+from trainers.programs.loading import load_program
 from trainers.recipes import RECIPES, Recipe, find_recipe
 from trainers.recipes.arrays import Split
 from trainers.recipes.digits import Digits, digits
@@ -300,3 +302,16 @@ def test_a_wrong_name_is_told_the_right_ones(text: str, message: str) -> None:
 
 def test_a_name_alone_is_its_plain_variant() -> None:
     assert find_recipe("wine_mlp") == (RECIPES["wine_mlp"], "all")
+
+
+def test_a_study_without_the_users_files_is_refused_at_its_start(mnist_folder: Path, tmp_path: Path) -> None:
+    def said(folder: Path, *names: str) -> str:
+        recipe, variant = find_recipe("mnist_cnn")
+        arguments = {"variant": variant, "folder": str(folder)}
+        settings: dict[str, Any] = {"max_epochs": 1, "accelerator": "cpu", "data_args": arguments}
+        config = TrainerConfig(model=recipe.model, data=recipe.data, **settings)
+        return refusal(load_program(config), config, names=names)
+
+    assert said(mnist_folder) == ""
+    assert "`folder` is where your MNIST files are" in said(tmp_path / "nowhere", "lr")
+    assert said(tmp_path / "nowhere", "data.folder") == ""  # it is searched over: each trial has another

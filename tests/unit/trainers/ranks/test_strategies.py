@@ -8,12 +8,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from lightning import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
 from trainers.errors import TrainerError
 from trainers.job import TrainerConfig
 from trainers.ranks.communication import CommunicatingDDPStrategy
 from trainers.ranks.strategies import (
+    check_model,
     check_option_names,
     check_whole_checkpoints,
     choose_strategy,
@@ -145,3 +147,15 @@ def test_a_model_that_is_read_again_is_not_sharded(settings: dict[str, Any], cau
     check_whole_checkpoints(make_config(), settings, is_compressed=False)  # nothing reads it
     for whole in ({"name": "fsdp"}, {"name": "auto"}, {"name": "tensor_parallel"}):
         check_whole_checkpoints(config, whole, is_compressed=True)
+
+
+def test_a_model_that_does_not_say_how_it_is_divided() -> None:
+    class Divided(LightningModule):
+        def configure_model(self) -> None: ...
+
+    tensor_parallel = {"name": "tensor_parallel"}
+    with pytest.raises(TrainerError, match=r"as its `configure_model` says, and 'm\.M' has none"):
+        check_model(make_config(), tensor_parallel, LightningModule)
+    check_model(make_config(), tensor_parallel, Divided)
+    check_model(make_config(), tensor_parallel, None)
+    check_model(make_config(), {"name": "fsdp"}, LightningModule)
