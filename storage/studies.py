@@ -404,6 +404,13 @@ def check_attempt(store: Store, claim: Claim) -> None:
 
 
 @retried
+def holder_of(store: Store, claim: Claim) -> str | None:
+    """The worker of an attempt that is the trial's latest; None where it is not, or where nobody has the trial."""
+    found = store.fetch(_HOLDER, trial_id=claim.trial_id, attempt=claim.attempt)
+    return found[0].worker if found else None
+
+
+@retried
 def count_running(store: Store, study_id: int) -> int:
     """How many trials of a study run."""
     return int(store.fetch(_RUNNING, study_id=study_id)[0].running)
@@ -429,6 +436,9 @@ _claimed = {
 }
 
 _IS_CURRENT = Statement(select(trials.c.id).where(_is_the_attempt))
+_HOLDER = Statement(
+    select(trials.c.worker).where(trials.c.id == bindparam("trial_id"), trials.c.attempt == bindparam("attempt"))
+)
 _RUNNING = Statement(select(func.count().label("running")).where(_in_study, _is_running, is_unfinished))
 _held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
 _LEASED = Statement(_held.order_by(trials.c.id).with_for_update())

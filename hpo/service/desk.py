@@ -188,16 +188,27 @@ class Desk:
 
     # What becomes of them -------------------------------------------------------------------------------------------
 
-    def report(self, held: Held, *, step: int, value: float | None, metrics: Mapping[str, float] | None = None) -> bool:
-        """Note what a trial reports at a step; returns whether it is to be pruned. Raises StaleAttemptError."""
-        study, claim = self._study(held.study_id), self._claim_of(held)
+    def report(
+        self,
+        held: Held,
+        *,
+        step: int,
+        value: float | None,
+        metrics: Mapping[str, float] | None = None,
+        owner: str | None = None,
+    ) -> bool:
+        """Note what a trial reports at a step; returns whether it is to be pruned.
+
+        owner: whose workers alone may have the trial, here and below; None: whoever. Raises StaleAttemptError.
+        """
+        study, claim = self._study(held.study_id), self._claim_of(held, owner)
         study.work_goes_on()
         studies.report(self._store, claim, step=step, value=value, metrics=metrics)
         return value is not None and study.is_to_be_pruned(claim.trial_id)
 
-    def should_prune(self, held: Held) -> bool:
+    def should_prune(self, held: Held, *, owner: str | None = None) -> bool:
         """Whether a trial is to be pruned, by what it has reported. Raises StaleAttemptError."""
-        study, claim = self._study(held.study_id), self._claim_of(held)
+        study, claim = self._study(held.study_id), self._claim_of(held, owner)
         studies.check_attempt(self._store, claim)
         return study.is_to_be_pruned(claim.trial_id)
 
@@ -214,12 +225,13 @@ class Desk:
         epochs: int | None = None,
         peak_memory_bytes: int | None = None,
         checkpoint: str | None = None,
+        owner: str | None = None,
     ) -> None:
         """End a trial. A value that is no finite number is a failure; that of a pruned trial may be its last report.
 
         Raises SettingsError for values that do not go with the study; StaleAttemptError: the values are kept even so.
         """
-        study, claim = self._study(held.study_id), self._claim_of(held)
+        study, claim = self._study(held.study_id), self._claim_of(held, owner)
         study.work_goes_on()
         ending, told, reason = self._ending(study, claim, state, values, error)
         studies.finish_trial(
@@ -243,13 +255,15 @@ class Desk:
         if launch is not None and launch.place == "workers":
             self._settle(study, launch)
 
-    def release(self, held: Held, *, reason: str, counts: bool = False, halve_batch: bool = False) -> bool:
+    def release(
+        self, held: Held, *, reason: str, counts: bool = False, halve_batch: bool = False, owner: str | None = None
+    ) -> bool:
         """Give a trial back; returns whether it will be tried again.
 
         counts: its process died. halve_batch: it ran out of memory, and is to be tried with half the batch, if it was
         not already: then it fails. Raises StaleAttemptError.
         """
-        claim = self._claim_of(held)
+        claim = self._claim_of(held, owner)
         if halve_batch:
             studies.check_attempt(self._store, claim)
             if self._storage.get_trial(claim.trial_id).system_attrs.get(HALVED_BATCH):
@@ -401,9 +415,14 @@ class Desk:
         state: Literal["done", "failed"] = "failed" if study.has_failed else "done"
         launches.finish(self._store, study.study_id, state=state, message=reason, worker=None)
 
-    def _claim_of(self, held: Held) -> Claim:
-        """Raises StudyNotFoundError, TrialNotFoundError."""
-        return Claim(trial_id=self._id_of(held), number=held.trial, attempt=held.attempt)
+    def _claim_of(self, held: Held, owner: str | None = None) -> Claim:
+        """Raises StudyNotFoundError, TrialNotFoundError; StaleAttemptError where it is another owner's attempt."""
+        claim = Claim(trial_id=self._id_of(held), number=held.trial, attempt=held.attempt)
+        if owner is not None:
+            holder = studies.holder_of(self._store, claim)
+            if holder is not None and not holder.startswith(f"{owner}/"):
+                raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else.")
+        return claim
 
     def _known_claims(self, held: Iterable[Held]) -> list[tuple[Held, Claim]]:
         """Those whose trials are there."""

@@ -96,7 +96,9 @@ def report(
 ) -> Verdict:
     """Note what a trial reports; whether it is to be pruned. 409 where the attempt is not its current one."""
     held = Held(study_id=study_id, trial=number, attempt=body.attempt)
-    return Verdict(prune=service.desk.report(held, step=body.step, value=body.value, metrics=body.metrics))
+    return Verdict(
+        prune=service.desk.report(held, step=body.step, value=body.value, metrics=body.metrics, owner=_owner(who))
+    )
 
 
 @router.post("/studies/{study_id}/trials/{number}/should-prune")
@@ -105,7 +107,7 @@ def should_prune(
 ) -> Verdict:
     """Whether a trial is to be pruned, by what it has reported."""
     held = Held(study_id=study_id, trial=number, attempt=body.attempt)
-    return Verdict(prune=service.desk.should_prune(held))
+    return Verdict(prune=service.desk.should_prune(held, owner=_owner(who)))
 
 
 @router.post("/studies/{study_id}/trials/{number}/tell")
@@ -129,6 +131,7 @@ def tell(
         epochs=body.epochs,
         peak_memory_bytes=body.peak_memory_bytes,
         checkpoint=body.checkpoint,
+        owner=_owner(who),
     )
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
 
@@ -144,7 +147,9 @@ def release(
 ) -> Released:
     """Give a trial back: it waits for whoever asks next."""
     held = Held(study_id=study_id, trial=number, attempt=body.attempt)
-    again = service.desk.release(held, reason=body.reason, counts=body.counts, halve_batch=body.halve_batch)
+    again = service.desk.release(
+        held, reason=body.reason, counts=body.counts, halve_batch=body.halve_batch, owner=_owner(who)
+    )
     return Released(is_tried_again=again)
 
 
@@ -162,6 +167,11 @@ def extend_leases(who: Worker, service: ServiceState, body: Leases) -> HeldLease
 def worker_name(who: Identity, name: str) -> str:
     """A worker's name in the history: nobody has that of another's."""
     return f"{who.owner}/{name}"
+
+
+def _owner(who: Identity) -> str | None:
+    """Whose trials somebody may speak of: a worker of its own owner's only, operators of all."""
+    return who.owner if who.role == "worker" else None
 
 
 async def _given(desk: Desk, begin: Callable[[], Begun | None], asked: Ask) -> Assignment | None:

@@ -18,6 +18,7 @@ from hpo.service.state import Service
 from storage import history, launches, tokens
 from storage.database import Store
 from storage.schema import open_store
+from storage.studies import LATE_RESULTS_ATTRIBUTE
 from tests.integration.service.test_desk import create
 from tests.servers import served
 
@@ -149,7 +150,7 @@ def test_a_value_that_is_no_number_is_a_failure(client: TestClient, store: Store
     assert (told["state"], told["error"]) == ("fail", "nan: loss is nan, which is no finite number")
 
 
-def test_leases_are_the_workers_own(client: TestClient, service: Service, store: Store) -> None:
+def test_trials_and_leases_are_the_workers_own(client: TestClient, service: Service, store: Store) -> None:
     study_id = create(store)
     given = ask(client, study_id)
     claim = {"study": study_id, "trial": given["trial"], "attempt": 1}
@@ -157,6 +158,17 @@ def test_leases_are_the_workers_own(client: TestClient, service: Service, store:
     assert post(client, "/leases", worker="w", claims=[claim, gone]).json() == {"held": [claim]}
     with worker(service, NOT_ME) as other:
         assert post(other, "/leases", worker="w", claims=[claim]).json() == {"held": []}
+        trial = f"/studies/{study_id}/trials/{given['trial']}"
+        for verb, body in {"report": {"step": 0}, "tell": {"state": "fail"}, "release": {}, "should-prune": {}}.items():
+            refused = post(other, f"{trial}/{verb}", attempt=1, **body)
+            assert (refused.status_code, refused.json()["code"]) == (409, "stale-attempt"), verb
+    with worker(service, NOT_ME, "operator") as operator:
+        assert post(operator, f"{trial}/release", attempt=1).status_code == 200
+        assert ask(operator, study_id)["attempt"] == 2
+    late = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.5)
+    assert (late.status_code, late.json()["code"]) == (409, "stale-attempt")
+    (lost,) = history.list_trials(store, study_id)
+    assert [each["value"] for each in lost.system_attrs[LATE_RESULTS_ATTRIBUTE]] == [0.5]
 
 
 def test_work_comes_with_what_is_to_be_trained(client: TestClient, store: Store) -> None:
