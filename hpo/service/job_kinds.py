@@ -101,12 +101,13 @@ def _optuna(settings: Mapping[str, Any], around: Surroundings, progress: Callabl
 def _table(settings: Mapping[str, Any], around: Surroundings, progress: Callable[[int], None]) -> Any:
     from storage.importers.table import import_table  # noqa: PLC0415
 
-    uploaded = settings.get("upload")
+    uploaded, shared = settings.get("upload"), _shared(settings)
     if uploaded is not None:
         path = unpacked(around.folder / uploaded)
+        shared["location"] = f"upload:{uploaded}"  # the same when it is sent again, so that nothing is taken twice
     else:
         path = path_of_projects(settings["path"], around.places)
-    return import_table(around.store, path, progress=progress, **_judged(settings), **_shared(settings))
+    return import_table(around.store, path, progress=progress, **_judged(settings), **shared)
 
 
 def _lightning(settings: Mapping[str, Any], around: Surroundings, progress: Callable[[int], None]) -> Any:

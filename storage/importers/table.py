@@ -28,6 +28,7 @@ def import_table(
     task: str | None = None,
     mapping: RunMapping | Mapping[str, Any] | None = None,
     source: str | None = None,
+    location: str | None = None,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     row_by_row: RowByRow | None = None,
@@ -37,14 +38,15 @@ def import_table(
     path: a folder in the recorded-table format (or of such folders), a CSV or Parquet file, or a folder of these.
     metric, direction: for files; guessed from the columns' names where they are not given. task: for files; a column,
     a constant, or a template such as `{file}`; the file's name where it is not given.
-    source: what to call the place in the history. progress: told how many more rows are done.
+    source: what to call the place in the history. location: where it says that they are; the path if nothing is said.
+    progress: told how many more rows are done.
     row_by_row: told what became of each.
     Raises ImportFailedError, with nothing written, where a file is damaged or what it holds cannot be told.
     """
     if not path.exists():
         raise ImportFailedError(f"There is no file or folder {path}.")
     mapping = _with_wishes(RunMapping.of(mapping), metric, direction)
-    location = str(path.resolve())
+    location = location or str(path.resolve())
     name = source or source_name(store, "table", path.resolve().stem, location)
     settings = {"metric": mapping.metric, "direction": mapping.direction, "task": task}
     intake = Intake(

@@ -63,12 +63,12 @@ def working(service: Service) -> Iterator[Jobs]:
     jobs.stop()
 
 
-def _ended(client: TestClient, job: dict[str, Any], seconds: float = 60.0) -> dict[str, Any]:
+def _ended(client: TestClient, job: dict[str, Any], seconds: float = 150.0) -> dict[str, Any]:
     return _until(client, job, lambda found: found["state"] not in ("queued", "running"), seconds)
 
 
 def _until(
-    client: TestClient, job: dict[str, Any], holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0
+    client: TestClient, job: dict[str, Any], holds: Callable[[dict[str, Any]], bool], seconds: float = 150.0
 ) -> dict[str, Any]:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -162,6 +162,15 @@ def test_a_job_is_cancelled_and_one_of_a_service_that_ends_goes_back(client: Tes
 
 
 def test_what_cannot_be_imported_fails_with_its_reason(client: TestClient, service: Service, working: Jobs) -> None:
+    sent = [
+        client.post(
+            "/api/v1/imports/upload",
+            files={"file": ("sent.csv", ROWS.encode())},
+            data={"settings": '{"metric": "val_loss", "task": "sent"}'},
+        ).json()
+        for _ in range(2)
+    ]
+    assert [_ended(client, job)["result"]["taken"] for job in sent] == [40, 0]  # sent again, nothing comes twice
     (service.projects / "bad.csv").write_text("a,b\n1,2\n")
     failed = _ended(client, _post(client, "imports", {"kind": "table", "path": "bad.csv"}))
     assert failed["state"] == "failed" and "metric" in failed["error"]

@@ -18,11 +18,13 @@ from hpo.api.app import create_api
 from hpo.errors import BusyError
 from hpo.service.calculations import Calculations
 from hpo.service.state import Service
+from hpo.study_file import parse_spec
 from storage import history, tokens
 from storage.database import Store
 from storage.importers.flags import trust
 from storage.optuna_storage import HistoryStorage
 from storage.revisions import history_mark
+from storage.studies import create_study
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,30 @@ def test_an_answer_is_kept_until_something_changes(client: TestClient, service: 
     mark = history_mark(service.store)
     assert trust(service.store, study.name) is None  # nothing to be done
     assert history_mark(service.store) == mark
+
+
+def test_a_study_is_told_with_what_history_predicted_before_its_first_trial(
+    client: TestClient, service: Service
+) -> None:
+    space = {
+        "x": {"type": "float", "low": -1.0, "high": 1.0},
+        "k": {"type": "int", "low": 0, "high": 3},
+    }
+    file = {
+        "study": "new",
+        "task": {"name": "new", "metric": "value", "direction": "maximize"},
+        "trainer": {"function": "mine.train"},
+        "space": space,
+        "budget": {"trials": 8},
+    }
+    spec = parse_spec(file)
+    made = create_study(
+        service.store, name="new", task="new", metric="value", directions=("maximize",), space=space,
+        spec=spec.model_dump(mode="json", exclude_none=True),
+    )  # fmt: skip
+    course = client.get(f"/api/v1/studies/{made}/course").json()
+    assert course["finished"] == 0 and course["forecast"]["study"] == "new"
+    assert [stage["trials"] for stage in course["forecast"]["stages"]][-1] == 8
 
 
 def test_a_question_holds_up_no_other_request(client: TestClient, service: Service) -> None:
