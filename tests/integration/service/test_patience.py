@@ -38,6 +38,14 @@ def port(sqlite_store: Store, tmp_path: Path) -> Iterator[int]:
         thread.join()
 
 
+def answer_on(connection: socket.socket) -> bytes:
+    """All of an answer: head and body may come apart."""
+    heard = b""
+    while not heard.endswith(b"}"):
+        heard += connection.recv(65536)
+    return heard
+
+
 def test_slow_clients_hold_up_nobody(port: int) -> None:
     with ExitStack() as clients:
         for number in range(SLOW):
@@ -62,8 +70,8 @@ def test_who_does_not_ask_is_hung_up_on_and_who_does_is_not(port: int, monkeypat
         slow.sendall(b"GET /healthz HT")
         request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         good.sendall(request)
-        assert b"200 OK" in good.recv(65536)
+        assert b"200 OK" in answer_on(good)
         assert silent.recv(100) == b""
         assert slow.recv(100) == b""
         good.sendall(request)  # the same connection, after that time
-        assert b"200 OK" in good.recv(65536)
+        assert b"200 OK" in answer_on(good)
