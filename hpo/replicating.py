@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import SettingsError
+from hpo.executors import Placement
 from hpo.plan import Plan
 from hpo.provenance import git_commit
 from hpo.replicates import REPLICATE, SUFFIX, SURE, is_usable, replicates_of, standing_of
@@ -46,14 +47,20 @@ def replicate(
     runs: str | Path | None = None,
     jobs: int = 1,
     against: int | Mapping[str, Any] | None = None,
+    executor: str = "local",
+    ray_address: str | None = None,
+    launch: str | None = None,
+    launch_host: str | None = None,
     watcher: Watcher | None = None,
 ) -> Best:
     """Train contenders of a study again until `most` replicates have ended in all, or the best one stands out.
 
     What was trained for it before counts, so that the same call goes on after an interruption. A trial that `against`
-    names is among the contenders. Raises SettingsError for a study that `hpo tune` has not run, and whatever
+    names is among the contenders. executor, ray_address, launch, launch_host: where they are trained, as `hpo.tune`
+    takes them. Raises SettingsError for a study that `hpo tune` has not run, and whatever
     `hpo.best` and `hpo.tune` raise.
     """
+    placement = Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host)
     judged = best(study, storage, against=against)
     store = open_store(storage_url(storage), upgrade=False)
     summary = history.get_study(store, study)
@@ -67,7 +74,15 @@ def replicate(
     if not plan.is_done(before):
         _tell_of_changed_code(summary, folder, watcher)
         StudyRunner(
-            spec, folder=folder, storage=storage, mlflow=mlflow, runs=runs, jobs=jobs, watcher=watcher, plan=plan
+            spec,
+            folder=folder,
+            storage=storage,
+            mlflow=mlflow,
+            runs=runs,
+            jobs=jobs,
+            placement=placement,
+            watcher=watcher,
+            plan=plan,
         ).run(resume=False)
     return best(study, storage, against=against)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hpo.cli.show import number, open_console, params_text, print_json, simple_t
 from hpo.cli.source import opened, own_store
 from hpo.cli.text import escape, without_password
 from hpo.errors import SettingsError
+from hpo.executors import HERE, Placement
 from hpo.replicates import SURE, Fresh, Replication
 from hpo.settings import storage_url
 from hpo.winner import Against, Best, Contender, Rival
@@ -35,6 +37,7 @@ def best_of_study(
     mlflow: str | None,
     runs: Path | None,
     as_json: bool,
+    placement: Placement = HERE,
 ) -> None:
     """`hpo best`."""
     rival = parse_against(against)
@@ -49,7 +52,12 @@ def best_of_study(
     if replicates is not None:
         storage = existing_url(storage)
         given = {"against": against, "replicates": replicates, "jobs": None if jobs == 1 else jobs, "runs": runs}
-        found = _replicated(study, replicates, rival, given=given, jobs=jobs, storage=storage, mlflow=mlflow, runs=runs)
+        places = {"storage": storage, "mlflow": mlflow, "runs": runs, **asdict(placement)}
+        found = _replicated(study, replicates, rival, given=given, jobs=jobs, places=places)
+    elif placement != HERE:
+        raise SettingsError(
+            "--executor, --ray-address, --launch and --launch-host say where replicates are trained: add --replicates K"
+        )
     if as_json:
         print_json(found.to_json())
     else:
@@ -84,9 +92,7 @@ def _replicated(
     *,
     given: Mapping[str, Any],
     jobs: int,
-    storage: str,
-    mlflow: str | None,
-    runs: Path | None,
+    places: Mapping[str, Any],
 ) -> Best:
     from hpo.cli.tuning import Display
     from hpo.replicating import replicate
@@ -98,18 +104,16 @@ def _replicated(
             return replicate(
                 study,
                 most,
-                storage=storage,
-                mlflow=mlflow,
-                runs=runs,
                 jobs=jobs,
                 against=against,
+                **places,
                 watcher=Watcher(progress=display.show, notice=display.say),
             )
     except KeyboardInterrupt:
         words = ["hpo", "best", study]
-        for option, value in {**given, "storage": without_password(storage)}.items():
-            if value is not None and (option, value) != ("storage", storage_url()):
-                words += [f"--{option}", str(value)]
+        for option, value in {**given, **places}.items():
+            if value is not None and (option, value) not in (("storage", storage_url()), ("executor", "local")):
+                words += [f"--{option.replace('_', '-')}", without_password(str(value))]
         console.print(f"interrupted; nothing is lost. Go on with: {escape(shlex.join(words))}", soft_wrap=True)
         raise
 

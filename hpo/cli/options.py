@@ -35,6 +35,25 @@ Mlflow = Annotated[
 Runs = Annotated[
     Path | None, typer.Option(help="Folder for checkpoints and outputs (default hpo-runs).", envvar="HPO_RUNS")
 ]
+Executor = Annotated[str, typer.Option(help="Where trials run.", metavar="local|ray")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default RAY_ADDRESS, else one on this machine).",
+        metavar="ADDRESS",
+    ),
+]
+Launch = Annotated[
+    str | None,
+    typer.Option(
+        help="Run each trial by this command line, which starts {command} once for each of its devices on each "
+        "of its nodes; {slot} numbers the trials side by side.",
+        metavar="COMMANDLINE",
+    ),
+]
+LaunchHost = Annotated[
+    str | None, typer.Option(help="Address at which they reach this machine (default 127.0.0.1).", metavar="HOST")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 FIGURE_ENDINGS = (".png", ".svg", ".pdf", ".html")

@@ -268,6 +268,26 @@ def test_replicates_need_a_study_file_and_a_name_of_their_own(storage, sqlite_st
         hpo.replicate("ours", 4, storage=url)
 
 
+def test_replicates_are_trained_where_they_are_asked_to_be(storage, sqlite_store):
+    pytest.importorskip("ray", reason="Ray comes with hindsight-hpo[ray]")
+    from storage.studies import create_study
+    from trainers.errors import TrainerError
+
+    spec = {
+        "study": "far",
+        "task": {"name": "t", "metric": "val_loss", "direction": "minimize"},
+        "trainer": {"recipe": "wine_mlp/all", "max_epochs": 1},
+        "space": {"lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True}},
+        "budget": {"trials": 12},
+    }
+    create_study(sqlite_store, name="far", task="t", metric="val_loss", spec=spec)
+    own = optuna.load_study(study_name="far", storage=storage)
+    for lr in np.geomspace(1e-4, 1, 12):
+        own.add_trial(_trial({"lr": float(lr)}, _loss({"lr": lr})))
+    with pytest.raises(TrainerError, match=r"no Ray cluster can be reached at 127\.0\.0\.1:9"):
+        hpo.replicate("far", 4, storage=sqlite_store.url, mlflow="none", executor="ray", ray_address="127.0.0.1:9")
+
+
 def test_noise_is_known_from_repeated_runs_of_the_same_task(storage, sqlite_store):
     from storage.studies import create_study
 
