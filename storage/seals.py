@@ -29,7 +29,7 @@ import msgpack
 from optuna.distributions import CategoricalDistribution, json_to_distribution
 from sqlalchemy import Connection, Select, bindparam, delete, func, select, update
 
-from storage.database import Store, insert_if_absent, insert_many
+from storage.database import Store, database_now, insert_if_absent, insert_many
 from storage.errors import SealKeyError, StorageError
 from storage.models import (
     UNFINISHED,
@@ -508,7 +508,7 @@ _DISTRIBUTIONS = Statement(
         is_listed(dialect, distributions.c.id, "ids")
     )
 )
-_RUNNING = select(trials.c.id).where(trials.c.state.in_(UNFINISHED), trials.c.lease_until.is_not(None)).limit(1)
+_RUNNING = select(trials.c.id).where(trials.c.state.in_(UNFINISHED), trials.c.lease_until > database_now()).limit(1)
 _is_the_chain = chains.c.study_id == bindparam("study_id")
 _CHAIN = Statement(select(chains.c.entries, chains.c.head).where(_is_the_chain).with_for_update())
 _HINT_OF = Statement(select(chains.c.key_hint).where(_is_the_chain))
