@@ -21,3 +21,14 @@ def as_json(content: Any, *, status: int = 200) -> Response:
 def already_json(body: bytes, *, status: int = 200) -> Response:
     """What is JSON already."""
     return Response(body, status_code=status, media_type=MEDIA_TYPE)
+
+
+def looks_like(example: Any) -> dict[int | str, dict[str, Any]]:
+    """What a route that answers with plain data says of it: an example."""
+    return {200: {"content": {MEDIA_TYPE: {"schema": {}, "example": example}}}}
+
+
+def is_file(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """What a route that answers with a file says of it."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
+    return {200: {"content": content, "description": "The file."}}

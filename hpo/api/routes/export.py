@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
 from hpo.api.access import Reader, ServiceState
+from hpo.api.answers import is_file
 from hpo.api.problems import ApiError
 from hpo.api.routes.trials import Where
 from hpo.service.job_kinds import exported
@@ -34,7 +35,7 @@ MEDIA_TYPES = {
 router = APIRouter(prefix="/export", tags=["export"])
 
 
-@router.get("", response_class=StreamingResponse)
+@router.get("", response_class=StreamingResponse, responses=is_file(*MEDIA_TYPES.values()))
 def export(
     who: Reader,
     service: ServiceState,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from hpo.answers.history import family_fields
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import as_json
+from hpo.api.answers import as_json, looks_like
 from hpo.service.state import Service
 from storage.errors import FamilyNotFoundError
 from storage.overview import FamilyOverview, overview
@@ -17,6 +17,27 @@ from storage.repairs import oddities
 from storage.task_overview import list_tasks
 
 FamilyName = Annotated[str, Path(min_length=1, max_length=300, description="`GET /families` lists them.")]
+
+QUALITY = {
+    "family": "val_acc-1a2b3c4d",
+    "oddities": [
+        {
+            "study": "churn/old",
+            "study_id": 12,
+            "kind": "scale break",
+            "evidence": "20 values lie in 0.61 … 0.9 and 20 in 58 … 91: percentages among fractions?",
+            "quarantine": "scale break: 20 values lie in 0.61 … 0.9 and 20 in 58 … 91: percentages among fractions?",
+            "remedy": {
+                "kind": "scale",
+                "factor": 0.01,
+                "offset": 0.0,
+                "above": 1.0,
+                "trials": 20,
+                "sentence": "the 20 values above 1 are divided by 100",
+            },
+        }
+    ],
+}
 
 router = APIRouter(prefix="/families", tags=["families"])
 
@@ -31,7 +52,7 @@ def list_families(
     return as_json([family_fields(each) for each in overview(service.store).families if _fits(each, search)])
 
 
-@router.get("/{name:path}/quality")
+@router.get("/{name:path}/quality", responses=looks_like(QUALITY))
 def get_quality(who: Reader, service: ServiceState, name: FamilyName) -> Response:
     """What is odd about the studies of a family, and what is in quarantine, each with its evidence.
 

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from hpo.api.access import Identity, Operator, Reader, ServiceState
+from hpo.api.answers import is_file
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.wire_jobs import (
@@ -65,7 +66,7 @@ def get_job(who: Reader, service: ServiceState, job_id: JobId) -> JobRecord:
     return job_of(background_jobs.get_job(service.store, job_id))
 
 
-@router.get("/jobs/{job_id}/file", response_class=FileResponse)
+@router.get("/jobs/{job_id}/file", response_class=FileResponse, responses=is_file("application/zip"))
 def get_file(who: Reader, service: ServiceState, job_id: JobId) -> FileResponse:
     """The tables that an export has written, as a ZIP archive. 409 `not-done` while, or where, there are none."""
     job = background_jobs.get_job(service.store, job_id)

@@ -11,7 +11,7 @@ from hpo.answers.curves import curve_fields
 from hpo.answers.receipts import trial_explanation
 from hpo.answers.study_figures import course_fields, parallel_fields, slice_fields
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import as_json
+from hpo.api.answers import as_json, looks_like
 from hpo.api.history_pages import history_page
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
@@ -51,6 +51,27 @@ Order = Annotated[
 ]
 Points = Annotated[int | None, Query(ge=1, le=MOST_POINTS, description="At most so many points, spread evenly.")]
 Drawn = Annotated[int, Query(ge=1, le=MOST_DRAWN, description="At most so many trials: the best half, and others.")]
+
+CURVE = {"number": 3, "state": "running", "value": None, "steps": [0, 1, 2], "values": [0.9, 0.5, None], "reported": 3}
+COURSE = {
+    "study": "churn",
+    "metric": "val_loss",
+    "direction": "minimize",
+    "finished": 3,
+    "after": [1, 2, 3],
+    "numbers": [0, 1, 2],
+    "incumbent": [None, 0.5, 0.3],
+    "forecast": None,
+}
+PARALLEL = {
+    "study": "churn",
+    "metric": "val_loss",
+    "direction": "minimize",
+    "complete": 2,
+    "numbers": [1, 2],
+    "values": [0.5, 0.3],
+    "parameters": [{"name": "lr", "type": "float", "low": 1e-5, "high": 0.1, "log": True, "chosen": [0.01, 0.001]}],
+}
 
 router = APIRouter(tags=["trials"])
 
@@ -92,7 +113,7 @@ def get_trial(who: Reader, service: ServiceState, study_id: StudyId, number: Tri
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
 
 
-@router.get("/studies/{study_id}/trials/{number}/curve")
+@router.get("/studies/{study_id}/trials/{number}/curve", responses=looks_like(CURVE))
 def get_curve(
     who: Reader, service: ServiceState, study_id: StudyId, number: TrialNumber, points: Points = None
 ) -> Response:
@@ -107,7 +128,7 @@ def get_receipt(who: Reader, service: ServiceState, study_id: StudyId, number: T
     return as_json(trial_explanation(history.study_of_id(service.store, study_id), trial))
 
 
-@router.get("/studies/{study_id}/curves")
+@router.get("/studies/{study_id}/curves", responses=looks_like({"study": 12, "curves": [CURVE]}))
 def list_curves(
     who: Reader,
     service: ServiceState,
@@ -122,7 +143,7 @@ def list_curves(
     return as_json({"study": study_id, "curves": [curve_fields(trial, points) for trial in page.trials]})
 
 
-@router.get("/studies/{study_id}/course")
+@router.get("/studies/{study_id}/course", responses=looks_like(COURSE))
 def get_course(
     who: Reader,
     service: ServiceState,
@@ -142,14 +163,14 @@ def get_course(
     return as_json(said | {"forecast": _forecast(service, study) if forecast else None})
 
 
-@router.get("/studies/{study_id}/parallel")
+@router.get("/studies/{study_id}/parallel", responses=looks_like(PARALLEL))
 def get_parallel(who: Reader, service: ServiceState, study_id: StudyId, most: Drawn = 1_000) -> Response:
     """The configurations of complete trials as columns, one per parameter: for parallel coordinates."""
     columns = study_columns(service.store, study_id, known=service.known_sets)
     return as_json(parallel_fields(history.study_of_id(service.store, study_id), columns, most))
 
 
-@router.get("/studies/{study_id}/slice")
+@router.get("/studies/{study_id}/slice", responses=looks_like(PARALLEL | {"effects": None}))
 def get_slice(
     who: Reader,
     service: ServiceState,
