@@ -42,7 +42,6 @@ log = logging.getLogger("hpo.service.supervisor")
 class _Run:
     launch: Launch
     process: subprocess.Popen[bytes]
-    log: IO[bytes]
     finished: int  # trials, when it began
     output: bytes | None = None  # once it has ended
     ends_by: float | None = None  # when it was asked to end, the time by which it must have
@@ -159,23 +158,22 @@ class Supervisor:
         study = history.study_of_id(self._store, launch.study_id)
         file = study_log(service.runs, self._store, study)
         file.parent.mkdir(parents=True, exist_ok=True)
-        written = file.open("ab")
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hpo.service.study_process"],
-            cwd=service.projects,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=written,
-            start_new_session=True,  # Ctrl-C is for the server, which then lets it end
-        )
-        run = _Run(launch=launch, process=process, log=written, finished=_finished(study))
+        with file.open("ab") as written:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hpo.service.study_process"],
+                cwd=service.projects,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=written,
+                start_new_session=True,  # Ctrl-C is for the server, which then lets it end
+            )
         try:
             assert process.stdin is not None
             process.stdin.write(order.to_line())
             process.stdin.flush()
         except OSError:
             log.warning("study %d: its process died at once", launch.study_id)  # as the next round will see
-        return run
+        return _Run(launch=launch, process=process, finished=_finished(study))
 
     # Ending ---------------------------------------------------------------------------------------------------------
 
@@ -214,7 +212,6 @@ class Supervisor:
         else:
             said = f"its process {describe_exit(run.process.returncode)}" if end is None else end.message
             self._give_back(launch, said, deaths=1 if self._has_got_on(run) else launch.deaths + 1)
-        run.log.close()
 
     def _has_got_on(self, run: _Run) -> bool:
         """Whether a trial has finished since its process began."""

@@ -7,6 +7,7 @@ trained to its end once, whatever became of the processes, and none of them may 
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -22,16 +24,18 @@ from optuna.trial import TrialState
 
 from hpo.service import launching
 from hpo.service.launching import LaunchOptions
+from hpo.service.run_folders import study_log
 from hpo.service.state import Service
+from hpo.service.supervisor import MOST_DEATHS
 from storage import history, launches
 from tests.integration.service.study_server import make_service
 from tests.integration.service.test_supervisor import PARABOLA, file_of, processes_in
 from tests.measured import Figure
 from tests.reliability.places import Place
 
-STUDIES, TRIALS, KILLS = 3, 10, 12
+STUDIES, TRIALS, KILLS = 3, 6, 12
 SECONDS_BETWEEN = (10.0, 25.0)
-EPOCH_SECONDS = 1.0
+EPOCH_SECONDS = 4.0  # long: it is trials that are to be hit, and not only their trainers as they start
 DEADLINE_SECONDS = 1200.0
 GONE_SECONDS = 30.0  # for the processes of a killed server to end
 
@@ -111,23 +115,26 @@ def _kill_again_and_again(
             servers[number].wait()
             servers[number] = _start(service)
         else:
-            victims = [pid for pid in processes_in(service.projects) if _is_study(pid)]
+            victims = [pid for study_id in ids if (pid := _in_training(service, study_id)) is not None]
             if not victims:
                 continue
-            _kill(rng.choice(victims))
+            os.kill(rng.choice(victims), signal.SIGKILL)
         done += 1
     return done
 
 
-def _is_study(pid: int) -> bool:
-    try:
-        return b"hpo.service.study_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _kill(pid: int) -> None:
-    subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(pid)], check=False, capture_output=True)
+def _in_training(service: Service, study_id: int) -> int | None:
+    """The process of a study of which a trial runs, unless one more death without a result would fail it."""
+    launch = launches.find_launch(service.store, study_id)
+    if launch is None or not launch.trials or launch.deaths >= MOST_DEATHS - 1:
+        return None
+    log = study_log(service.runs, service.store, history.study_of_id(service.store, study_id))
+    for pid in processes_in(service.projects):
+        with suppress(OSError):
+            is_study = b"hpo.service.study_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if is_study and Path(f"/proc/{pid}/fd/2").readlink() == log:
+                return pid
+    return None
 
 
 def _are_over(service: Service, ids: list[int]) -> bool:
