@@ -16,8 +16,8 @@ from storage.families import family_of
 OPPOSITE = {"minimize": "maximize", "maximize": "minimize"}
 FREE_TO_CHANGE = (
     *("threads", "devices", "accelerator", "trials_per_device", "resources"),
-    *("stall_minutes", "on_out_of_memory"),
-)  # of the trainer: they change the speed and what becomes of failures, not the result
+    *("stall_minutes", "on_out_of_memory", "keep_folds"),
+)  # of the trainer: they change the speed, what becomes of failures and what is kept, not the result
 
 
 def admit(store: Store, spec: StudySpec, *, resume: bool) -> history.StudySummary | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.provenance import fingerprint
 from hpo.spec import StudySpec
-from trainers.fitting.checkpoints import clear
+from trainers.fitting.checkpoints import clear, clear_other_folds
 from trainers.job import FitJob
 
 HALVED_BATCH = "hindsight:halved_batch"  # trial system attribute: it ran out of memory, and is to have half the batch
@@ -49,9 +49,14 @@ def earlier_attempts(folder: Path) -> list[Path]:
     return [folder.with_name(f"attempt-{number}") for number in range(1, attempt)]
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Remove what a trial would have gone on from, now that its end is recorded; the best checkpoint stays."""
+def drop_checkpoints(folder: Path, *, kept: str | None = None) -> None:
+    """Remove what a trial would have gone on from, now that its end is recorded; the best checkpoint stays.
+
+    kept: of the best checkpoints of its folds, the one that stands for the trial and stays; None: all of them stay.
+    """
     with suppress(OSError):  # it only takes up room
+        if kept is not None:
+            clear_other_folds(folder, kept=Path(kept))
         clear(folder, keep_best=True)
         for earlier in earlier_attempts(folder):
             clear(earlier, keep_best=False)

@@ -385,7 +385,7 @@ class StudyRunner:
             finished_at=time.time(),
         )
         self._results.end(running.claim, end)
-        drop_checkpoints(running.directory)
+        drop_checkpoints(running.directory, kept=None if self._spec.training.keep_folds else outcome.checkpoint)
         for note in outcome.notes:
             self._watcher.notice(f"trial {running.claim.number} {note}")
         self._outage.attempt(self._note_seconds_spent, otherwise=None)

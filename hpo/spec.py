@@ -183,6 +183,7 @@ class Trainer(_Section):
     trials_per_device: int | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
     on_out_of_memory: OnOutOfMemory = "fail"  # or try the trial once more at half the batch
     folds: int = Field(default=1, ge=1)  # of cross-validation: a trial trains as many fits, its value is their mean
+    keep_folds: bool = False  # the best checkpoint of each fold, not only of the one that stands for the trial
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     resources: dict[str, Amount] = Field(default_factory=dict)  # Ray's custom ones, that a trial needs besides
     scale_lr: ScaleLr | None = None

@@ -282,7 +282,8 @@ class Worker:
             "checkpoint": None if outcome.checkpoint is None else f"{socket.gethostname()}:{outcome.checkpoint}",
         }
         self._results.end(running.path, "tell", body, about=running.about)
-        drop_checkpoints(running.folder)
+        is_kept = running.crew.spec.training.keep_folds
+        drop_checkpoints(running.folder, kept=None if is_kept else outcome.checkpoint)
         metric = running.crew.spec.task.metric
         how = "pruned" if outcome.pruned else "complete"
         self._notice(f"{running.about} {how}: {metric} = {_short(outcome.value)} after {outcome.seconds:.0f} s")

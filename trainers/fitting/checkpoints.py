@@ -198,6 +198,14 @@ def clear(folder: Path, *, keep_best: bool) -> None:
             _remove(path)
 
 
+def clear_other_folds(folder: Path, *, kept: Path) -> None:
+    """Remove the best models of all folds of a trial that has ended but of the one that `kept` is of."""
+    for fold in folder.glob(f"{FOLD_FOLDER}*/"):
+        if fold != kept.parent:
+            for name in (BEST_CHECKPOINT, COMPRESSED_MODEL):
+                _remove(fold / name)
+
+
 def digest(checkpoint: Path, *, sync: bool = False) -> str:
     """The SHA-256 of a file, or of a folder's files and their names; `sync`: force them to the disk as well."""
     if not checkpoint.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo.attempts import drop_checkpoints
 from trainers.fitting.checkpoints import (
     FROM_THE_BEGINNING,
     RECORD,
@@ -19,7 +20,7 @@ from trainers.fitting.checkpoints import (
     find_start,
     identity_of,
 )
-from trainers.job import FitJob, TrainerConfig
+from trainers.job import BEST_CHECKPOINT, COMPRESSED_MODEL, FitJob, TrainerConfig
 
 MINE = "mine"
 
@@ -229,3 +230,15 @@ def test_what_may_differ_when_a_trial_goes_on() -> None:
     assert mine != identity_of(config, FitJob(**{**job.to_json(), "params": {"lr": 0.2}}))
     assert mine != identity_of(TrainerConfig(model="a.C", max_epochs=3), job)
     assert len(mine) == 64 and json.dumps(mine)
+
+
+def test_of_folds_only_the_model_that_stands_for_the_trial_stays(tmp_path: Path) -> None:
+    attempt = tmp_path / "attempt-1"
+    kept = [attempt / f"fold-{fold}" / name for fold in range(3) for name in (BEST_CHECKPOINT, COMPRESSED_MODEL)]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    drop_checkpoints(attempt)
+    assert all(path.exists() for path in kept)
+    drop_checkpoints(attempt, kept=str(attempt / "fold-1" / BEST_CHECKPOINT))
+    assert [path for path in kept if path.exists()] == kept[2:4]
