@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ class MlflowServer:
 
     def __init__(self, uri: str, *, prefix: str) -> None:
         self._uri, self._prefix = uri, prefix
-        self._folder = Path(tempfile.mkdtemp(prefix="hindsight-mlflow-"))
+        self._folder = Path(tempfile.gettempdir(), f"hindsight-mlflow-{secrets.token_hex(8)}")
         self._log = self._folder / "log"
         self._is_over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,6 +45,7 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and again whenever it ends."""
+        self._folder.mkdir(mode=0o700)
         self._keeper.start()
 
     def why_not_well(self) -> str | None:
