@@ -69,16 +69,27 @@ def parse_spec(
         raise SpecError(f"{source}: trainer.recipe: {error}") from error
 
 
+def overridden(
+    content: Mapping[str, Any], *, trials: int | None, study: str | None, stop: str | None
+) -> dict[str, Any]:
+    """The content of a study file with what the command line says instead; None leaves what the file says."""
+    changed = dict(content)
+    if trials is not None:
+        budget = content.get("budget")
+        changed["budget"] = {**(budget if isinstance(budget, Mapping) else {}), "trials": trials}
+    if stop is not None:
+        priced = stop == "cost" and isinstance(content.get("stop"), Mapping) and "gain" not in content["stop"]
+        changed["stop"] = {**content["stop"], "rule": "cost"} if priced else stop  # what the file says of money stays
+    if study is not None:
+        changed["study"] = study
+    return changed
+
+
 def _with_defaults(
     content: dict[str, Any], *, trials: int | None, study: str | None, stop: str | None
 ) -> dict[str, Any]:
     """What the command line overrides, what the recipe brings, and the study's name from its task."""
-    if trials is not None:
-        budget = content.get("budget")
-        content["budget"] = {**(budget if isinstance(budget, Mapping) else {}), "trials": trials}
-    if stop is not None:
-        priced = stop == "cost" and isinstance(content.get("stop"), Mapping) and "gain" not in content["stop"]
-        content["stop"] = {**content["stop"], "rule": "cost"} if priced else stop  # what the file says of money stays
+    content = overridden(content, trials=trials, study=study, stop=stop)
     task, trainer = content.get("task"), content.get("trainer")
     if isinstance(trainer, Mapping) and isinstance(trainer.get("recipe"), str):
         recipe, variant = _recipe(trainer["recipe"])
@@ -89,9 +100,7 @@ def _with_defaults(
         defaults = {"name": f"{recipe.name}/{variant}", "metric": recipe.metric, "direction": recipe.direction}
         if task is None or isinstance(task, Mapping):
             content["task"] = task = {**defaults, **(task or {})}
-    if study is not None:
-        content["study"] = study
-    elif "study" not in content and isinstance(task, Mapping) and isinstance(task.get("name"), str):
+    if "study" not in content and isinstance(task, Mapping) and isinstance(task.get("name"), str):
         content["study"] = task["name"]
     return content
 

@@ -11,7 +11,18 @@ from hpo.cli.database import db
 from hpo.cli.history import history as history_commands
 from hpo.cli.login import EXAMPLES as LOGIN_EXAMPLES
 from hpo.cli.login import login, logout
-from hpo.cli.options import Json, Mlflow, Runs, Server, Storage, existing_store
+from hpo.cli.options import (
+    Executor,
+    Json,
+    Launch,
+    LaunchHost,
+    Mlflow,
+    RayAddress,
+    Runs,
+    Server,
+    Storage,
+    existing_store,
+)
 from hpo.cli.replay import EXAMPLES as REPLAY_EXAMPLES
 from hpo.cli.replay import replay
 from hpo.cli.serve import EXAMPLES as SERVE_EXAMPLES
@@ -100,37 +111,41 @@ def tune(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that is there.")] = False,
-    executor: Annotated[str, typer.Option(help="Where trials run.", metavar="local|ray")] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default RAY_ADDRESS, else one on this machine).",
-            metavar="ADDRESS",
-        ),
-    ] = None,
-    launch: Annotated[
-        str | None,
-        typer.Option(
-            help="Run each trial by this command line, which starts {command} once for each of its devices on each "
-            "of its nodes; {slot} numbers the trials side by side.",
-            metavar="COMMANDLINE",
-        ),
-    ] = None,
-    launch_host: Annotated[
-        str | None,
-        typer.Option(help="Address at which they reach this machine (default 127.0.0.1).", metavar="HOST"),
-    ] = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    launch: Launch = None,
+    launch_host: LaunchHost = None,
     storage: Storage = None,
+    server: Server = None,
     mlflow: Mlflow = None,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
     """Run a study: propose, train, prune and record until its budget is spent.
 
-    Ctrl-C leaves a study that --resume continues with nothing lost or doubled.
+    Ctrl-C leaves a study that --resume continues with nothing lost or doubled. With --server the study runs there, in
+    the service's projects folder, and Ctrl-C only stops looking on.
     """
-    from hpo.cli.tuning import tune_with_progress
+    from hpo.cli.source import server_to_ask
     from hpo.executors import Placement
+
+    placement = Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host)
+    if (address := server_to_ask(storage, server)) is not None:
+        from hpo.cli.remote_tuning import tune_on_server
+
+        tune_on_server(
+            study_file,
+            address,
+            trials=trials,
+            jobs=jobs,
+            name=study,
+            stop=stop,
+            resume=resume,
+            placement=placement,
+            as_json=json,
+        )
+        return
+    from hpo.cli.tuning import tune_with_progress
 
     tune_with_progress(
         study_file,
@@ -142,7 +157,7 @@ def tune(
         storage=storage,
         mlflow=mlflow,
         runs=runs,
-        placement=Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host),
+        placement=placement,
         as_json=json,
     )
 
@@ -306,6 +321,10 @@ def best(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Replicates side by side.")] = 1,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    launch: Launch = None,
+    launch_host: LaunchHost = None,
     storage: Storage = None,
     server: Server = None,
     mlflow: Mlflow = None,
@@ -318,12 +337,14 @@ def best(
     replicates. Ctrl-C loses none; the same command goes on.
     """
     from hpo.cli.best import best_of_study
+    from hpo.executors import Placement
 
     best_of_study(
         study,
         against=against,
         replicates=replicates,
         jobs=jobs,
+        placement=Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host),
         storage=storage,
         server=server,
         mlflow=mlflow,

@@ -17,16 +17,15 @@ from rich.progress import Progress as ProgressBar
 
 from hpo.cli import show
 from hpo.cli.front import print_front
+from hpo.cli.source import OwnHistory, Source
 from hpo.cli.text import without_password
 from hpo.errors import StudyFailedError
 from hpo.executors import Placement
 from hpo.front import front_of
 from hpo.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
-from hpo.stopping import stopped_reason
+from hpo.spec import StudySpec
 from hpo.study_file import load_spec
-from storage import history
-from storage.schema import open_store
 
 
 def tune_with_progress(
@@ -46,10 +45,7 @@ def tune_with_progress(
     """Run the study of a file; progress on standard error, the result on standard output."""
     spec = load_spec(study_file, trials=trials, study=name, stop=stop)
     console = Console(stderr=True, highlight=False)
-    objectives = zip(spec.task.directions, spec.task.metrics, strict=True)
-    aims = ", ".join(f"{direction} {metric}" for direction, metric in objectives)
-    size = "1 hyperparameter" if len(spec.space) == 1 else f"{len(spec.space)} hyperparameters"
-    console.print(f"study [bold]{escape(spec.study)}[/]: {escape(aims)} over {size}")
+    print_beginning(console, spec)
     try:
         with Display(console) as display:
             StudyRunner(
@@ -68,7 +64,15 @@ def tune_with_progress(
         command = _resume_command(study_file, options)
         console.print(f"interrupted; nothing is lost. Go on with: {escape(command)}", soft_wrap=True)
         raise
-    _print_result(storage_url(storage), spec.study, as_json=as_json)
+    print_result(OwnHistory(storage_url(storage)), spec.study, as_json=as_json)
+
+
+def print_beginning(console: Console, spec: StudySpec) -> None:
+    """What is to be tuned."""
+    objectives = zip(spec.task.directions, spec.task.metrics, strict=True)
+    aims = ", ".join(f"{direction} {metric}" for direction, metric in objectives)
+    size = "1 hyperparameter" if len(spec.space) == 1 else f"{len(spec.space)} hyperparameters"
+    console.print(f"study [bold]{escape(spec.study)}[/]: {escape(aims)} over {size}")
 
 
 def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
@@ -80,17 +84,16 @@ def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _print_result(storage_url: str, name: str, *, as_json: bool) -> None:
-    store = open_store(storage_url)
-    summary = history.get_study(store, name)
-    trials = history.list_trials(store, summary.study_id)
+def print_result(source: Source, name: str, *, as_json: bool) -> None:
+    """What a study has come to. Raises StudyFailedError where that is nothing."""
+    summary, trials = source.study(name), source.trials(name)
     best, found = show.best_trial(summary, trials), front_of(summary, trials)
     if best is None and not found.points:
         raise StudyFailedError(
             f"study {name!r} has ended without one trial that succeeded; `hpo show {shlex.quote(name)}` says why"
         )
     if as_json:
-        show.study(summary, trials, stopped=stopped_reason(store, summary.study_id), as_json=True)
+        show.study(summary, trials, stopped=source.stopped(name), as_json=True)
         return
     if best is None:
         print_front(show.open_console(), found)

@@ -104,7 +104,7 @@ class Client:
         place: Place | None = None,
         jobs: int = 1,
         priority: int = 0,
-        executor: str = "local",
+        executor: str | None = None,
         ray_address: str | None = None,
     ) -> StudySummary:
         """Create a study of a study file: a path, its YAML, or its content as a mapping.
@@ -159,14 +159,15 @@ class Client:
         """Why a trial was proposed, as `hpo explain --json` prints it."""
         return dict(self.transport.get(f"/studies/{self._id(study)}/trials/{number}/receipt"))
 
-    def watch(self, study: Study) -> AbstractContextManager[Iterator[Event]]:
+    def watch(self, study: Study, *, patience_seconds: float | None = None) -> AbstractContextManager[Iterator[Event]]:
         """What happens in a study, as it happens: `with client.watch("churn") as events: for event in events: …`.
 
         It ends when the study does; a connection that breaks is taken up again where it was.
         """
         from hpo.client.events import watching
 
-        return watching(self.transport, self._id(study), patience_seconds=self._patience_seconds)
+        patience = self._patience_seconds if patience_seconds is None else patience_seconds
+        return watching(self.transport, self._id(study), patience_seconds=patience)
 
     def stopped(self, study: Study) -> Stopped | None:
         """Why a study was stopped before its budget was spent; None where it was not."""
