@@ -28,9 +28,10 @@ class TaskOverview:
 
 
 @retried
-def list_tasks(store: Store, *, family: str | None = None) -> list[TaskOverview]:
-    """The tasks by name, all or those with a study in a family."""
+def list_tasks(store: Store, *, family: str | None = None, name: str | None = None) -> list[TaskOverview]:
+    """The tasks by name: all, those with a study in a family, or those of one name: one for each of its metrics."""
     query = _TASKS if family is None else _TASKS.where(families.c.name == family)
+    query = query if name is None else query.where(tasks.c.name == name)
     found: dict[int, TaskOverview] = {}
     with store.read() as connection:
         for row in connection.execute(query):
@@ -50,9 +51,7 @@ def list_tasks(store: Store, *, family: str | None = None) -> list[TaskOverview]
     return sorted(found.values(), key=lambda task: (task.name, task.metric))
 
 
-_PER_STUDY = (
-    select(trials.c.study_id, func.count().label("trials")).group_by(trials.c.study_id).subquery("trials_per_study")
-)
+_COUNT = select(func.count()).where(trials.c.study_id == studies.c.id).correlate(studies).scalar_subquery()
 _TASKS = (
     select(
         tasks.c.id,
@@ -61,12 +60,11 @@ _TASKS = (
         tasks.c.direction,
         families.c.name.label("family"),
         func.count().label("studies"),
-        func.coalesce(func.sum(_PER_STUDY.c.trials), 0).label("trials"),
+        func.sum(_COUNT).label("trials"),
         func.count(studies.c.quarantine).label("quarantined"),
         func.max(studies.c.created_at).label("latest"),
     )
     .join_from(studies, tasks, studies.c.task_id == tasks.c.id)
-    .join(_PER_STUDY, _PER_STUDY.c.study_id == studies.c.id, isouter=True)
     .join(families, families.c.id == studies.c.family_id, isouter=True)
     .group_by(tasks.c.id, tasks.c.name, tasks.c.metric, tasks.c.direction, families.c.id, families.c.name)
     .order_by(families.c.id)

@@ -101,7 +101,7 @@ def get_task(
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """A task, with all its metrics. Raises NoHistoryError."""
-    found = [task for task in list_tasks(service.store) if task.name == name]
+    found = list_tasks(service.store, name=name)
     if not found:
         raise _nothing(service, "task", name)
     asked = _Asked(view=view, where=where, parameter=parameter, place=place, together=together, order=order)

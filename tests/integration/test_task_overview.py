@@ -22,3 +22,4 @@ def test_a_task_has_its_families_and_sizes(store: Store):
     (only,) = list_tasks(store, family=digits.families[1])
     assert (only.name, only.studies, only.trials) == ("digits <b>", 1, 1)
     assert list_tasks(store, family="nothing") == []
+    assert list_tasks(store, name="digits <b>") == [digits]
