@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from optuna.trial import TrialState
 
 from dashboards.frame import PageReader, page
 from dashboards.pages.studies import standing_of
+from dashboards.study_draft import written
 from dashboards.study_state import Standing
 from hpo.answers import questions
-from hpo.answers.plain import jsonable
 from hpo.answers.receipts import receipt_fields
 from hpo.api.access import Identity, ServiceState
 from hpo.api.paging import Cursor
@@ -124,8 +122,8 @@ def get_about(request: Request, who: PageReader, service: ServiceState, study_id
         who,
         service,
         standing,
-        file=None if study.spec is None else _yaml(study.spec),
-        space=None if study.space is None else _yaml(study.space),
+        file=None if study.spec is None else written(study.spec),
+        space=None if study.space is None else written({"space": study.space}),
         provenance=study.provenance or {},
         settings={} if standing.launch is None else standing.launch.settings,
     )
@@ -174,8 +172,3 @@ def _page(
         has_mlflow=study.mlflow_uri is not None,
         **content,
     )
-
-
-def _yaml(content: Any) -> str:
-    plain = json.loads(json.dumps(jsonable(content)))
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
