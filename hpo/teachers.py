@@ -17,6 +17,7 @@ from storage import history
 from storage.database import Store
 from storage.errors import StudyNotFoundError
 from storage.history import StudySummary, TrialRecord
+from storage.privacy import is_hidden
 from trainers.job import TrainerConfig
 
 KEY = "trainer.compress.distil.teacher"
@@ -41,7 +42,8 @@ def config_of(summary: StudySummary, store: Store) -> TrainerConfig:
     if summary.spec is None:
         raise SpecError(f"study {summary.name!r} was not run by `hpo tune`: what it trained is not known")
     spec = parse_spec(summary.spec, source=f"study {summary.name}")
-    folder = Path((summary.provenance or {}).get("folder", Path.cwd()))
+    known = (summary.provenance or {}).get("folder")
+    folder = Path.cwd() if known is None or is_hidden(known) else Path(known)
     return trainer_config(spec, folder=folder, compress=compress_section(spec, store, folder=folder))
 
 

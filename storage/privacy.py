@@ -237,6 +237,11 @@ def current() -> Privacy:
     return _read(path, os.environ.get(KEY_VARIABLE, "")) if path else OPEN
 
 
+def is_hidden(text: str) -> bool:
+    """Whether something stands there in the place of what must not be stored."""
+    return text == MASK or HASH.fullmatch(text) is not None
+
+
 def read_rules(path: Path, key: str) -> Privacy:
     """The rules of a file. Raises PrivacyError."""
     try:

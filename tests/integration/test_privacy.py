@@ -18,6 +18,7 @@ from hpo.admission import admit
 from hpo.hidden_choices import hide_choices
 from hpo.provenance import may_be_alive, this_worker
 from hpo.study_file import parse_spec
+from hpo.teachers import config_of
 from storage import audit, history, tokens
 from storage.errors import PrivacyError
 from storage.importers.intake import Intake
@@ -286,6 +287,14 @@ def test_a_hashed_choice_is_trained_with_what_it_stands_for(rules, tmp_path, mon
     with pytest.raises(PrivacyError, match="its choices are hashed in this history"):
         hide_choices(again, current())
     store.dispose()
+
+
+def test_a_study_whose_folder_is_hidden_is_looked_for_where_one_is(sqlite_store, rules):
+    spec = {"study": "s", "task": {"name": "t", "metric": "m", "direction": "minimize"}, "budget": {"trials": 1}}
+    spec |= {"trainer": {"function": "a.b"}, "space": {"lr": SPACE["lr"]}}
+    create_study(sqlite_store, name="s", spec=spec, provenance={"folder": "/home/somebody/code"})
+    config = config_of(history.get_study(sqlite_store, "s"), sqlite_store)
+    assert config.python_path == (os.getcwd(),)  # noqa: PTH109
 
 
 def test_rules_that_are_wrong(tmp_path, monkeypatch, sqlite_url):
