@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -199,12 +202,37 @@ def test_a_process_that_dies_is_replaced() -> None:
     calculations.close()
 
 
+def test_a_server_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(
+        "import time\n"
+        "from hpo.service.calculations import Calculations\n"
+        "from tests.integration.service.test_statistics_routes import _whoami\n"
+        "if __name__ == '__main__':\n"
+        "    print(Calculations().say(_whoami, store_url='', as_of=0), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root.as_posix()}
+    ) as server:
+        assert server.stdout is not None
+        worker = int(server.stdout.readline())
+        server.kill()
+    until = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def _whoami(_store_url: str) -> int:
+    return os.getpid()
+
+
 def _slow(_store_url: str, *, seconds: float, number: int = 0) -> dict[str, float]:
     time.sleep(seconds)
     return {"slept": seconds}
 
 
 def _die(_store_url: str) -> None:
-    import os
-
     os._exit(3)
