@@ -40,6 +40,7 @@ from tests.reliability.places import Place
 from tests.reliability.queues import Journal, read_journals, value_of
 
 KILLS, WORKERS, PROCESSES = 20, 50, 2
+PARAMETERS = 6  # so many that the tuner does not come to one point twice by itself, such as an end of a range
 STEPS, STEP_SECONDS = 3, 0.5  # of a trial; the seconds are a mean
 SECONDS_BETWEEN = (0.5, 4.0)  # from the first thing that a server acknowledged to its end
 PATIENCE_SECONDS = 1_800.0  # of a worker for one answer: longer than all kills take
@@ -105,7 +106,7 @@ def _prepare(store: Store, folder: Path) -> tuple[int, str]:
         {
             "study": "asked",
             "task": {"name": "task", "metric": "loss", "direction": "minimize"},
-            "space": {"lr": {"type": "float", "low": 1e-5, "high": 0.1, "log": True}},
+            "space": {f"x{number}": {"type": "float", "low": 0.0, "high": 1.0} for number in range(PARAMETERS)},
             "budget": {"trials": 1_000_000},
             "pruner": "none",
         }
@@ -226,6 +227,7 @@ def _judge(store: Store, study_id: int, noted: Iterable[dict[str, Any]], where: 
     ]
     times = Counter(number for number, _, _ in accepted)
     proposed = Counter(repr(sorted(trial.params.items())) for trial in trials.values())
+    print(*(f"{count} x {params}" for params, count in proposed.items() if count > 1), sep="\n", end="")
     asked = [each["seconds"] for each in noted if each["kind"] == "asked"]
     zero = {
         "acknowledged results lost": len(set(accepted) - complete),
