@@ -1,14 +1,22 @@
-"""An application behind a real socket, as long as a test needs it."""
+"""A service behind a real socket, as long as a test needs it: in this process, or as `hpo serve`."""
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
 
 import uvicorn
 from fastapi import FastAPI
+
+START_SECONDS = 120.0
 
 
 @contextmanager
@@ -24,3 +32,35 @@ def served(app: FastAPI, *, port: int = 0) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join(10.0)
+
+
+@contextmanager
+def hpo_serve(storage: str, folder: Path) -> Iterator[str]:
+    """The URL of `hpo serve` in a process of its own, on a history that has a token of an admin already."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "hpo", "serve", "--port", str(port), "--storage", storage, "--mlflow", "none"]
+    command += ["--runs", str(folder / "runs"), "--projects", str(folder), "--log-file", str(folder / "server.log")]
+    with (folder / "server.err").open("w") as complaints:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, start_new_session=True
+        )
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
+    try:
+        while not _answers(url):
+            assert server.poll() is None, "the server ended: " + (folder / "server.err").read_text()
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.05)
+        yield url
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(START_SECONDS)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/healthz", timeout=5):
+            return True
+    except OSError:
+        return False
