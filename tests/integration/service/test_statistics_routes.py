@@ -187,7 +187,7 @@ def test_equal_questions_are_answered_once_and_too_many_are_sent_away(service: S
     for thread in threads:
         thread.join()
     assert answers == [{"slept": 1.0}] * 20
-    assert time.perf_counter() - began < 5.0
+    assert time.perf_counter() - began < 15.0  # one after the other they take 20 s
     calculations._asked |= {str(number): None for number in range(16)}  # type: ignore[dict-item]
     ask(1)
     assert "ask again" in str(answers[-1])
