@@ -6,6 +6,7 @@ So proposals can be made before somebody asks for them. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -34,7 +35,8 @@ class Proposed:
 class Outlook(HistoryStorage):
     """The history of a study as it will be when some proposals have been handed out.
 
-    Trials that run without parameters are left out: they are to get the proposals that are made here.
+    Trials that run without parameters are left out: they are to get the proposals that are made here. Those that were
+    given back with theirs will run again, and count as if they did.
     """
 
     _begun: Sequence[FrozenTrial] = ()
@@ -55,7 +57,7 @@ class Outlook(HistoryStorage):
         """Those of the storage that have parameters or are finished, and those that are supposed."""
         found = super().get_all_trials(study_id, deepcopy, states)
         supposed = [trial for trial in self._begun if states is None or trial.state in states]
-        return [trial for trial in found if trial.params or trial.state != TrialState.RUNNING] + supposed
+        return [_as_begun(trial) for trial in found if trial.params or trial.state != TrialState.RUNNING] + supposed
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Keep what is said of the trial that is not there."""
@@ -99,6 +101,14 @@ def _running(number: int, params: Mapping[str, Any], space: SearchSpace) -> Froz
         intermediate_values={},
         trial_id=NOT_THERE,
     )
+
+
+def _as_begun(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.WAITING or not trial.params:
+        return trial
+    begun = copy(trial)
+    begun.state = TrialState.RUNNING
+    return begun
 
 
 def _active(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hpo.ahead import Foreteller, Outlook
 from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.service.desk import Assignment, Desk, Held
 from hpo.study_file import parse_spec
@@ -177,6 +178,15 @@ def test_what_is_given_back_waits_for_the_next(desk: Desk, store: Store) -> None
     assert desk.release(held(ask(desk, study_id)), reason="it died", counts=True)
     assert not desk.release(held(ask(desk, study_id)), reason="it died", counts=True)
     assert trials_of(store, study_id)[0].state == TrialState.FAIL
+
+
+def test_nothing_is_proposed_again_while_a_trial_that_has_it_waits(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"trials": 9})
+    given = [ask(desk, study_id) for _ in range(3)]
+    desk.release(held(given[0]), reason="interrupted")
+    spec = parse_spec(history.study_of_id(store, study_id).spec or {})
+    proposed = Foreteller(Outlook(store), spec).propose([])
+    assert proposed.params not in [dict(each.params) for each in given]
 
 
 def test_out_of_memory_is_tried_once_more_with_half_the_batch(desk: Desk, store: Store) -> None:
