@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from sqlalchemy import insert, select
 
+from storage import audit, background_jobs, launches, machines, replies, tokens
 from storage.database import Store
 from storage.errors import StaleAttemptError
 from storage.models import family_summaries, learned, metadata, mlflow_runs, sources
@@ -32,8 +33,9 @@ DISTRIBUTIONS = {
 
 def fill(store: Store) -> None:
     """Two studies of our own and two of a plain Optuna program; trials in every state; names of every kind."""
-    _fill_own(store)
+    own = _fill_own(store)
     _fill_optuna(store)
+    _fill_service(store, own)
     HistoryStorage(store).delete_study(create_study(store, name="gone"))  # its id must not be given again
     with store.write() as connection:
         connection.execute(insert(sources).values(_SOURCE))
@@ -52,7 +54,7 @@ _SOURCE = {
 }
 
 
-def _fill_own(store: Store) -> None:
+def _fill_own(store: Store) -> int:
     study = create_study(
         store,
         name="digits <b>'first'</b>; DROP TABLE trials",
@@ -95,6 +97,7 @@ def _fill_own(store: Store) -> None:
         elif number == 2:
             finish_trial(store, claim, state=TrialState.FAIL, value=None, error="diverged:\n\tnan\u2028 <script>")
     late(store, study)
+    return study
 
 
 def late(store: Store, study: int) -> None:
@@ -132,6 +135,16 @@ def _fill_optuna(store: Store) -> None:
         both.tell(both.ask({"x": FloatDistribution(0, 1)}), [0.1, 1e-310])
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _fill_service(store: Store, study: int) -> None:
+    """What the service keeps: somebody's token, and one of everything that it was asked to do."""
+    _, token = tokens.create_token(store, owner="ann", role="operator", created_by="root")
+    replies.keep(store, token.token_id, "key", replies.Reply(request="0f" * 32, status=200, body="{}"))
+    launches.request_launch(store, study, owner="ann", place="server", settings={})
+    machines.join(store, worker="gpu:1:2", owner="ann", host="gpu", devices=["cuda:0"], jobs=1, version="1")
+    background_jobs.add_job(store, kind="import", owner="ann", settings={"table": "runs.csv"})
+    audit.note(store, who="ann", action="study.start", subject="digits", details={"place": "server"})
 
 
 def content(store: Store) -> dict[str, list[tuple[Any, ...]]]:
