@@ -19,15 +19,15 @@ from dashboards.charts import effects as effect_charts
 from dashboards.charts.look import Chart
 from dashboards.charts.task_map import task_map_chart
 from hpo.answers.advice import advice_fields
-from hpo.champions import list_champions
-from hpo.comparisons import compare
-from hpo.configuration_worth import worth as worth_of
+from hpo.decisions.champions import list_champions
+from hpo.decisions.comparisons import compare
+from hpo.decisions.configuration_worth import worth as worth_of
+from hpo.decisions.past_effects import PastEffects, past_effects
+from hpo.decisions.range_advice import Advice, advise
+from hpo.decisions.resemblance import resemblance
+from hpo.decisions.study_courses import courses
 from hpo.errors import NoHistoryError
 from hpo.one_thread import one_thread
-from hpo.past_effects import PastEffects, past_effects
-from hpo.range_advice import Advice, advise
-from hpo.resemblance import resemblance
-from hpo.study_courses import courses
 from storage.database import Store
 from storage.repairs import oddities
 from storage.target_arrays import target_revisions

@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 from dashboards.charts.effects import importance_chart
 from dashboards.charts.look import Chart
 from dashboards.charts.surface import Tried, plane_chart, slice_chart
+from hpo.decisions.past_effects import past_effects
+from hpo.decisions.study_surface import study_surface
+from hpo.decisions.worth_course import worth_course
 from hpo.errors import NoHistoryError
 from hpo.one_thread import one_thread
-from hpo.past_effects import past_effects
-from hpo.pruner import HistoryPruner
-from hpo.study_surface import study_surface
-from hpo.worth_course import worth_course
+from hpo.tuning.pruner import HistoryPruner
 from storage.database import Store
 from storage.history import StudySummary, study_of_id
 from storage.optuna_storage import HistoryStorage
@@ -33,7 +33,7 @@ def worth(store_url: str, *, study_id: int) -> list[dict[str, Any]]:
 
 
 def slices(store_url: str, *, study_id: int, parameters: Sequence[str]) -> Chart:
-    """A study's surface along one hyperparameter or over two. Raises as `hpo.study_surface`."""
+    """A study's surface along one hyperparameter or over two. Raises as `hpo.decisions.study_surface`."""
     store = _store(store_url)
     surface = study_surface(store, study_id)
     study, metric = surface.study, surface.study.objectives[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optuna.trial import TrialState
 
-from hpo.receipts import OWN_SOURCES
+from hpo.tuning.receipts import OWN_SOURCES
 from storage.history import StudySummary
 from storage.launches import ACTIVE, OVER, Launch
 

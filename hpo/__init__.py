@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpo.client.client import Client as Client
-    from hpo.comparisons import compare as compare
+    from hpo.decisions.comparisons import compare as compare
+    from hpo.decisions.importance_evaluator import HistoryImportanceEvaluator as HistoryImportanceEvaluator
+    from hpo.decisions.winner import best as best
     from hpo.errors import HpoError as HpoError
-    from hpo.halving import HistoryHalving as HistoryHalving
-    from hpo.importance_evaluator import HistoryImportanceEvaluator as HistoryImportanceEvaluator
-    from hpo.pruner import HistoryPruner as HistoryPruner
-    from hpo.replicating import replicate as replicate
-    from hpo.runner import tune as tune
-    from hpo.sampler import HistorySampler as HistorySampler
-    from hpo.stopping import StopWhenDone as StopWhenDone
-    from hpo.winner import best as best
+    from hpo.running.replicating import replicate as replicate
+    from hpo.running.runner import tune as tune
+    from hpo.tuning.halving import HistoryHalving as HistoryHalving
+    from hpo.tuning.pruner import HistoryPruner as HistoryPruner
+    from hpo.tuning.sampler import HistorySampler as HistorySampler
+    from hpo.tuning.stopping import StopWhenDone as StopWhenDone
     from storage.errors import StorageError as StorageError
     from storage.optuna_storage import HistoryStorage as HistoryStorage
     from trainers.optimization.optimizers import chosen_options as chosen_options
@@ -52,22 +52,22 @@ __all__ = [
 
 _HOMES = {
     "Client": "hpo.client.client",
-    "HistoryImportanceEvaluator": "hpo.importance_evaluator",
-    "HistoryHalving": "hpo.halving",
-    "HistoryPruner": "hpo.pruner",
-    "HistorySampler": "hpo.sampler",
+    "HistoryImportanceEvaluator": "hpo.decisions.importance_evaluator",
+    "HistoryHalving": "hpo.tuning.halving",
+    "HistoryPruner": "hpo.tuning.pruner",
+    "HistorySampler": "hpo.tuning.sampler",
     "HistoryStorage": "storage.optuna_storage",
     "HpoError": "hpo.errors",
-    "StopWhenDone": "hpo.stopping",
+    "StopWhenDone": "hpo.tuning.stopping",
     "StorageError": "storage.errors",
     "TrialPruned": "trainers.programs.functions",
-    "best": "hpo.winner",
+    "best": "hpo.decisions.winner",
     "chosen_options": "trainers.optimization.optimizers",
-    "compare": "hpo.comparisons",
+    "compare": "hpo.decisions.comparisons",
     "make_optimizer": "trainers.optimization.optimizers",
     "make_schedule": "trainers.optimization.schedules",
-    "replicate": "hpo.replicating",
-    "tune": "hpo.runner",
+    "replicate": "hpo.running.replicating",
+    "tune": "hpo.running.runner",
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 
 from dashboards.charts.look import ACCENT, SECOND, Chart, number_axis, numbers, plain, row_height, short
-from hpo.range_advice import Region
+from hpo.decisions.range_advice import Region
 
 NAMED_TASKS = 40  # more cannot be read
 MOST_TASKS = 120  # rows of the picture

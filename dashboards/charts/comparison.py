@@ -19,8 +19,8 @@ from dashboards.charts.look import (
     short,
     translucent,
 )
-from hpo.comparisons import Row
-from hpo.study_courses import SideCourse
+from hpo.decisions.comparisons import Row
+from hpo.decisions.study_courses import SideCourse
 
 REGRETS = {"minmax": "min-max regret", "median": "median regret"}
 ABOVE, SCATTER = 0.24, 0.08  # of the pairs, from the middle of their row

@@ -22,8 +22,8 @@ from dashboards.charts.look import (
     short,
 )
 from hpo.arrays import Array
-from hpo.parameter_axes import Axis
-from hpo.past_effects import PastEffects
+from hpo.decisions.past_effects import PastEffects
+from hpo.spaces.parameter_axes import Axis
 from hpo.statistics.effects import Estimates
 from hpo.statistics.importance import Importance
 from hpo.statistics.random_effects import FEWEST_TASKS, LEVEL

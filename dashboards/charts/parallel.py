@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from dashboards.charts.look import Chart, plain
-from hpo.encoding import encode_value
+from hpo.spaces.encoding import encode_value
 
 BINS = 6  # of the values, from the best to the worst; each is one line with gaps, and has one colour
 COLOURS = ("#0b8f63", "#55ac5b", "#9dbb57", "#c9b25d", "#c39a7a", "#a3a6ad")  # the best first

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from dashboards.charts.look import ACCENT, BAND, FAINT, INK, SECOND, Chart, plain, translucent, whole_ticks
 from hpo.arrays import Array
-from hpo.worth_course import Worth
+from hpo.decisions.worth_course import Worth
 
 MOST_POINTS = 300  # of each kind that are drawn: a browser takes a millisecond for each; the line leaves none out
 OUTLIERS = 0.1  # share of the worst complete trials that may lie outside the figure

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from dashboards.charts.look import ACCENT, BAND, INK, SECOND, Chart, plain, whole_ticks
-from hpo.study_surface import Plane, Slice
+from hpo.decisions.study_surface import Plane, Slice
 
 MOST_POINTS = 300  # trials of each kind that are drawn, the latest: a browser takes a millisecond for each
 SCALE = [[0.0, "#0b6e4f"], [0.35, "#5fb492"], [0.7, "#c9d8b6"], [1.0, "#e8dcc0"]]  # from the best to the worst

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.charts.look import ACCENT, INK, Chart, plain, short
-from hpo.resemblance import PlacedTask, Resemblance
+from hpo.decisions.resemblance import PlacedTask, Resemblance
 
 NAMED_TASKS = 25  # more cannot be read
 NAME_LENGTH = 22

@@ -21,7 +21,7 @@ from hpo.api.wire_jobs import ExportRequest, ImportRequest, JobRecord, ReplayReq
 from hpo.errors import HpoError
 from hpo.replay.regimes import REGIMES
 from hpo.service.state import Service
-from hpo.yaml_lines import parse_yaml
+from hpo.studies.yaml_lines import parse_yaml
 from storage import background_jobs
 from storage.errors import StorageError
 

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from dashboards.frame import PageOperator, page
 from hpo.api.access import ServiceState
 from hpo.api.routes.studies import StudyId
-from hpo.promotion import promote, registry_name
+from hpo.decisions.promotion import promote, registry_name
 from storage import audit, history
 from storage.trial_pages import trial_numbered
 

@@ -20,10 +20,10 @@ from hpo.api.access import Identity, ServiceState
 from hpo.api.paging import Cursor
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import next_cursor, position_of
-from hpo.receipts import receipt_of
 from hpo.service.state import Service
 from hpo.statistics.best import FEWEST_TRIALS
-from hpo.stopping import stopped_reason
+from hpo.tuning.receipts import receipt_of
+from hpo.tuning.stopping import stopped_reason
 from storage.history import TrialRecord
 from storage.query_language import Field, QueryError
 from storage.revisions import study_mark

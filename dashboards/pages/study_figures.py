@@ -22,8 +22,8 @@ from hpo.api.access import ServiceState
 from hpo.api.answers import as_json
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import TrialNumber
+from hpo.decisions.worth_course import Worth
 from hpo.service.state import Service
-from hpo.worth_course import Worth
 from storage import history
 from storage.history import StudySummary, TrialRecord
 from storage.revisions import study_mark

@@ -21,13 +21,13 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from dashboards import questions
 from dashboards.frame import PageReader, page
 from hpo.answers import questions as answers
+from hpo.answers.trial_table import columns_of, text_chunks
 from hpo.api.access import ServiceState
 from hpo.api.answers import already_json, as_json
 from hpo.api.paging import Cursor, decode_cursor, encode_cursor
 from hpo.errors import NoHistoryError
 from hpo.service.calculations import Question
 from hpo.service.state import Service
-from hpo.trial_table import columns_of, text_chunks
 from storage import history, queries
 from storage.errors import did_you_mean
 from storage.families import Family, list_families

@@ -16,9 +16,9 @@ from hpo.answers.receipts import receipt_fields
 from hpo.api.access import ServiceState
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import Order, TrialNumber, Where
-from hpo.folds import fold_values
-from hpo.receipts import receipt_of
 from hpo.service.state import Service
+from hpo.studies.folds import fold_values
+from hpo.tuning.receipts import receipt_of
 from storage import history
 from storage.history import TrialRecord
 from storage.studies import LATE_RESULTS_ATTRIBUTE, NOTES_ATTRIBUTE

@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution
 from storage.distributions import fields_of
 
 if TYPE_CHECKING:
-    from hpo.range_advice import Advice, Region
+    from hpo.decisions.range_advice import Advice, Region
 
 
 def advice_fields(advice: Advice, *, together: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from hpo.statistics.random_effects import FEWEST_TASKS
 
 if TYPE_CHECKING:
-    from hpo.past_effects import PastEffects
+    from hpo.decisions.past_effects import PastEffects
     from hpo.statistics.effects import Counts, Estimates
     from hpo.statistics.importance import Importance
 

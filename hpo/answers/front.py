@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpo.front import Front, Point
+from hpo.studies.front import Front, Point
 
 
 def front_fields(found: Front) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.named_history import NamedHistory
-    from hpo.related_families import Relation
+    from hpo.answers.named_history import NamedHistory
+    from hpo.spaces.related_families import Relation
     from storage.integrity import Finding
     from storage.overview import FamilyOverview, Overview
     from storage.queries import Totals

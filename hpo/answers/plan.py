@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.statistics.progress_bands import milestones
 
 if TYPE_CHECKING:
-    from hpo.forecast import Estimate, Forecast, Stage
+    from hpo.decisions.forecast import Estimate, Forecast, Stage
 
 
 def forecast_fields(found: Forecast) -> dict[str, Any]:

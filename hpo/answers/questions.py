@@ -29,7 +29,7 @@ def effects(
     raw_units: bool = False,
 ) -> dict[str, Any]:
     """`hpo stats`. Raises NoHistoryError, QueryError, SettingsError."""
-    from hpo.past_effects import past_effects  # noqa: PLC0415 - each question imports what it takes
+    from hpo.decisions.past_effects import past_effects  # noqa: PLC0415 - each question imports what it takes
 
     with one_thread():
         found = past_effects(_store(store_url), target, where=where, raw_units=raw_units)
@@ -38,7 +38,7 @@ def effects(
 
 def importance(store_url: str, *, target: str, where: str = "") -> dict[str, Any] | None:
     """Which parameters the outcome depends on; None where too few trials tell. Raises as `effects`."""
-    from hpo.past_effects import past_effects  # noqa: PLC0415
+    from hpo.decisions.past_effects import past_effects  # noqa: PLC0415
 
     with one_thread():
         found = past_effects(_store(store_url), target, where=where)
@@ -47,8 +47,8 @@ def importance(store_url: str, *, target: str, where: str = "") -> dict[str, Any
 
 def resemblance(store_url: str, *, target: str, where: str = "") -> dict[str, Any]:
     """Which past tasks resemble which. Raises as `effects`, and NoHistoryError for fewer than three tasks."""
-    from hpo.past_effects import past_effects  # noqa: PLC0415
-    from hpo.resemblance import resemblance as mapped  # noqa: PLC0415
+    from hpo.decisions.past_effects import past_effects  # noqa: PLC0415
+    from hpo.decisions.resemblance import resemblance as mapped  # noqa: PLC0415
 
     with one_thread():
         return {"target": target} | asdict(mapped(past_effects(_store(store_url), target, where=where)))
@@ -56,7 +56,7 @@ def resemblance(store_url: str, *, target: str, where: str = "") -> dict[str, An
 
 def best(store_url: str, *, study: str, against: int | Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`hpo best`. Raises StudyNotFoundError, TrialNotFoundError, SettingsError."""
-    from hpo.winner import best as judged  # noqa: PLC0415
+    from hpo.decisions.winner import best as judged  # noqa: PLC0415
 
     with one_thread():
         return judged(study, _store(store_url), against=against).to_json()
@@ -65,14 +65,14 @@ def best(store_url: str, *, study: str, against: int | Mapping[str, Any] | None 
 def front(store_url: str, *, study: str) -> dict[str, Any]:
     """`hpo front`. Raises StudyNotFoundError, NoHistoryError, SettingsError."""
     from hpo.answers.front import front_fields  # noqa: PLC0415
-    from hpo.front import front as found  # noqa: PLC0415
+    from hpo.studies.front import front as found  # noqa: PLC0415
 
     return front_fields(found(study, _store(store_url)))
 
 
 def compare(store_url: str, *, first: str, others: Sequence[str]) -> dict[str, Any]:
     """`hpo compare`. Raises StudyNotFoundError, TrialNotFoundError, NoHistoryError, SettingsError."""
-    from hpo.comparisons import compare as compared  # noqa: PLC0415
+    from hpo.decisions.comparisons import compare as compared  # noqa: PLC0415
 
     with one_thread():
         return compared(first, *others, storage=_store(store_url)).to_json()
@@ -82,8 +82,8 @@ def plan(
     store_url: str, *, file: Mapping[str, Any], jobs: int = 1, price_per_hour: float | None = None
 ) -> dict[str, Any]:
     """`hpo plan` of the content of a study file. Raises SpecError."""
-    from hpo.forecast import forecast  # noqa: PLC0415
-    from hpo.study_file import parse_spec  # noqa: PLC0415
+    from hpo.decisions.forecast import forecast  # noqa: PLC0415
+    from hpo.studies.study_file import parse_spec  # noqa: PLC0415
 
     with one_thread():
         found = forecast(_store(store_url), parse_spec(file), jobs=jobs, price_per_hour=price_per_hour)
@@ -95,8 +95,8 @@ def forecast_of_study(store_url: str, *, study_id: int) -> dict[str, Any] | None
 
     None where the file is not kept, or cannot be read any more.
     """
-    from hpo.forecast import forecast  # noqa: PLC0415
-    from hpo.study_file import parse_spec  # noqa: PLC0415
+    from hpo.decisions.forecast import forecast  # noqa: PLC0415
+    from hpo.studies.study_file import parse_spec  # noqa: PLC0415
     from storage.history import study_of_id  # noqa: PLC0415
 
     study = study_of_id(_store(store_url), study_id)
@@ -112,7 +112,7 @@ def forecast_of_study(store_url: str, *, study_id: int) -> dict[str, Any] | None
 
 def advise(store_url: str, *, target: str, together: bool = False) -> dict[str, Any]:
     """`hpo advise`. Raises NoHistoryError, SettingsError."""
-    from hpo.range_advice import advise as advised  # noqa: PLC0415
+    from hpo.decisions.range_advice import advise as advised  # noqa: PLC0415
 
     with one_thread():
         return advice_fields(advised(_store(store_url), target, together=together), together=together)
@@ -121,7 +121,7 @@ def advise(store_url: str, *, target: str, together: bool = False) -> dict[str, 
 def spaces(store_url: str) -> dict[str, Any]:
     """`hpo history spaces`."""
     from hpo.answers.history import relations_fields  # noqa: PLC0415
-    from hpo.related_families import related  # noqa: PLC0415
+    from hpo.spaces.related_families import related  # noqa: PLC0415
     from storage.overview import overview  # noqa: PLC0415
 
     families = overview(_store(store_url)).families

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hpo.prune_reasons import halving_reason_of, reason_of
-from hpo.receipts import Receipt, fell_inside, receipt_of
 from hpo.statistics.rates import rate_interval
+from hpo.tuning.prune_reasons import halving_reason_of, reason_of
+from hpo.tuning.receipts import Receipt, fell_inside, receipt_of
 from storage.history import StudySummary, TrialRecord
 
 

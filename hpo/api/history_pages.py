@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpo.answers.plain import jsonable
+from hpo.answers.trial_table import columns_of
 from hpo.api.paging import Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
-from hpo.trial_table import columns_of
 from storage.database import Store
 from storage.queries import page_of_trials
 

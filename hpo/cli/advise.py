@@ -13,12 +13,12 @@ from hpo.cli.show import number, open_console, print_json, simple_table
 from hpo.cli.source import Source, own_store
 from hpo.cli.text import escape, visible
 from hpo.errors import SettingsError
-from hpo.space import describe
+from hpo.spaces.space import describe
 from hpo.statistics.range_advice import SHARE, TOLERANCE
 from storage.distributions import distribution_of
 
 if TYPE_CHECKING:
-    from hpo.advised_file import AdvisedFile
+    from hpo.decisions.advised_file import AdvisedFile
     from storage.database import Store
 
 Fields: TypeAlias = Mapping[str, Any]  # as `hpo.answers.advice` says it
@@ -57,7 +57,7 @@ def advise_and_write(
     regions = [_region(each) for each in advice["parameters"]]
     file = None
     if write is not None:
-        from hpo.advised_file import advised_file
+        from hpo.decisions.advised_file import advised_file
 
         file = advised_file(write, regions, hard=hard)
     is_written = file is not None and bool(file.changed) and force
@@ -78,9 +78,9 @@ def advise_and_write(
 
 
 def _draw(store: Store, target: str, plot: Path, *, together: bool) -> None:
-    from hpo.advice_figure import save_figure
+    from hpo.decisions.range_advice import advise
+    from hpo.figures.advice_figure import save_figure
     from hpo.one_thread import one_thread
-    from hpo.range_advice import advise
 
     with one_thread():
         save_figure(advise(store, target, together=together), plot)

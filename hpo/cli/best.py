@@ -16,14 +16,14 @@ from hpo.cli.options import existing_url
 from hpo.cli.show import number, open_console, params_text, print_json, simple_table
 from hpo.cli.source import opened, own_store
 from hpo.cli.text import escape, without_password
+from hpo.decisions.winner import Against, Best, Contender, Rival
 from hpo.errors import SettingsError
-from hpo.executors import HERE, Placement
-from hpo.replicates import SURE, Fresh, Replication
+from hpo.running.executors import HERE, Placement
 from hpo.settings import storage_url
-from hpo.winner import Against, Best, Contender, Rival
+from hpo.studies.replicates import SURE, Fresh, Replication
 
 if TYPE_CHECKING:
-    from hpo.runner import Progress
+    from hpo.running.runner import Progress
 
 
 def best_of_study(
@@ -95,8 +95,8 @@ def _replicated(
     places: Mapping[str, Any],
 ) -> Best:
     from hpo.cli.tuning import Display
-    from hpo.replicating import replicate
-    from hpo.runner import Watcher
+    from hpo.running.replicating import replicate
+    from hpo.running.runner import Watcher
 
     console = Console(stderr=True, highlight=False)
     try:

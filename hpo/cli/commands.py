@@ -76,7 +76,7 @@ def init(
 ) -> None:
     """Write a commented study file."""
     from hpo.cli import show
-    from hpo.example import write_study_file
+    from hpo.studies.example import write_study_file
 
     write_study_file(path, recipe=recipe, model=model, data=data, force=force)
     show.written(path, as_json=json)
@@ -127,7 +127,7 @@ def tune(
     the service's projects folder, and Ctrl-C only stops looking on.
     """
     from hpo.cli.source import server_to_ask
-    from hpo.executors import Placement
+    from hpo.running.executors import Placement
 
     placement = Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host)
     if (address := server_to_ask(storage, server)) is not None:
@@ -337,7 +337,7 @@ def best(
     replicates. Ctrl-C loses none; the same command goes on.
     """
     from hpo.cli.best import best_of_study
-    from hpo.executors import Placement
+    from hpo.running.executors import Placement
 
     best_of_study(
         study,
@@ -501,7 +501,7 @@ def sync(storage: Storage = None, runs: Runs = None, json: Json = False) -> None
     Results wait on disk where a study ended while its history could not be reached.
     """
     from hpo.cli import show
-    from hpo.results import FOLDER, deliver
+    from hpo.running.results import FOLDER, deliver
     from hpo.settings import runs_folder
     from storage import outbox
     from storage.errors import SenderBusyError

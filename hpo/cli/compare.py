@@ -9,7 +9,7 @@ from hpo.cli.options import check_figure
 from hpo.cli.show import open_console, print_json, simple_table
 from hpo.cli.source import Source
 from hpo.cli.text import escape
-from hpo.comparisons import Comparisons, Row
+from hpo.decisions.comparisons import Comparisons, Row
 from hpo.errors import SettingsError
 
 
@@ -20,7 +20,7 @@ def compare_and_draw(source: Source, sides: Sequence[str], *, figure: Path | Non
         raise SettingsError("name two studies, or two trials as STUDY#TRIAL")
     found = source.compare(sides[0], *sides[1:])
     if figure is not None:
-        from hpo.comparison_figure import save_figure
+        from hpo.figures.comparison_figure import save_figure
 
         save_figure(found, figure)
     if as_json:

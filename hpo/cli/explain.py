@@ -11,9 +11,9 @@ from rich.console import Console
 from hpo.answers.receipts import study_explanation, trial_explanation
 from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
-from hpo.prune_reasons import halving_reason_of, reason_of
-from hpo.receipts import Receipt, cost_of, fell_inside, receipt_of
 from hpo.statistics.rates import rate_interval
+from hpo.tuning.prune_reasons import halving_reason_of, reason_of
+from hpo.tuning.receipts import Receipt, cost_of, fell_inside, receipt_of
 from storage.errors import TrialNotFoundError
 
 if TYPE_CHECKING:

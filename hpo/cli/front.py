@@ -12,7 +12,7 @@ from hpo.answers.front import front_fields
 from hpo.cli.options import check_figure
 from hpo.cli.show import amount, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape
-from hpo.front import Front, Point
+from hpo.studies.front import Front, Point
 
 if TYPE_CHECKING:
     from hpo.cli.source import Source
@@ -25,7 +25,7 @@ def show_front(source: Source, study: str, *, figure: Path | None, force: bool, 
     check_figure(figure, force=force)
     found = source.front(study)
     if figure is not None:
-        from hpo.front_figure import save_figure
+        from hpo.figures.front_figure import save_figure
 
         save_figure(found, figure)
     if as_json:

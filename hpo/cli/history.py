@@ -58,8 +58,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what is in a source, a task, a family or a study: how much, the best of it, its cost, its space."""
+    from hpo.answers.named_history import named_history
     from hpo.cli import history_show
-    from hpo.named_history import named_history
 
     history_show.about(named_history(existing_store(storage), name), as_json=json)
 
@@ -110,9 +110,9 @@ def query(
     any text and _ for any character. Times are UTC where they have no zone. A comparison with what a trial does not
     have is false.
     """
+    from hpo.answers.trial_table import columns_of, format_of, split_names, write_rows
     from hpo.cli import history_show
     from hpo.errors import SettingsError
-    from hpo.trial_table import columns_of, format_of, split_names, write_rows
     from storage import queries
 
     chosen = format_of(out, format, as_json=json)
@@ -155,7 +155,7 @@ def query(
 def spaces(storage: Storage = None, json: Json = False) -> None:
     """Show the search space of each family, and how the spaces of near families relate."""
     from hpo.cli import history_show
-    from hpo.related_families import related
+    from hpo.spaces.related_families import related
     from storage.overview import overview
 
     families = overview(existing_store(storage)).families

@@ -23,13 +23,13 @@ from hpo.answers.history import (
 from hpo.answers.plain import jsonable
 from hpo.cli.show import duration, number, open_console, params_text, print_json, simple_table
 from hpo.cli.text import escape, visible
-from hpo.space import describe
+from hpo.spaces.space import describe
 from storage.distributions import distribution_of
 
 if TYPE_CHECKING:
-    from hpo.named_history import NamedHistory
-    from hpo.related_families import Relation
-    from hpo.trial_table import Column, Parameters
+    from hpo.answers.named_history import NamedHistory
+    from hpo.answers.trial_table import Column, Parameters
+    from hpo.spaces.related_families import Relation
     from storage.families import Space
     from storage.importers.report import ImportReport
     from storage.integrity import Finding
@@ -258,7 +258,7 @@ def more_rows(shown: int, total: int) -> None:
 
 def _columns_for_a_person(shown: Sequence[TrialRow], parameters: Parameters, *, curves: bool) -> list[Column]:
     """Few parameters have a column each, many are one; what says nothing is left out."""
-    from hpo.trial_table import Column, columns_of
+    from hpo.answers.trial_table import Column, columns_of
 
     is_named_twice = all(row.study == row.task for row in shown)
     fields = columns_of({}, ["task", *([] if is_named_twice else ["study"]), "number", "state", "value", "cost"])

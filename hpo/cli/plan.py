@@ -53,15 +53,15 @@ def _foretold(
     study_file: Path, *, trials: int | None, jobs: int, price: float | None, storage: str | None, figure: Path | None
 ) -> Fields:
     from hpo.answers.plan import forecast_fields
-    from hpo.forecast import forecast
+    from hpo.decisions.forecast import forecast
     from hpo.one_thread import one_thread
-    from hpo.study_file import load_spec
+    from hpo.studies.study_file import load_spec
 
     spec = load_spec(study_file, trials=trials)
     with one_thread(), _counting() as tell:
         found = forecast(_store(storage), spec, jobs=jobs, price_per_hour=price, tell=tell)
     if figure is not None:
-        from hpo.forecast_figure import save_figure
+        from hpo.figures.forecast_figure import save_figure
 
         save_figure(found, figure)
     return forecast_fields(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpo.cli.show import amount, number, open_console, print_json
 from hpo.cli.source import Source
 from hpo.cli.text import escape, without_password
-from hpo.promotion import Promotion
+from hpo.decisions.promotion import Promotion
 
 
 def promote_and_tell(source: Source, study: str, *, trial: int | None, name: str | None, as_json: bool) -> None:

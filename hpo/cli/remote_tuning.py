@@ -17,10 +17,10 @@ from hpo.cli.tuning import Display, print_beginning, print_result
 from hpo.client.client import Client
 from hpo.client.events import Event
 from hpo.errors import SettingsError, StudyFailedError
-from hpo.executors import HERE, Placement
-from hpo.runner import Progress
-from hpo.study_file import overridden, parse_spec
-from hpo.yaml_lines import read_yaml
+from hpo.running.executors import HERE, Placement
+from hpo.running.runner import Progress
+from hpo.studies.study_file import overridden, parse_spec
+from hpo.studies.yaml_lines import read_yaml
 from storage.history import StudySummary, TrialRecord
 
 FOLLOWED_SECONDS = 600.0  # that a service may be away while its study is followed

@@ -78,7 +78,7 @@ def serve(
     The first start prints a link that logs you in. Ctrl-C, or SIGTERM, ends it: requests are answered, studies give
     their trials back and go on at the next start. A second Ctrl-C does not wait.
     """
-    from hpo.executors import Placement
+    from hpo.running.executors import Placement
     from hpo.service import server
     from hpo.service.address import Address
     from hpo.service.logs import logging_to

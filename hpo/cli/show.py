@@ -17,10 +17,10 @@ from rich.table import Table
 from hpo.answers.plain import jsonable
 from hpo.cli.chart import step_chart
 from hpo.cli.text import escape
-from hpo.folds import fold_values
+from hpo.studies.folds import fold_values
 
 if TYPE_CHECKING:
-    from hpo.stopping import Stopped
+    from hpo.tuning.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
     from storage.schema import SchemaState
 
@@ -154,7 +154,7 @@ def study(
     """`hpo show`."""
     from hpo.answers.front import front_fields
     from hpo.cli.front import print_front
-    from hpo.front import front_of
+    from hpo.studies.front import front_of
 
     several = len(summary.directions) > 1
     if as_json:

@@ -12,11 +12,11 @@ from hpo.errors import SettingsError
 from hpo.settings import SERVER_VARIABLE, STORAGE_VARIABLE
 
 if TYPE_CHECKING:
-    from hpo.comparisons import Comparisons
-    from hpo.front import Front
-    from hpo.promotion import Promotion
-    from hpo.stopping import Stopped
-    from hpo.winner import Against, Best
+    from hpo.decisions.comparisons import Comparisons
+    from hpo.decisions.promotion import Promotion
+    from hpo.decisions.winner import Against, Best
+    from hpo.studies.front import Front
+    from hpo.tuning.stopping import Stopped
     from storage.database import Store
     from storage.history import StudySummary, TrialRecord
 
@@ -106,25 +106,25 @@ class OwnHistory:
 
     def stopped(self, study: str, /) -> Stopped | None:
         """Why it was stopped before its budget was spent."""
-        from hpo.stopping import stopped_reason
+        from hpo.tuning.stopping import stopped_reason
 
         return stopped_reason(self.store, self.study(study).study_id)
 
     def best(self, study: str, /, *, against: Against | None = None) -> Best:
         """As `hpo.best`."""
-        from hpo.winner import best
+        from hpo.decisions.winner import best
 
         return best(study, self.store, against=against)
 
     def front(self, study: str, /) -> Front:
         """The trials that no other beats in everything."""
-        from hpo.front import front
+        from hpo.studies.front import front
 
         return front(study, self.store)
 
     def compare(self, first: str, /, *others: str) -> Comparisons:
         """As `hpo.compare`."""
-        from hpo.comparisons import compare
+        from hpo.decisions.comparisons import compare
 
         return compare(first, *others, storage=self.store)
 
@@ -141,8 +141,8 @@ class OwnHistory:
     ) -> Mapping[str, Any]:
         """As `hpo.answers.effects` says it."""
         from hpo.answers.effects import chosen_places, effects_fields
+        from hpo.decisions.past_effects import past_effects
         from hpo.one_thread import one_thread
-        from hpo.past_effects import past_effects
 
         with one_thread():
             found = past_effects(self.store, target, where=where, raw_units=raw_units)
@@ -151,15 +151,15 @@ class OwnHistory:
     def advise(self, target: str, /, *, together: bool) -> Mapping[str, Any]:
         """As `hpo.answers.advice` says it."""
         from hpo.answers.advice import advice_fields
+        from hpo.decisions.range_advice import advise
         from hpo.one_thread import one_thread
-        from hpo.range_advice import advise
 
         with one_thread():
             return advice_fields(advise(self.store, target, together=together), together=together)
 
     def promote(self, study: str, /, *, trial: int | None, name: str | None) -> Promotion:
         """As `hpo promote`."""
-        from hpo.promotion import promote
+        from hpo.decisions.promotion import promote
 
         return promote(study, trial=trial, name=name, mlflow=self._mlflow, storage=self.url)
 

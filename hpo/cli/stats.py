@@ -56,9 +56,9 @@ def show_effects(
 
 def _draw(store: Store, target: str, figure: Path, *, where: str, parameters: Sequence[str], raw_units: bool) -> None:
     from hpo.answers.effects import chosen_places
-    from hpo.effects_figure import save_figure
+    from hpo.decisions.past_effects import past_effects
+    from hpo.figures.effects_figure import save_figure
     from hpo.one_thread import one_thread
-    from hpo.past_effects import past_effects
 
     with one_thread():
         found = past_effects(store, target, where=where, raw_units=raw_units)  # which remembers what it told last

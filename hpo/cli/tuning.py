@@ -20,12 +20,12 @@ from hpo.cli.front import print_front
 from hpo.cli.source import OwnHistory, Source
 from hpo.cli.text import without_password
 from hpo.errors import StudyFailedError
-from hpo.executors import Placement
-from hpo.front import front_of
-from hpo.runner import Progress, StudyRunner, Watcher
+from hpo.running.executors import Placement
+from hpo.running.runner import Progress, StudyRunner, Watcher
 from hpo.settings import storage_url
-from hpo.spec import StudySpec
-from hpo.study_file import load_spec
+from hpo.studies.front import front_of
+from hpo.studies.spec import StudySpec
+from hpo.studies.study_file import load_spec
 
 
 def tune_with_progress(

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import httpx2
 
     from hpo.client.events import Event
-    from hpo.comparisons import Comparisons
-    from hpo.front import Front
-    from hpo.promotion import Promotion
-    from hpo.stopping import Stopped
-    from hpo.winner import Against, Best
+    from hpo.decisions.comparisons import Comparisons
+    from hpo.decisions.promotion import Promotion
+    from hpo.decisions.winner import Against, Best
+    from hpo.studies.front import Front
+    from hpo.tuning.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
 
 Study: TypeAlias = "str | int | StudySummary"  # its name, its number in addresses, or what `study` returned
@@ -172,7 +172,7 @@ class Client:
     def stopped(self, study: Study) -> Stopped | None:
         """Why a study was stopped before its budget was spent; None where it was not."""
         from hpo.client.records import result_of
-        from hpo.stopping import Stopped
+        from hpo.tuning.stopping import Stopped
 
         told = self._study(study).get("stopped")
         return None if told is None else result_of(Stopped, told)
@@ -213,7 +213,7 @@ class Client:
     def best(self, study: Study, *, against: Against | None = None) -> Best:
         """Which configuration is best, and how sure that is; as `hpo.best`."""
         from hpo.client.records import result_of
-        from hpo.winner import Best
+        from hpo.decisions.winner import Best
 
         given = {"number": against} if isinstance(against, int) else {"params": against}
         body = {"study": self._name(study)} | ({} if against is None else {"against": given})
@@ -228,7 +228,7 @@ class Client:
     def compare(self, first: str, *others: str) -> Comparisons:
         """Is one study better than another, or one trial (STUDY#TRIAL); as `hpo.compare`."""
         from hpo.client.records import result_of
-        from hpo.comparisons import Comparisons
+        from hpo.decisions.comparisons import Comparisons
 
         return result_of(Comparisons, self._statistics("compare", first=first, other=list(others)))
 
@@ -263,7 +263,7 @@ class Client:
     def promote(self, study: Study, *, trial: int | None = None, name: str | None = None) -> Promotion:
         """Put a trial's model into MLflow's registry; as `hpo promote`."""
         from hpo.client.records import result_of
-        from hpo.promotion import Promotion
+        from hpo.decisions.promotion import Promotion
 
         body = {"trial": trial, "name": name}
         return result_of(Promotion, self.transport.post(f"/studies/{self._id(study)}/promote", body))
@@ -409,7 +409,7 @@ class Client:
     ) -> tuple[Trial | None, float]:
         """A trial of that study, or of any; or None, and how many seconds to wait."""
         if worker is None and self._worker is None:
-            from hpo.provenance import this_worker
+            from hpo.studies.provenance import this_worker
 
             self._worker = this_worker()
         name = worker or self._worker or ""

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from pydantic import TypeAdapter, ValidationError
 
 from hpo.errors import ServiceError
-from hpo.front import Front, Objective, Point
-from hpo.receipts import RECEIPT
+from hpo.studies.front import Front, Objective, Point
+from hpo.tuning.receipts import RECEIPT
 from storage.history import StudySummary, TrialRecord
 from storage.studies import NOTES_ATTRIBUTE
 

@@ -26,7 +26,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.special import expit, ndtri
 
 from hpo.arrays import Array, Mask
-from hpo.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
+from hpo.surrogates.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
 
 LEAST_OWN = 3  # costs of this study, before those of other trials are foreseen without a past
 LEAST_OF_A_TASK = 4  # costs of a past task that says something

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from hpo.arrays import Array, keys
-from hpo.gaussian_process import Kernel, cholesky
 from hpo.priors.portfolio import PastTask
-from hpo.process_stack import ProcessStack
 from hpo.statistics.loss_scale import LossScale, LossScales
+from hpo.surrogates.gaussian_process import Kernel, cholesky
+from hpo.surrogates.process_stack import ProcessStack
 
 LEAST_NOISE = 1e-2  # variance
 STRETCHES = (1 / 3, 1.0, 3.0)  # of a past scale whose centre moves to where the new losses are

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_expit, logit, logsumexp, ndtr, ndtri
 
-from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask, best_and_some
-from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
 from hpo.priors.beliefs import DEVIATIONS, RELATED, UNRELATED, Shares
 from hpo.priors.history import Belief, History, HistoryProcess, Outlook, candidate_scales
 from hpo.statistics.loss_scale import LossScale, LossScales
+from hpo.surrogates.acquisition import log_expected_improvement
+from hpo.surrogates.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
 
 KERNELS = 8  # of the study alone, beside the likeliest
 TASKS_FOR_A_RULE = 8  # before their kernel is what is usual

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpo.arrays import Array, Mask, keys
-from hpo.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.gaussian_process import GaussianProcess, Kernel, cholesky, fit_kernel
 
 DRAWS = 64  # imagined tasks, over all past ones
 DEVIATION = 0.25  # prior standard deviation between a past task and the next one like it, in standardised losses

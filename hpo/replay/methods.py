@@ -17,11 +17,11 @@ import numpy as np
 
 from hpo.arrays import Array
 from hpo.errors import SettingsError
-from hpo.past import FIRST_POINTS
 from hpo.replay.optuna_methods import OptunaMethod, cma, gp_sampler, tpe
 from hpo.replay.ours import Tuner
 from hpo.replay.portfolio import Portfolio, PortfolioFirst
 from hpo.replay.problem import Choice, Chooser, Method, Problem
+from hpo.tuning.past import FIRST_POINTS
 from storage.errors import did_you_mean
 
 

@@ -20,10 +20,10 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding
 from hpo.errors import SettingsError
 from hpo.replay.problem import Choice, Chooser, Problem
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
 
 MakeSampler = Callable[[SearchSpace, int], BaseSampler]
 

@@ -12,11 +12,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding
-from hpo.evidence import Evidence, PastStudy, look_back
-from hpo.past import FIRST_POINTS, PAST_STUDIES, Past, learn, share_of_trials
-from hpo.proposals import Ground, propose
 from hpo.replay.problem import Choice, Chooser, PastRuns, Problem
+from hpo.spaces.encoding import Encoding
+from hpo.tuning.evidence import Evidence, PastStudy, look_back
+from hpo.tuning.past import FIRST_POINTS, PAST_STUDIES, Past, learn, share_of_trials
+from hpo.tuning.proposals import Ground, propose
 
 
 class Tuner:

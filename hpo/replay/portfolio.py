@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding
 from hpo.priors.portfolio import normalised_regret
 from hpo.replay.problem import Choice, Chooser, Method, PastRuns, Problem
+from hpo.spaces.encoding import Encoding
 
 TREES, LEAF = 20, 4  # of a task's forest, and runs in a leaf: small, for there is one for each task (heuristic)
 DIGITS = 9  # of coordinates that are the same

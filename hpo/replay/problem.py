@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding
-from hpo.space_mapping import SpaceMapping
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space_mapping import SpaceMapping
 from storage.summaries import StudySample
 
 

@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 from hpo.arrays import Array
 from hpo.replay.problem import PastRuns, Problem
 from hpo.replay.tables import RecordedFamily, RecordedTask
-from hpo.space import SearchSpace
-from hpo.space_mapping import SpaceMapping, relate
+from hpo.spaces.space import SearchSpace
+from hpo.spaces.space_mapping import SpaceMapping, relate
 from storage.arrays import TrialArrays
 from storage.families import Family
 from storage.summaries import TRIALS, TRIALS_OF_A_STUDY, StudySample, sample_study

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hpo.provenance import git_commit, hardware
 from hpo.replay.regimes import REGIMES
 from hpo.replay.runs import Run
 from hpo.replay.scores import CLOSE, Comparison, MethodScore, compare, methods_of, score_methods
+from hpo.studies.provenance import git_commit, hardware
 
 PREFERRED_BASELINE = "history"
 CODE = Path(__file__).parent

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding, encode_value
 from hpo.errors import NoHistoryError
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding, encode_value
+from hpo.spaces.space import SearchSpace
 from storage.arrays import TrialArrays, counted_values, family_arrays
 from storage.errors import FamilyNotFoundError, did_you_mean
 from storage.families import Family, list_families

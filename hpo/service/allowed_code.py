@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import SpecError
-from hpo.spec import CategoricalParameter, StudySpec, Trainer
+from hpo.studies.spec import CategoricalParameter, StudySpec, Trainer
 
 ROOMS = (  # of classes that parts are made of
     "lightning.pytorch.callbacks",

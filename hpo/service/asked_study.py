@@ -9,12 +9,12 @@ from typing import Any
 
 from optuna import Trial
 
-from hpo.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
 from hpo.errors import SpecError
-from hpo.spec import StudySpec
-from hpo.stopping import Stopper, kept_reason
-from hpo.study_file import parse_spec
-from hpo.tuner import tuned_study
+from hpo.running.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
+from hpo.running.tuner import tuned_study
+from hpo.studies.spec import StudySpec
+from hpo.studies.study_file import parse_spec
+from hpo.tuning.stopping import Stopper, kept_reason
 from storage.families import METRIC_NAMES
 from storage.history import StudySummary
 from storage.optuna_storage import HistoryStorage

@@ -8,7 +8,7 @@ import tempfile
 import time
 from typing import IO
 
-from hpo.delivery import start_sender
+from hpo.running.delivery import start_sender
 from storage import outbox
 from storage.database import Store
 

@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.ahead import Proposed
-from hpo.attempts import HALVED_BATCH
 from hpo.errors import ServiceUnavailableError, SettingsError, StudyOverError, StudyPausedError
-from hpo.receipts import ENQUEUED, RECEIPT
+from hpo.running.ahead import Proposed
+from hpo.running.attempts import HALVED_BATCH
 from hpo.service.asked_study import AskedStudy
 from hpo.service.limits import Limits, Turns, order_of
 from hpo.service.proposer import Proposer
+from hpo.tuning.receipts import ENQUEUED, RECEIPT
 from storage import history, launches, studies
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError, TrialNotFoundError

@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.admission import admit
-from hpo.creation import create_study, make_way
 from hpo.errors import SpecError
-from hpo.executors import EXECUTORS
-from hpo.lightning_project import read_project
+from hpo.running.admission import admit
+from hpo.running.creation import create_study, make_way
+from hpo.running.executors import EXECUTORS
 from hpo.service.allowed_code import check_code
 from hpo.service.limits import Limits
 from hpo.service.state import Service
-from hpo.spec import StudySpec
-from hpo.study_file import parse_spec
-from hpo.yaml_lines import parse_yaml
+from hpo.studies.lightning_project import read_project
+from hpo.studies.spec import StudySpec
+from hpo.studies.study_file import parse_spec
+from hpo.studies.yaml_lines import parse_yaml
 from storage import audit, history, launches
 from storage.errors import LaunchError, StudyExistsError
 from storage.launches import NOT_OVER, PLACES, Launch, Place, Wanted

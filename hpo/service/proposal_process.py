@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
-from hpo.ahead import Foreteller, Outlook
-from hpo.study_file import parse_spec
+from hpo.running.ahead import Foreteller, Outlook
+from hpo.studies.study_file import parse_spec
 from hpo.tracing import send_traces
 from storage.database import Store
 from storage.errors import StorageError

@@ -23,8 +23,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpo.ahead import Proposed
 from hpo.errors import ServiceUnavailableError
+from hpo.running.ahead import Proposed
 from storage.database import Store
 
 READY = 4  # proposals for each study, at most

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hpo.attempts import folder_of, study_folder
+from hpo.running.attempts import folder_of, study_folder
 from storage.database import Store
 from storage.history import StudySummary, TrialRecord
 from trainers.job import OUTPUT_LOG

@@ -24,7 +24,7 @@ import uvicorn
 
 from hpo import tracing
 from hpo.errors import SettingsError
-from hpo.executors import HERE, Placement
+from hpo.running.executors import HERE, Placement
 from hpo.service.address import Address, check_exposure, listen
 from hpo.service.jobs import Jobs
 from hpo.service.mlflow_child import MlflowServer

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpo.errors import SettingsError, SpecError
 from hpo.service.limits import Limits
-from hpo.yaml_lines import read_yaml
+from hpo.studies.yaml_lines import read_yaml
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from hpo.executors import HERE, Placement
+from hpo.running.executors import HERE, Placement
 from hpo.service.calculations import Calculations
 from hpo.service.desk import Desk
 from hpo.service.events import StudyEvents

@@ -98,9 +98,9 @@ def _run(order: Order) -> End:
 
 
 def _run_study(order: Order) -> End:
-    from hpo.executors import Placement  # noqa: PLC0415 - the server, which sends orders, imports none of this
-    from hpo.runner import StudyRunner, Watcher  # noqa: PLC0415
-    from hpo.study_file import parse_spec  # noqa: PLC0415
+    from hpo.running.executors import Placement  # noqa: PLC0415 - the server, which sends orders, imports none of this
+    from hpo.running.runner import StudyRunner, Watcher  # noqa: PLC0415
+    from hpo.studies.study_file import parse_spec  # noqa: PLC0415
     from hpo.tracing import send_traces  # noqa: PLC0415
     from storage import history, launches  # noqa: PLC0415
     from storage.schema import open_store  # noqa: PLC0415
@@ -137,7 +137,7 @@ def _run_study(order: Order) -> End:
 def _how_it_ended(summary: Any, store: Any) -> End:
     from optuna.trial import TrialState  # noqa: PLC0415
 
-    from hpo.stopping import stopped_reason  # noqa: PLC0415
+    from hpo.tuning.stopping import stopped_reason  # noqa: PLC0415
 
     counts: Mapping[TrialState, int] = summary.counts
     finished = sum(count for state, count in counts.items() if state.is_finished())

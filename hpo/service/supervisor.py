@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import IO, Literal
 
-from hpo.provenance import may_be_alive, this_worker
 from hpo.service.delivering import Sender
 from hpo.service.limits import order_of, why_waiting
 from hpo.service.run_folders import study_log
 from hpo.service.state import Service
 from hpo.service.study_process import GRACE_SECONDS, End, Order
+from hpo.studies.provenance import may_be_alive, this_worker
 from storage import history, launches
 from storage.errors import StoreUnavailableError, StudyNotFoundError
 from storage.history import StudySummary

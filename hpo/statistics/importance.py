@@ -218,7 +218,9 @@ def _shares(surfaces: Array, design: Array, choices: Sequence[int]) -> tuple[Arr
     coarse = {int(j): _bins(design[:, j], choices[j], PAIR_BINS) for j in largest}
     together = [_interaction(scaled, coarse[i], coarse[j]) for i, j in pairs]
     with np.errstate(invalid="ignore", divide="ignore"):
-        shares = np.concatenate([mains, np.array(together).reshape(len(pairs), len(surfaces)).T], axis=1) / total[:, None]
+        shares = (
+            np.concatenate([mains, np.array(together).reshape(len(pairs), len(surfaces)).T], axis=1) / total[:, None]
+        )
     return np.where(total[:, None] > VANISHING, shares, np.nan), pairs
 
 

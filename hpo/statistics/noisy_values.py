@@ -3,7 +3,7 @@ r"""What is each configuration of a study worth, judged by trials that are noisy
 Notation
     n, d, p     trials, parameters, points: the configurations in question, among them every one that was tried
     y           (n,) standardised losses, y_i = f(x_i) + e_i
-    f           a Gaussian process with a Matern-5/2 kernel around a constant level: `hpo.gaussian_process`
+    f           a Gaussian process with a Matern-5/2 kernel around a constant level: `hpo.surrogates.gaussian_process`
     e_i         noise, Normal(0, s^2 r w_i): r relative to the process's variance s^2, w_i = 1, or drawn for tails
                 heavier than a normal's: w_i ~ InvGamma(nu / 2, nu / 2) makes e_i Student's t with nu degrees of freedom
     C           correlations (n, n) of the process and its level; R = C + r diag(w)
@@ -26,7 +26,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.special import gammaln, ndtr
 
 from hpo.arrays import Array, Mask
-from hpo.gaussian_process import LEVEL, SCALE_SHAPE, SMALLEST_ARC, Kernel, cholesky
+from hpo.surrogates.gaussian_process import LEVEL, SCALE_SHAPE, SMALLEST_ARC, Kernel, cholesky
 
 LENGTHSCALE_MEDIAN, LENGTHSCALE_DEVIATION = 0.5, 1.0  # prior: median in units of sqrt d, deviation of the log
 NOISE_MEAN, NOISE_DEVIATION = -2.0, 1.5  # prior of log r: noise of a third of the process's size, give or take

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from scipy.stats.qmc import Sobol
 
 from hpo.arrays import Array, Mask
-from hpo.posterior_draws import Features, PosteriorDraws
 from hpo.priors.portfolio import PastTask, fit_shared_kernel
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.posterior_draws import Features, PosteriorDraws
 
 SHARE = 0.9  # of new tasks for which a region is to hold a good value
 TOLERANCE = 0.05  # normalised regret of a good value
@@ -50,7 +50,7 @@ BOXED = 64  # good configurations that are moved into the box of all regions
 
 
 class Coordinates(Protocol):
-    """The points of a search space: what `hpo.encoding.Encoding` says of them."""
+    """The points of a search space: what `hpo.spaces.encoding.Encoding` says of them."""
 
     @property
     def names(self) -> list[str]:

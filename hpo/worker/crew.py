@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hpo.attempts import fit_job, folder_of, study_folder
-from hpo.executors import HERE, make_executor
+from hpo.running.attempts import fit_job, folder_of, study_folder
+from hpo.running.executors import HERE, make_executor
 from hpo.service.allowed_code import check_code
-from hpo.study_file import parse_spec
-from hpo.teachers import compress_section
-from hpo.trainer_settings import trainer_config
+from hpo.studies.study_file import parse_spec
+from hpo.studies.teachers import compress_section
+from hpo.studies.trainer_settings import trainer_config
 from trainers.executors import Executor
 
 DECISIVE = ("task", "trainer", "space")

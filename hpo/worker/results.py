@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.client.transport import Transport
 from hpo.errors import HpoError, NotAllowedError, ServiceUnavailableError
-from hpo.outage import Outage
+from hpo.running.outage import Outage
 from hpo.worker.kept import Kept, Message
 from storage.errors import StaleAttemptError, StorageError
 

@@ -16,12 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hpo.attempts import drop_checkpoints
 from hpo.client.transport import Transport
 from hpo.errors import HpoError, SpecError
-from hpo.interrupts import Interrupts
-from hpo.outage import Outage
-from hpo.provenance import git_commit, hardware, this_worker
+from hpo.running.attempts import drop_checkpoints
+from hpo.running.interrupts import Interrupts
+from hpo.running.outage import Outage
+from hpo.studies.provenance import git_commit, hardware, this_worker
 from hpo.worker.crew import Crew
 from hpo.worker.heartbeat import Heartbeat, Held
 from hpo.worker.kept import FOLDER, Kept

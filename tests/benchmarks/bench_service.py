@@ -22,8 +22,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import create_trial
 
 from hpo.client.client import Client
-from hpo.creation import create_study
-from hpo.study_file import parse_spec
+from hpo.running.creation import create_study
+from hpo.studies.study_file import parse_spec
 from storage import tokens
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store

@@ -13,7 +13,7 @@ import optuna
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from hpo.sampler import HistorySampler
+from hpo.tuning.sampler import HistorySampler
 from storage.database import Store
 from storage.importers.intake import Intake
 from storage.importers.runs import PastTask, RunColumns

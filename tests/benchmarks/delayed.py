@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.arrays import Array
-from hpo.evidence import Evidence
-from hpo.proposals import Ground, propose
 from hpo.replay.ours import _learned
 from hpo.replay.problem import Choice, Chooser, Problem
+from hpo.tuning.evidence import Evidence
+from hpo.tuning.proposals import Ground, propose
 
 
 class _Delayed:

@@ -13,7 +13,7 @@ from optuna.testing.pytest_samplers import (
     RelativeSamplerTestCase,
 )
 
-from hpo.sampler import HistorySampler
+from hpo.tuning.sampler import HistorySampler
 from tests.memory_history import MemoryHistory
 
 

@@ -12,9 +12,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from hpo.receipts import RECEIPT
-from hpo.sampler import HistorySampler
-from hpo.study_file import load_spec
+from hpo.studies.study_file import load_spec
+from hpo.tuning.receipts import RECEIPT
+from hpo.tuning.sampler import HistorySampler
 from storage import history
 from storage.optuna_storage import HistoryStorage
 from storage.schema import Store

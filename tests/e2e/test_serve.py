@@ -180,7 +180,7 @@ def test_killed_it_leaves_no_process_and_starts_again_and_told_twice_it_ends_at_
         token = first["login"].partition("#token=")[2]
         answer = again.client(headers={"Authorization": f"Bearer {token}"}).get("/api/v1/whoami")
         assert answer.json()["role"] == "admin"
-        proxied = {"Host": "hpo.example", "Origin": "https://hpo.example", "X-Forwarded-Proto": "https"}
+        proxied = {"Host": "hpo.studies.example", "Origin": "https://hpo.studies.example", "X-Forwarded-Proto": "https"}
         opened = again.client(headers=proxied).post("/api/v1/session", json={"token": token})
         assert "secure" in opened.headers["set-cookie"].lower()
         with unfinished_request(again):  # for which it would wait

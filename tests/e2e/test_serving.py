@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 
-from hpo.champions import list_champions
+from hpo.decisions.champions import list_champions
 from tests.e2e.conftest import Project
 
 START_SECONDS = 150.0

@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.api.app import create_api
-from hpo.creation import create_study
+from hpo.running.creation import create_study
 from hpo.service.state import Service
-from hpo.study_file import parse_spec
+from hpo.studies.study_file import parse_spec
 from storage import history, launches, machines, tokens
 from storage.database import Store
 from storage.history import TrialRecord

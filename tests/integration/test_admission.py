@@ -9,10 +9,10 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo import HistoryStorage
-from hpo.admission import admit
 from hpo.errors import DirectionError, SpecError
-from hpo.spec import StudySpec
-from hpo.study_file import parse_spec
+from hpo.running.admission import admit
+from hpo.studies.spec import StudySpec
+from hpo.studies.study_file import parse_spec
 from storage import studies
 from storage.errors import StudyExistsError
 from storage.schema import Store

@@ -10,9 +10,9 @@ from optuna.trial import TrialState, create_trial
 
 import hpo
 from hpo.cli.compare import compare_and_draw
-from hpo.comparison_figure import save_figure
-from hpo.comparisons import OWN_UNIT
+from hpo.decisions.comparisons import OWN_UNIT
 from hpo.errors import NoHistoryError, SettingsError
+from hpo.figures.comparison_figure import save_figure
 from storage.errors import StudyNotFoundError, TrialNotFoundError
 from storage.optuna_storage import HistoryStorage
 from storage.studies import create_study

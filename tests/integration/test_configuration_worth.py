@@ -2,10 +2,10 @@
 
 import pytest
 
-from hpo.configuration_worth import worth
+from hpo.decisions.configuration_worth import worth
+from hpo.decisions.past_effects import past_effects
+from hpo.decisions.resemblance import resemblance
 from hpo.errors import NoHistoryError, SettingsError
-from hpo.past_effects import past_effects
-from hpo.resemblance import resemblance
 from storage.database import Store
 from tests.e2e.test_stats_cli import fill
 

@@ -7,9 +7,9 @@ import logging
 import optuna
 import pytest
 
-from hpo.receipts import RECEIPT
-from hpo.sampler import HistorySampler
-from hpo.space import SearchSpace
+from hpo.spaces.space import SearchSpace
+from hpo.tuning.receipts import RECEIPT
+from hpo.tuning.sampler import HistorySampler
 from storage.optuna_storage import HistoryStorage
 from storage.studies import create_study
 
@@ -33,7 +33,7 @@ def test_the_same_metric_in_the_other_direction_does_not_count(sqlite_store, cap
         )
         study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
         study.set_metric_names(["accuracy"])
-        with caplog.at_level(logging.WARNING, logger="hpo.sampler"):
+        with caplog.at_level(logging.WARNING, logger="hpo.tuning.sampler"):
             study.optimize(lambda trial: (SPACE.suggest(trial)["x"] - 0.3) ** 2, n_trials=5)
     receipt = study.trials[0].system_attrs[RECEIPT]
     assert receipt["role"] == "start"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpo.delivery import Delivery
+from hpo.running.delivery import Delivery
 from storage.database import Store
 from storage.studies import create_study
 

@@ -12,11 +12,11 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from hpo.forecast import forecast
-from hpo.past_progress import past_tasks
-from hpo.sampler import HistorySampler
-from hpo.stopping import STOPPED, Stopped
-from hpo.study_file import parse_spec
+from hpo.decisions.forecast import forecast
+from hpo.decisions.past_progress import past_tasks
+from hpo.studies.study_file import parse_spec
+from hpo.tuning.sampler import HistorySampler
+from hpo.tuning.stopping import STOPPED, Stopped
 from storage.database import Store
 from storage.importers.table import import_table
 from storage.optuna_storage import HistoryStorage

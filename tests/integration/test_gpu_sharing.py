@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpo.gpu_sharing import trials_per_device
-from hpo.spec import StudySpec
-from hpo.study_file import parse_spec
+from hpo.running.gpu_sharing import trials_per_device
+from hpo.studies.spec import StudySpec
+from hpo.studies.study_file import parse_spec
 from storage.database import Store
 from storage.studies import claim_trial, create_study, finish_trial
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from hpo import HistoryHalving
 from hpo.cli.explain import explain
-from hpo.prune_reasons import HALVED_BECAUSE, halving_reason_of
+from hpo.tuning.prune_reasons import HALVED_BECAUSE, halving_reason_of
 from storage.history import get_study, list_trials
 from storage.optuna_storage import HistoryStorage
 from tests.integration.test_pruner import add_past, new_study, optimize

@@ -17,9 +17,9 @@ import pytest
 from optuna import get_all_study_summaries as study_summaries
 from optuna.trial import TrialState
 
-from hpo.receipts import RECEIPT
-from hpo.sampler import HistorySampler
-from hpo.space import SearchSpace
+from hpo.spaces.space import SearchSpace
+from hpo.tuning.receipts import RECEIPT
+from hpo.tuning.sampler import HistorySampler
 from storage import history
 from storage.errors import ImportFailedError
 from storage.importers import mlflow

@@ -7,15 +7,15 @@ import optuna
 import pytest
 from sqlalchemy import func, select
 
-from hpo import learning
-from hpo.encoding import Encoding
-from hpo.evidence import look_back
-from hpo.learning import learned_past
-from hpo.past import TRIALS_FOR_A_KERNEL
-from hpo.receipts import RECEIPT
-from hpo.sampler import HistorySampler
-from hpo.space import SearchSpace
-from hpo.space_mapping import relate
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
+from hpo.spaces.space_mapping import relate
+from hpo.tuning import learning
+from hpo.tuning.evidence import look_back
+from hpo.tuning.learning import learned_past
+from hpo.tuning.past import TRIALS_FOR_A_KERNEL
+from hpo.tuning.receipts import RECEIPT
+from hpo.tuning.sampler import HistorySampler
 from storage.learned import Learned, losses
 from storage.models import learned
 from storage.optuna_storage import HistoryStorage

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import hpo
-from hpo.runner import Watcher
+from hpo.running.runner import Watcher
 from storage.history import get_study, list_trials
 from storage.schema import open_store
 from tests.integration.test_trainers_local import USER_CODE

@@ -14,11 +14,11 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import select
 
 from hpo import tune
-from hpo.admission import admit
-from hpo.hidden_choices import hide_choices
-from hpo.provenance import may_be_alive, this_worker
-from hpo.study_file import parse_spec
-from hpo.teachers import config_of
+from hpo.running.admission import admit
+from hpo.studies.hidden_choices import hide_choices
+from hpo.studies.provenance import may_be_alive, this_worker
+from hpo.studies.study_file import parse_spec
+from hpo.studies.teachers import config_of
 from storage import audit, history, tokens
 from storage.errors import PrivacyError
 from storage.importers.intake import Intake

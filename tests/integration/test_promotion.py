@@ -5,9 +5,9 @@ from __future__ import annotations
 import optuna
 import pytest
 
+from hpo.decisions.promotion import _choose, _description, _tags, promote, registry_name
 from hpo.errors import SettingsError
-from hpo.promotion import _choose, _description, _tags, promote, registry_name
-from hpo.space import SearchSpace
+from hpo.spaces.space import SearchSpace
 from storage import history
 from storage.optuna_storage import HistoryStorage
 from storage.studies import create_study

@@ -12,8 +12,8 @@ from sqlalchemy import update
 
 from hpo import HistoryPruner
 from hpo.cli.explain import explain
-from hpo.past_curves import past_curves, related_studies
-from hpo.prune_reasons import PRUNED_BECAUSE, reason_of
+from hpo.tuning.past_curves import past_curves, related_studies
+from hpo.tuning.prune_reasons import PRUNED_BECAUSE, reason_of
 from storage.curves import stored_curves
 from storage.history import get_study, list_trials
 from storage.models import studies

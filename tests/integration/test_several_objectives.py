@@ -5,9 +5,9 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from hpo.receipts import RECEIPT
-from hpo.sampler import HistorySampler
-from hpo.space import SearchSpace
+from hpo.spaces.space import SearchSpace
+from hpo.tuning.receipts import RECEIPT
+from hpo.tuning.sampler import HistorySampler
 from storage.optuna_storage import HistoryStorage
 from storage.studies import create_study
 

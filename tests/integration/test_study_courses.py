@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from hpo.decisions.study_courses import courses
 from hpo.errors import NoHistoryError, SettingsError
-from hpo.study_courses import courses
 from storage.database import Store
 from storage.errors import StudyNotFoundError
 from storage.studies import create_study, finish_trial

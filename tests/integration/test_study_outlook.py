@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from dashboards import study_questions
-from hpo.worth_course import worth_course
+from hpo.decisions.worth_course import worth_course
 from storage.database import Store
 from storage.optuna_storage import HistoryStorage
 

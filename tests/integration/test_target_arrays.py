@@ -7,8 +7,8 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
+from hpo.decisions.past_effects import past_effects
 from hpo.errors import NoHistoryError, SettingsError
-from hpo.past_effects import past_effects
 from storage.families import list_families
 from storage.history import get_study
 from storage.importers.intake import Intake

@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.errors import SpecError
-from hpo.study_file import parse_spec
-from hpo.teachers import compress_section, config_of
+from hpo.studies.study_file import parse_spec
+from hpo.studies.teachers import compress_section, config_of
 from storage import history
 from storage.optuna_storage import HistoryStorage
 from storage.studies import claim_trial, create_study, finish_trial

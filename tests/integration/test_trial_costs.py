@@ -10,8 +10,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from hpo.receipts import RECEIPT, cost_of, receipt_of
-from hpo.sampler import HistorySampler
+from hpo.tuning.receipts import RECEIPT, cost_of, receipt_of
+from hpo.tuning.sampler import HistorySampler
 from storage.history import get_study, list_trials
 from storage.optuna_storage import HistoryStorage
 

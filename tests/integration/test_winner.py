@@ -11,9 +11,9 @@ from optuna.trial import TrialState, create_trial
 
 import hpo
 from hpo.errors import SettingsError
-from hpo.known_noise import known_noise
-from hpo.replicates import REPLICATE
 from hpo.statistics.best import FEWEST_TRIALS
+from hpo.studies.replicates import REPLICATE
+from hpo.tuning.known_noise import known_noise
 from storage.errors import StudyNotFoundError, TrialNotFoundError
 from storage.history import get_study
 from storage.optuna_storage import HistoryStorage

@@ -21,8 +21,8 @@ from typing import Any
 from optuna.trial import TrialState
 from sqlalchemy import select
 
-from hpo.runner import StudyRunner, Watcher
-from hpo.study_file import parse_spec
+from hpo.running.runner import StudyRunner, Watcher
+from hpo.studies.study_file import parse_spec
 from storage.models import trials
 from storage.schema import open_store
 from storage.studies import Claim

@@ -29,8 +29,8 @@ import numpy as np
 from optuna.trial import TrialState
 
 from hpo.client.client import Client
-from hpo.creation import create_study
-from hpo.study_file import parse_spec
+from hpo.running.creation import create_study
+from hpo.studies.study_file import parse_spec
 from storage import history, tokens
 from storage.errors import StaleAttemptError
 from storage.schema import Store, open_store

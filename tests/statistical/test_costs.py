@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo.encoding import Encoding
-from hpo.evidence import Evidence, PastStudy
-from hpo.past import learn
 from hpo.priors.costs import TaskCosts
 from hpo.priors.portfolio import PastTask
-from hpo.proposals import Ground, propose
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
 from hpo.statistics.allocation import student_interval
 from hpo.statistics.loss_scale import LossScale
+from hpo.tuning.evidence import Evidence, PastStudy
+from hpo.tuning.past import learn
+from hpo.tuning.proposals import Ground, propose
 
 ENCODING = Encoding(space=SearchSpace.from_json({f"x{j}": {"type": "float", "low": 0, "high": 1} for j in range(2)}))
 CENTRE = np.array([0.5, 0.7])

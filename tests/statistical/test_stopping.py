@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from hpo.statistics.progress_bands import prediction_band
 from hpo.statistics.remaining_gain import LEFT, Record, remaining_gain
-from hpo.stopping import CHECKS, FIRST_CHECK
+from hpo.tuning.stopping import CHECKS, FIRST_CHECK
 
 BUDGET, TOLERANCE, STUDIES = 40, 0.03, 400
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from hpo.encoding import Encoding
-from hpo.evidence import Evidence, PastStudy
-from hpo.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
-from hpo.past import learn
 from hpo.priors.mixture import mixture
 from hpo.priors.portfolio import PastTask
-from hpo.proposals import Ground, propose
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
 from hpo.statistics.allocation import student_interval
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
+from hpo.tuning.evidence import Evidence, PastStudy
+from hpo.tuning.past import learn
+from hpo.tuning.proposals import Ground, propose
 
 D = 4
 CENTRE = np.array([0.2, 0.8, 0.3, 0.7])  # of the tasks' optima; not the middle, where a cold start begins

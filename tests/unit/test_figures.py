@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from dashboards.figures import RacePanel, race_figure
-from hpo.drawing import plain, save
 from hpo.errors import SettingsError
+from hpo.figures.drawing import plain, save
 
 
 def test_the_race_shows_both_medians_for_every_task(tmp_path: Path) -> None:

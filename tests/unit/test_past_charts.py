@@ -12,9 +12,9 @@ from optuna.distributions import FloatDistribution
 from dashboards.charts.comparison import course_chart, difference_chart, gain_chart, regret_chart
 from dashboards.charts.look import number_axis, plain, translucent
 from dashboards.charts.task_map import task_map_chart
-from hpo.comparisons import Pair, Row
-from hpo.resemblance import Neighbour, PlacedTask, Resemblance
-from hpo.study_courses import SideCourse
+from hpo.decisions.comparisons import Pair, Row
+from hpo.decisions.resemblance import Neighbour, PlacedTask, Resemblance
+from hpo.decisions.study_courses import SideCourse
 
 EVIL = "<a href='javascript:alert(1)'>x</a> & co"
 

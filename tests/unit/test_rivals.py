@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from hpo.encoding import Encoding
 from hpo.replay.methods import load_method
 from hpo.replay.problem import Method, PastRuns, Problem
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
 from tests.benchmarks.rivals import OPTIONAL, RIVALS
 from tests.benchmarks.rivals.cts import normal_scores
 from tests.benchmarks.rivals.rgpe import RGPE, shares_of_smallest

@@ -16,8 +16,8 @@ from dashboards.charts.parallel import parallel_chart
 from dashboards.charts.spark import spark_of
 from dashboards.charts.study_course import MOST_POINTS, study_course_chart
 from dashboards.charts.surface import plane_chart, slice_chart
-from hpo.study_surface import Plane, Slice
-from hpo.worth_course import Worth
+from hpo.decisions.study_surface import Plane, Slice
+from hpo.decisions.worth_course import Worth
 
 EVIL = "<img src=x onerror=alert(1)>"
 NAN = float("nan")

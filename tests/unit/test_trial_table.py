@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from hpo.answers.trial_table import Column, Format, columns_of, format_of, split_names, text_chunks, write_rows
 from hpo.cli.history_show import sparkline
 from hpo.errors import SettingsError
-from hpo.trial_table import Column, Format, columns_of, format_of, split_names, text_chunks, write_rows
 from storage.queries import TrialRow
 
 PARAMETERS: dict[str, tuple[BaseDistribution, ...]] = {
@@ -204,7 +204,7 @@ def test_a_falling_curve_falls() -> None:
 
 
 def test_rows_that_are_sent_in_pieces_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.trial_table.ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr("hpo.answers.trial_table.ROWS_PER_CHUNK", 2)
     rows = [row(number=number) for number in range(5)]
     for format in ("csv", "json"):
         columns = columns_of({}, nested=format == "json")

@@ -2,8 +2,8 @@
 
 Every option has one name throughout: `lr`, `momentum`, `weight_decay` (decoupled in AdamW and Lion, a penalty on the
 squared weights elsewhere), `beta1` and `beta2`, and those that only one optimizer has. The ranges to search are in
-`hpo.space_macros`. Muon is not among them: it is for the matrices of hidden layers only, and which those are cannot be
-told from the parameters of a network.
+`hpo.spaces.space_macros`. Muon is not among them: it is for the matrices of hidden layers only, and which those are
+cannot be told from the parameters of a network.
 """
 
 from __future__ import annotations

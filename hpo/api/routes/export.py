@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
+from hpo.answers.trial_table import columns_of, text_chunks, write_rows
 from hpo.api.access import Reader, ServiceState
 from hpo.api.answers import is_file
 from hpo.api.problems import ApiError
 from hpo.api.routes.trials import Where
 from hpo.service.job_kinds import exported
-from hpo.trial_table import columns_of, text_chunks, write_rows
 from storage.database import Store
 from storage.errors import FamilyNotFoundError, did_you_mean
 from storage.overview import kinds_of, known_names

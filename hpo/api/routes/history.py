@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hpo.answers import questions
 from hpo.answers.history import about_fields, forgotten_fields, overview_fields, totals_fields, trusted_fields
+from hpo.answers.named_history import named_history
 from hpo.api.access import Operator, Reader, ServiceState
 from hpo.api.answers import already_json, as_json
 from hpo.api.routes.trials import Where
-from hpo.named_history import named_history
 from storage import audit, sources
 from storage.history import get_study
 from storage.importers.flags import quarantine, trust

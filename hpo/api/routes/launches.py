@@ -23,7 +23,7 @@ from hpo.service.events import StudyEvent
 from hpo.service.limits import order_of, why_waiting
 from hpo.service.run_folders import last_lines, study_log, trial_log
 from hpo.service.state import Service
-from hpo.spec import StudySpec
+from hpo.studies.spec import StudySpec
 from storage import history
 from storage.errors import StorageError, StudyExistsError
 from storage.launches import ACTIVE, Launch, find_launch, list_launches

@@ -15,8 +15,8 @@ from hpo.api.routes.trials import Where
 from hpo.errors import SpecError
 from hpo.service.calculations import Question
 from hpo.service.state import Service
-from hpo.study_file import parse_spec
-from hpo.yaml_lines import Path_, parse_yaml
+from hpo.studies.study_file import parse_spec
+from hpo.studies.yaml_lines import Path_, parse_yaml
 from storage.revisions import history_mark
 
 Target = Annotated[

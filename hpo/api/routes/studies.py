@@ -39,7 +39,7 @@ def list_studies(
 @router.get("/{study_id}")
 def get_study(who: Reader, service: ServiceState, study_id: StudyId) -> StudyInFull:
     """One study, with its study file."""
-    from hpo.stopping import stopped_reason  # noqa: PLC0415 - numerical libraries, which a server need not start with
+    from hpo.tuning.stopping import stopped_reason  # noqa: PLC0415 - numerical libraries, which a server need not start with
 
     summary = history.study_of_id(service.store, study_id)
     stopped = stopped_reason(service.store, study_id)

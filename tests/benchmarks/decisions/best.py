@@ -31,11 +31,11 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 from hpo.arrays import Array
-from hpo.gaussian_process import Kernel, cholesky
-from hpo.replicates import SURE
-from hpo.replicating import FEWEST_OF_THE_WINNER
+from hpo.running.replicating import FEWEST_OF_THE_WINNER
 from hpo.statistics.allocation import FIRST_ROUND, next_round, standing, student_interval
 from hpo.statistics.best import judge
+from hpo.studies.replicates import SURE
+from hpo.surrogates.gaussian_process import Kernel, cholesky
 from tests.measured import Figure, table
 from tests.noisy_studies import DIMENSIONS, NOISE, NoisyStudy, function, tuned_by_tpe
 

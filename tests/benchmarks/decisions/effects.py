@@ -36,7 +36,7 @@ from scipy.special import ndtri, stdtrit
 from scipy.stats import kendalltau
 from scipy.stats.qmc import Sobol
 
-from hpo.past_effects import past_effects
+from hpo.decisions.past_effects import past_effects
 from hpo.replay.tables import RecordedFamily, read_source
 from hpo.statistics.effects import Adjustment, Runs, best_of, on_task_scales, range_counts
 from hpo.statistics.importance import importance

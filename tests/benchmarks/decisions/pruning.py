@@ -32,11 +32,11 @@ import pyarrow.parquet as pq
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from optuna.trial import TrialState
 
-from hpo.past_curves import CURVES_OF_A_STUDY
 from hpo.priors.curves import Curve, is_probe, standing
 from hpo.priors.foresight import Foresight, PastCurves, learn
 from hpo.priors.rungs import Rungs, at_rungs, compare, learn_rungs
 from hpo.replay.scores import bootstrap_means
+from hpo.tuning.past_curves import CURVES_OF_A_STUDY
 
 RESULTS = Path(__file__).parents[1] / "results"
 OURS = "history"

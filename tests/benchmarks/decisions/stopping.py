@@ -25,7 +25,7 @@ import numpy as np
 
 from hpo.replay.runs import Run
 from hpo.statistics.remaining_gain import LEAST_GUIDANCE, Record, best_case_below, remaining_gain
-from hpo.stopping import CHECKS, FIRST_CHECK
+from hpo.tuning.stopping import CHECKS, FIRST_CHECK
 from tests.benchmarks.decisions import _tuned
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)
@@ -113,7 +113,7 @@ def judged(name: str, start: str, table: str, runs: Sequence[Run], tolerance: fl
 
 
 def ours(run: Run, enough: float) -> int:
-    """As `hpo.stopping` does."""
+    """As `hpo.tuning.stopping` does."""
     record, in_a_row = record_of(run), 0
     for finished in range(FIRST_CHECK, run.budget):
         gain = remaining_gain(record.until(finished), run.budget - finished)

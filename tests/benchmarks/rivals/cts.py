@@ -18,10 +18,10 @@ from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array
-from hpo.gaussian_process import GaussianProcess, fit_kernel
 from hpo.replay.problem import Choice, Problem
+from hpo.surrogates.acquisition import log_expected_improvement
+from hpo.surrogates.gaussian_process import GaussianProcess, fit_kernel
 from tests.benchmarks.rivals.remembered import Remembered, content
 from tests.benchmarks.rivals.rows import RowChooser, at_trial, best_untried
 

@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 
-from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array, Mask
-from hpo.gaussian_process import GaussianProcess, fit_kernel
 from hpo.priors.portfolio import greedy_cover, normalised_regret
 from hpo.replay.problem import Choice, Problem
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.acquisition import log_expected_improvement
+from hpo.surrogates.gaussian_process import GaussianProcess, fit_kernel
 from tests.benchmarks.rivals.past_models import PastModel, mean_of_past, past_models
 from tests.benchmarks.rivals.rows import RowChooser, at_trial, best_untried, farthest_untried, interval90
 

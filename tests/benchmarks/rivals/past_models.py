@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.arrays import Array, Mask, best_and_some
-from hpo.gaussian_process import GaussianProcess, cholesky, fit_kernel
 from hpo.replay.problem import PastRuns, Problem
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.gaussian_process import GaussianProcess, cholesky, fit_kernel
 from tests.benchmarks.rivals.remembered import Remembered, content
 
 MODELLED_RUNS = 200  # of a task: beyond them the best half and a random one

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.acquisition import log_expected_improvement
 from hpo.arrays import Array
-from hpo.gaussian_process import GaussianProcess, cholesky, fit_kernel
 from hpo.replay.problem import Choice, Problem
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.acquisition import log_expected_improvement
+from hpo.surrogates.gaussian_process import GaussianProcess, cholesky, fit_kernel
 from tests.benchmarks.rivals.past_models import DRAWS, PastModel, past_models
 from tests.benchmarks.rivals.rows import at_trial, best_untried, interval90, random_untried
 

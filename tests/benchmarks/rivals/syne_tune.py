@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from hpo.arrays import Array
-from hpo.encoding import Encoding
 from hpo.replay.problem import Choice, Problem
+from hpo.spaces.encoding import Encoding
 from tests.benchmarks.rivals.remembered import Remembered, content
 from tests.benchmarks.rivals.rows import RowChooser, at_trial, best_untried, random_untried
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpo.ahead import Foreteller, Outlook
 from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
+from hpo.running.ahead import Foreteller, Outlook
 from hpo.service.desk import Assignment, Desk, Held
-from hpo.study_file import parse_spec
+from hpo.studies.study_file import parse_spec
 from storage import history, launches, studies
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError

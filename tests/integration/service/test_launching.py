@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpo.executors import Placement
+from hpo.running.executors import Placement
 from hpo.service import launching
 from hpo.service.launching import LaunchOptions
 from hpo.service.limits import Limits

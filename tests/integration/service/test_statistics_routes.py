@@ -21,7 +21,7 @@ from hpo.api.app import create_api
 from hpo.errors import BusyError
 from hpo.service.calculations import Calculations
 from hpo.service.state import Service
-from hpo.study_file import parse_spec
+from hpo.studies.study_file import parse_spec
 from storage import history, tokens
 from storage.database import Store
 from storage.importers.flags import trust

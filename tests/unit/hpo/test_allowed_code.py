@@ -7,7 +7,7 @@ import pytest
 
 from hpo.errors import SpecError
 from hpo.service.allowed_code import check_code
-from hpo.study_file import parse_spec
+from hpo.studies.study_file import parse_spec
 
 SPACE = {"lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True}}
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpo.gaussian_process import Kernel
 from hpo.priors.beliefs import LEAST_DOUBT, RELATED, Shares, learn_shares, proportions
 from hpo.priors.history import History
 from hpo.priors.portfolio import PastTask
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.gaussian_process import Kernel
 
 KERNEL = Kernel(lengthscales=np.array([0.4, 0.4]), noise=0.01, categorical=np.array([False, False]))
 

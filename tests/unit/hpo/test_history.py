@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hpo.gaussian_process import Kernel
 from hpo.priors.history import Belief, History, HistoryProcess, candidate_scales
 from hpo.priors.portfolio import PastTask
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.gaussian_process import Kernel
 
 NUMBERS = np.array([False, False])
 KERNEL = Kernel(lengthscales=np.array([0.3, 0.3]), noise=0.01, categorical=NUMBERS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hpo.errors import SpaceError, SpecError
-from hpo.space import SearchSpace
-from hpo.space_mapping import relate
-from hpo.study_file import load_spec, parse_spec
+from hpo.spaces.space import SearchSpace
+from hpo.spaces.space_mapping import relate
+from hpo.studies.study_file import load_spec, parse_spec
 from storage.families import family_of
 
 SPACE = {

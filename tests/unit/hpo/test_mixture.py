@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hpo.gaussian_process import Kernel
 from hpo.priors.history import History
 from hpo.priors.mixture import mixture
 from hpo.priors.portfolio import PastTask
 from hpo.statistics.loss_scale import LossScale
+from hpo.surrogates.gaussian_process import Kernel
 
 NUMBERS = np.array([False, False])
 KERNEL = Kernel(lengthscales=np.array([0.5, 0.5]), noise=0.01, categorical=NUMBERS)

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, r2_score, recall_score, roc_auc_score
 
-from hpo.example import write_study_file
-from hpo.study_file import load_spec
-from hpo.trainer_settings import trainer_config
+from hpo.studies.example import write_study_file
+from hpo.studies.study_file import load_spec
+from hpo.studies.trainer_settings import trainer_config
 from trainers.errors import DataFileError, RecipeError
 from trainers.executors.template import refusal
 from trainers.job import TrainerConfig

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hpo.encoding import Encoding
 from hpo.replay.problem import PastRuns, Problem
 from hpo.replay.race import Race
 from hpo.replay.regimes import Problems
 from hpo.replay.tables import RecordedFamily, RecordedTask, recorded_task
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
 from storage.families import Family, family_of
 
 SPACE: Mapping[str, Mapping[str, Any]] = {

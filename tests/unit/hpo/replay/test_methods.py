@@ -10,12 +10,12 @@ import optuna
 import pytest
 
 from hpo.errors import SettingsError
-from hpo.past import FIRST_POINTS
 from hpo.replay.methods import Random, load_method
 from hpo.replay.optuna_methods import OptunaMethod, nearest, tpe
 from hpo.replay.portfolio import Portfolio, greedy_order
 from hpo.replay.problem import Choice, Problem
 from hpo.replay.race import replay
+from hpo.tuning.past import FIRST_POINTS
 from tests.unit.hpo.replay.recorded import family, problem
 
 FAST = ("random", "portfolio", "tpe", "tpe+portfolio")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from hpo.encoding import Encoding
 from hpo.errors import NoHistoryError
 from hpo.replay.tables import RecordedTask, chosen_tasks, points_of, read_source, recorded_task
-from hpo.space import SearchSpace
+from hpo.spaces.encoding import Encoding
+from hpo.spaces.space import SearchSpace
 from storage.errors import FamilyNotFoundError
 from storage.optuna_storage import HistoryStorage
 from tests.unit.hpo.replay.recorded import SPACE, family

@@ -55,7 +55,7 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
 def test_without_ray_the_way_to_install_it_is_told() -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "from hpo.executors import Placement, make_executor\n"
+        "from hpo.running.executors import Placement, make_executor\n"
         "from trainers.errors import TrainerError\n"
         "from trainers.job import TrainerConfig\n"
         "try:\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.attempts import drop_checkpoints
+from hpo.running.attempts import drop_checkpoints
 from trainers.fitting.checkpoints import (
     FROM_THE_BEGINNING,
     RECORD,

@@ -1,0 +1,1 @@
+"""Figures as files: each a function from an answer to a drawing."""

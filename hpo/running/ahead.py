@@ -1,0 +1,119 @@
+"""What would be proposed to a trial that is not there yet, once others that are not there either have begun?
+
+So proposals can be made before somebody asks for them. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.running.tuner import tuned_study
+from hpo.spaces.space import SearchSpace
+from hpo.studies.spec import StudySpec
+from hpo.tuning.receipts import RECEIPT
+from storage.optuna_storage import HistoryStorage
+
+NOT_THERE = -1  # the id of a trial that is not in the storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposed:
+    """A configuration, and why."""
+
+    params: Mapping[str, Any]
+    receipt: Mapping[str, Any] | None
+
+
+class Outlook(HistoryStorage):
+    """The history of a study as it will be when some proposals have been handed out.
+
+    Trials that run without parameters are left out: they are to get the proposals that are made here. Those that were
+    given back with theirs will run again, and count as if they did.
+    """
+
+    _begun: Sequence[FrozenTrial] = ()
+    _kept: Mapping[str, Any] = MappingProxyType({})
+
+    def suppose(self, begun: Sequence[FrozenTrial]) -> None:
+        """Take these trials for begun, until something else is supposed."""
+        self._begun, self._kept = tuple(begun), {}
+
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """What was to be kept with the trial that is not there."""
+        return self._kept
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Those of the storage that have parameters or are finished, and those that are supposed."""
+        found = super().get_all_trials(study_id, deepcopy, states)
+        supposed = [trial for trial in self._begun if states is None or trial.state in states]
+        return [_as_begun(trial) for trial in found if trial.params or trial.state != TrialState.RUNNING] + supposed
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Keep what is said of the trial that is not there."""
+        if trial_id == NOT_THERE:
+            self._kept = {**self._kept, key: value}
+        else:
+            super().set_trial_system_attr(trial_id, key, value)
+
+
+class Foreteller:
+    """Makes proposals for one study ahead of time."""
+
+    def __init__(self, outlook: Outlook, spec: StudySpec) -> None:
+        self._outlook, self._space = outlook, spec.search_space()
+        self._study = tuned_study(outlook, spec)
+
+    def propose(self, begun: Sequence[Mapping[str, Any]]) -> Proposed:
+        """The next proposal, after those whose parameters are given. Raises StorageError."""
+        study, outlook = self._study, self._outlook
+        number = HistoryStorage.get_n_trials(outlook, study._study_id)
+        supposed = [_running(number + place, params, self._space) for place, params in enumerate(begun)]
+        outlook.suppose(supposed)
+        trial = _running(number + len(begun), {}, self._space)
+        space = study.sampler.infer_relative_search_space(study, trial)
+        params = study.sampler.sample_relative(study, trial, space)
+        return Proposed(params=_active(self._space, params), receipt=outlook.kept.get(RECEIPT))
+
+
+def _running(number: int, params: Mapping[str, Any], space: SearchSpace) -> FrozenTrial:
+    distributions: dict[str, BaseDistribution] = {name: space.distributions[name] for name in params}
+    return FrozenTrial(
+        number=number,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params=dict(params),
+        distributions=distributions,
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=NOT_THERE,
+    )
+
+
+def _as_begun(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.WAITING or not trial.params:
+        return trial
+    begun = copy(trial)
+    begun.state = TrialState.RUNNING
+    return begun
+
+
+def _active(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in space.distributions:
+        if space.is_active(name, found):
+            found[name] = params[name]
+    return found

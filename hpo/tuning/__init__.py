@@ -1,0 +1,1 @@
+"""What to try next, what to stop early, and when to end: an Optuna sampler, pruners, a stopping rule."""
