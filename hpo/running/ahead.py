@@ -5,8 +5,8 @@ So proposals can be made before somebody asks for them. Nothing is written.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Container, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -35,16 +35,26 @@ class Proposed:
 class Outlook(HistoryStorage):
     """The history of a study as it will be when some proposals have been handed out.
 
-    Trials that run without parameters are left out: they are to get the proposals that are made here. Those that were
-    given back with theirs will run again, and count as if they did.
+    Trials that are to get the proposals made here, for they have no parameters yet, are left out, and the others are
+    numbered anew without them: a trial that is supposed has no number of one that is there. Those that were given back
+    with their parameters will run again, and count as if they did.
     """
 
-    _begun: Sequence[FrozenTrial] = ()
+    _study_id: int | None = None  # whose trials are supposed
+    _supposed: Sequence[FrozenTrial] = ()
     _kept: Mapping[str, Any] = MappingProxyType({})
 
-    def suppose(self, begun: Sequence[FrozenTrial]) -> None:
-        """Take these trials for begun, until something else is supposed."""
-        self._begun, self._kept = tuple(begun), {}
+    def look_ahead(self, study_id: int, begun: Sequence[Mapping[str, Any]], space: SearchSpace) -> FrozenTrial:
+        """Take the study as it is now, and proposals of these parameters for handed out; the trial that comes next.
+
+        So it stays until somebody looks ahead again. Raises StorageError.
+        """
+        found = super().get_all_trials(study_id, deepcopy=False)
+        configured = [trial for trial in found if trial.params or trial.state.is_finished()]
+        trials = [_as_begun(trial, number) for number, trial in enumerate(configured)]
+        trials += [_running(number, params, space) for number, params in enumerate(begun, start=len(trials))]
+        self._study_id, self._supposed, self._kept = study_id, trials, {}
+        return _running(len(trials), {}, space)
 
     @property
     def kept(self) -> Mapping[str, Any]:
@@ -54,10 +64,11 @@ class Outlook(HistoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Those of the storage that have parameters or are finished, and those that are supposed."""
-        found = super().get_all_trials(study_id, deepcopy, states)
-        supposed = [trial for trial in self._begun if states is None or trial.state in states]
-        return [_as_begun(trial) for trial in found if trial.params or trial.state != TrialState.RUNNING] + supposed
+        """Those of the storage; of the study that was looked at those that are supposed."""
+        if study_id != self._study_id:
+            return super().get_all_trials(study_id, deepcopy, states)
+        found = [trial for trial in self._supposed if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Keep what is said of the trial that is not there."""
@@ -77,10 +88,7 @@ class Foreteller:
     def propose(self, begun: Sequence[Mapping[str, Any]]) -> Proposed:
         """The next proposal, after those whose parameters are given. Raises StorageError."""
         study, outlook = self._study, self._outlook
-        number = HistoryStorage.get_n_trials(outlook, study._study_id)
-        supposed = [_running(number + place, params, self._space) for place, params in enumerate(begun)]
-        outlook.suppose(supposed)
-        trial = _running(number + len(begun), {}, self._space)
+        trial = outlook.look_ahead(study._study_id, begun, self._space)
         space = study.sampler.infer_relative_search_space(study, trial)
         params = study.sampler.sample_relative(study, trial, space)
         return Proposed(params=_active(self._space, params), receipt=outlook.kept.get(RECEIPT))
@@ -103,11 +111,12 @@ def _running(number: int, params: Mapping[str, Any], space: SearchSpace) -> Froz
     )
 
 
-def _as_begun(trial: FrozenTrial) -> FrozenTrial:
-    if trial.state != TrialState.WAITING or not trial.params:
+def _as_begun(trial: FrozenTrial, number: int) -> FrozenTrial:
+    state = TrialState.RUNNING if trial.state == TrialState.WAITING else trial.state
+    if (trial.number, trial.state) == (number, state):
         return trial
-    begun = copy(trial)
-    begun.state = TrialState.RUNNING
+    begun = copy.copy(trial)
+    begun.number, begun.state = number, state
     return begun
 
 

@@ -189,6 +189,23 @@ def test_nothing_is_proposed_again_while_a_trial_that_has_it_waits(desk: Desk, s
     assert proposed.params not in [dict(each.params) for each in given]
 
 
+def test_nothing_is_proposed_again_whichever_trial_has_its_parameters_first(store: Store) -> None:
+    study_id = create(store, budget={"trials": 9})
+    spec = parse_spec(history.study_of_id(store, study_id).spec or {})
+    storage, foreteller = HistoryStorage(store), Foreteller(Outlook(store), spec)
+    claims = [studies.claim_trial(store, study_id, worker=name, lease_seconds=60.0, max_trials=9) for name in "abcd"]
+    given: list[Any] = []
+    for claim in reversed(claims):
+        assert claim is not None
+        proposed = foreteller.propose([]).params
+        assert proposed not in given
+        given.append(proposed)
+        distributions = spec.search_space().distributions
+        storage.configure_attempt(
+            claim.trial_id, claim.attempt, params=proposed, distributions=distributions, system_attrs={}
+        )
+
+
 def test_out_of_memory_is_tried_once_more_with_half_the_batch(desk: Desk, store: Store) -> None:
     study_id = create(store)
     given = ask(desk, study_id)
