@@ -8,10 +8,13 @@ on all of them, is learned again: the same as if all had been, for each part of 
 from __future__ import annotations
 
 import io
+import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -31,6 +34,19 @@ if TYPE_CHECKING:
 
 PRINT_BYTES = 32
 VERSION = 1  # of what is learned and of how it is kept: other versions are not read
+UNREADABLE = (
+    BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def learned_past(
@@ -46,16 +62,21 @@ def learned_past(
 
     aim: what is to be improved; of each aim in each space the latest is kept.
     since: what had gone away from the history when the studies were read.
+    What is kept and cannot be read, as where a disk has damaged it, is learned anew, and kept again.
     """
     subject = _digest([repr((VERSION, aim, encoding.space)).encode(), _bytes_of(candidates)])
     prints = [_fingerprint(study.task.X, study.task.y) for study in studies]
     beside = [_fingerprint(study.landmarks, _beside(study.task)) for study in studies]
     costs = [_fingerprint(each.X, each.logs) for each in _costs(studies)]
     watermark = _digest([*prints, *beside, *costs])
-    kept = storage.recall(subject)
-    if kept is not None and kept.watermark == watermark:
-        return _unpacked(kept.payload, studies, prints, encoding, candidates)
-    _, known = (None, {}) if kept is None else _kernels(_arrays(kept.payload), encoding)
+    kept, known = storage.recall(subject), dict[bytes, Kernel]()
+    try:
+        if kept is not None and kept.watermark == watermark:
+            return _unpacked(kept.payload, studies, prints, encoding, candidates)
+        if kept is not None:
+            _, known = _kernels(_arrays(kept.payload), encoding)
+    except UNREADABLE as error:
+        logger.warning("what was learned from past studies (%s) is damaged, and learned anew: %s", subject[:12], error)
     past = learn(studies, encoding, candidates, known=[known.get(each) for each in prints])
     storage.keep(subject, Learned(watermark=watermark, payload=_packed(past, prints)), since=since)
     return past

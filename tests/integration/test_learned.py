@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import optuna
 import pytest
@@ -119,6 +121,28 @@ def test_a_study_that_goes_on_is_learned_again(store, learnings):
     optuna.load_study(storage=storage, study_name="past 1").optimize(lambda trial: loss(trial, 0.35), n_trials=1)
     learn_from(storage)
     assert learnings == [[False, False], [True, False]]
+
+
+@pytest.mark.parametrize(("damage", "is_one_more"), [("cut", False), ("cut", True), ("another archive", False)])
+def test_what_is_kept_and_damaged_is_learned_anew(store, learnings, caplog, damage, is_one_more):
+    storage = HistoryStorage(store)
+    add_past(storage, 0, 1, n_trials=TRIALS_FOR_A_KERNEL // 2)
+    first = learn_from(storage)
+    with store.write() as connection:
+        payload = connection.scalar(select(learned.c.payload))
+        other = io.BytesIO()
+        np.savez(other, x=np.zeros(3))
+        damaged = payload[: len(payload) // 2] if damage == "cut" else other.getvalue()
+        connection.execute(learned.update().values(payload=damaged))
+    if is_one_more:
+        add_past(storage, 2, n_trials=TRIALS_FOR_A_KERNEL // 2)
+    again = learn_from(HistoryStorage(store))
+    assert "is damaged, and learned anew" in caplog.text
+    if not is_one_more:
+        assert_same(again, first)
+    assert learnings[1:] == [[False] * (3 if is_one_more else 2)]
+    assert_same(learn_from(HistoryStorage(store)), again)  # which is kept in its place
+    assert len(learnings) == 2
 
 
 def test_what_is_forgotten_leaves_nothing_behind(store, learnings):
