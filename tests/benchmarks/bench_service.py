@@ -1,7 +1,8 @@
 """How fast does the service answer a team? 50 clients at once, 100,000 trials in the store, on SQLite and PostgreSQL.
 
-Each client asks, reports and tells a trial of its own study's, reads in between, and waits a moment as people and
-trainers do; the clients share a process beside the server's. A live update is the time from a report to its event.
+Each client asks for a trial, reads while it trains, reports and tells, and waits a moment before each request as people
+and trainers do, so that a trial takes some seven seconds and about forty run; they begin one after the other. The
+clients share a process beside the server's. A live update is the time from a report to its event.
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ def _at_work(
 
     def work(seed: int) -> None:
         rng = random.Random(seed)
+        time.sleep(rng.uniform(0.0, 8.0 * PAUSE_SECONDS))
         with Client(url, token) as client:
             while time.monotonic() < until:
                 try:
@@ -154,15 +156,15 @@ def _round(client: Client, study_id: int, past_id: int, rng: random.Random, seed
 
     number, get = rng.randrange(100), client.transport.get
     trials = f"/studies/{past_id}/trials"
+    time.sleep(rng.expovariate(1 / PAUSE_SECONDS))
+    started = time.perf_counter()
+    trial = client.ask(study_id, worker=f"worker {seed}", lease_seconds=600.0)
+    yield "ask", time.perf_counter() - started
     yield "studies", timed(lambda: get("/studies", limit=100))
     yield "study", timed(lambda: get(f"/studies/{past_id}"))
     yield "trials", timed(lambda: get(trials, where="params.lr < 0.01", order="value", limit=100))
     yield "trial", timed(lambda: get(f"{trials}/{number}"))
     yield "curve", timed(lambda: get(f"{trials}/{number}/curve"))
-    time.sleep(rng.expovariate(1 / PAUSE_SECONDS))
-    started = time.perf_counter()
-    trial = client.ask(study_id, worker=f"worker {seed}", lease_seconds=600.0)
-    yield "ask", time.perf_counter() - started
     if trial is not None:
         yield "report", timed(lambda: trial.report(0, rng.random()))
         yield "tell", timed(lambda: trial.tell(rng.random()))
