@@ -356,9 +356,11 @@ class CategoricalParameter(_Parameter):
     @field_validator("choices")
     @classmethod
     def _differ(cls, choices: list[Choice]) -> list[Choice]:
-        for position, choice in enumerate(choices):
-            if choice in choices[:position]:  # 1, 1.0 and true are one to Optuna
+        seen: set[Choice] = set()
+        for choice in choices:
+            if choice in seen:  # 1, 1.0 and true are one to Optuna
                 raise ValueError(f"the choices repeat {choice!r} (1, 1.0 and true are equal); every choice once")
+            seen.add(choice)
         return choices
 
     @model_validator(mode="after")

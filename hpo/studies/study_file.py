@@ -30,7 +30,7 @@ from hpo.studies.spec import (
     TeacherFile,
     Trainer,
 )
-from hpo.studies.yaml_lines import Path_, read_yaml
+from hpo.studies.yaml_lines import Path_, check_size, read_yaml
 from trainers.errors import TrainerError
 from trainers.recipes import find_recipe
 
@@ -56,6 +56,7 @@ def parse_spec(
     stop: str | None = None,
 ) -> StudySpec:
     """Check the content of a study file, given as plain data. Raises SpecError as `load_spec` does."""
+    check_size(content, source)
     filled = _with_defaults(dict(content), trials=trials, study=study, stop=stop)
     if isinstance(filled.get("space"), Mapping):
         filled["space"] = _expand(filled["space"], source, lines or {})

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from hpo.errors import SpecError
 
+if TYPE_CHECKING or not yaml.__with_libyaml__:
+    from yaml import SafeLoader
+else:
+    from yaml import CSafeLoader as SafeLoader  # ten times as fast
+
 Path_ = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000  # after aliases are expanded: a few lines of them can stand for billions
+MAX_NODES = 20_000  # as written, and after aliases are expanded: a few lines of them can stand for billions
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads `1e-5` as the number it looks like (YAML 1.2), not as the text it is in YAML 1.1."""
+class _Loader(SafeLoader):
+    """SafeLoader that reads `1e-5` as the number it looks like (YAML 1.2), not as the text it is in YAML 1.1.
+
+    It gives up at more values than a study file has: each takes time. source: what the text is called in errors.
+    """
+
+    def __init__(self, text: str, source: str = "study") -> None:
+        super().__init__(text)
+        self._source, self._nodes = source, 0
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: bool | tuple[bool, bool]) -> str:
+        """The tag of a node, which is counted. Raises SpecError."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise SpecError(f"{self._source}: more than {MAX_NODES:,} values are too many for a study file")
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        return tag
 
 
 _Loader.add_implicit_resolver(
@@ -40,12 +61,12 @@ def parse_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     if len(text) > MAX_BYTES:
         raise SpecError(f"{source}: {len(text):,} characters are too many for a study file (at most {MAX_BYTES:,})")
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, source)
         try:
-            node = loader.get_single_node()
+            node: yaml.Node | None = loader.get_single_node()
             if node is None:
                 raise SpecError(f"{source}: the file is empty; `hpo init` writes an example")
-            _check_size(source, node)
+            _check_aliases(source, node)
             lines: dict[Path_, int] = {}
             _collect_lines(source, node, (), lines)
             return loader.construct_document(node), lines
@@ -61,11 +82,26 @@ def parse_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
         raise SpecError(f"{source}: this is not valid YAML: {error}") from error
 
 
+def check_size(content: Any, source: str) -> None:
+    """Refuse plain data that no study file holds: to check each value takes time. Raises SpecError."""
+    waiting, count = [content], 0
+    while waiting:
+        count += 1
+        if count > MAX_NODES:
+            raise SpecError(f"{source}: more than {MAX_NODES:,} values are too many for a study file")
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            waiting += [*node.keys(), *node.values()]
+        elif isinstance(node, list | tuple):
+            waiting += node
+
+
 def compose(text: str) -> yaml.Node | None:
     """The nodes of a text that `read_yaml` takes, which know where they stand in it."""
     loader = _Loader(text)
     try:
-        return loader.get_single_node()
+        found: yaml.Node | None = loader.get_single_node()
+        return found
     finally:
         loader.dispose()
 
@@ -83,7 +119,7 @@ def _read_text(path: Path) -> str:
         raise SpecError(f"{path}: cannot be read: {error}") from error
 
 
-def _check_size(path: str, root: yaml.Node) -> None:
+def _check_aliases(path: str, root: yaml.Node) -> None:
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, above: tuple[int, ...]) -> int:
