@@ -3,15 +3,20 @@
 Modules of the projects' folder, and packages that the service's settings allow: whoever may launch a study may not run
 whatever is installed. Callbacks, loggers, profilers and other parts may be classes of Lightning, torch and torchmetrics
 as well, by the rooms that have nothing else in them: `torch.load` runs what a file says, `torch.hub.load` what a site
-does, and by `torch.os` one would reach the rest. None of the Trainer's arguments is an address or leads out of the
+does, and by `torch.os` one would reach the rest. A bare name is allowed where Lightning's own classes of that kind are
+meant: `callbacks: [{class_path: EarlyStopping}]`. None of the Trainer's arguments is an address or leads out of the
 trial's own folder.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +33,15 @@ ROOMS = (  # of classes that parts are made of
     "torch.optim",
     "torchmetrics",
 )
+KINDS = {  # of parts that a study file may give by their bare names: the Trainer's argument, and where they are
+    "callbacks": "lightning.pytorch.callbacks",
+    "logger": "lightning.pytorch.loggers",
+    "plugins": "lightning.pytorch.plugins",
+    "profiler": "lightning.pytorch.profilers",
+    "strategy": "lightning.pytorch.strategies",
+}
 _PART = re.compile(rf"(?:{'|'.join(map(re.escape, ROOMS))})(?:\.(?P<module>[a-z_]\w*))?\.[A-Z]\w*")
+_BY_KIND = re.compile(rf"trainer\.arguments\.(?P<argument>{'|'.join(KINDS)})(?:\.\d+)?\.class_path")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)+")
 _LEADS_AWAY = re.compile(r"^[/~\\]|^[A-Za-z]:[\\/]|://|(?:^|[/\\])\.\.(?:[/\\]|$)")
 
@@ -52,7 +65,8 @@ def _problems(spec: StudySpec, trainer: Trainer, projects: Path, packages: set[s
             if not _is_part(path) and (reason := _why_not_code(path, projects, packages)):
                 yield place, reason
     for place, path in _class_paths(trainer.arguments, "trainer.arguments"):
-        if not _is_part(path) and (reason := _why_not_code(path, projects, packages)):
+        is_known = _is_part(path) or _is_part_of_kind(path, place)
+        if not is_known and (reason := _why_not_code(path, projects, packages)):
             yield place, reason
     for place, text in _texts(trainer.arguments, "trainer.arguments"):
         if trainer.function is None and _LEADS_AWAY.search(text):
@@ -83,7 +97,7 @@ def _chosen(spec: StudySpec, trainer: Trainer, projects: Path, packages: set[str
         if not isinstance(parameter, CategoricalParameter):
             continue
         for choice in parameter.choices:
-            names_class = name.endswith("class_path") or (trainer.cli is not None and _is_dotted(choice))
+            names_class = name.endswith("class_path") or (trainer.cli is not None and _may_name_code(choice))
             if not names_class or _is_part(str(choice)):
                 continue
             if reason := _why_not_code(str(choice), projects, packages):
@@ -108,6 +122,22 @@ def _is_part(path: str) -> bool:
     return found is not None and found["module"] not in sys.stdlib_module_names
 
 
+def _is_part_of_kind(name: str, place: str) -> bool:
+    """Whether it is the bare name of a class of the kind that is wanted at that place."""
+    found = _BY_KIND.fullmatch(place)
+    return found is not None and name in _names_in(KINDS[found["argument"]])
+
+
+@cache
+def _names_in(room: str) -> frozenset[str]:
+    """What a room of Lightning exports; read, for to import it takes seconds."""
+    file = Path(str(distribution("lightning").locate_file(room.replace(".", "/")))) / "__init__.py"
+    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(statement.value))
+    return frozenset()
+
+
 def _why_not_code(path: str, projects: Path, packages: set[str]) -> str | None:
     top = re.split(r"[.:]", path, maxsplit=1)[0]
     if top in packages:
@@ -115,6 +145,8 @@ def _why_not_code(path: str, projects: Path, packages: set[str]) -> str | None:
     is_there = top.isidentifier() and ((projects / f"{top}.py").is_file() or (projects / top).is_dir())
     if is_there and top not in sys.stdlib_module_names:
         return None
+    if "." not in path and ":" not in path:
+        return f"{path!r} is not allowed: it is not known by its bare name here; write its whole import path"
     return (
         f"{path!r} is not allowed: there is no module {top!r} in the projects' folder of the service, "
         "and its settings do not allow a package of that name"
@@ -132,7 +164,7 @@ def _class_paths(node: Any, place: str) -> Iterator[tuple[str, str]]:
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from _class_paths(value, f"{place}.{index}")
-    elif _is_dotted(node) and place.startswith("trainer.arguments"):
+    elif _may_name_code(node) and place.startswith("trainer.arguments"):
         yield place, str(node)
 
 
@@ -147,5 +179,15 @@ def _texts(node: Any, place: str) -> Iterator[tuple[str, str]]:
         yield place, node
 
 
-def _is_dotted(value: Any) -> bool:
-    return isinstance(value, str) and _DOTTED.fullmatch(value) is not None
+def _may_name_code(value: Any) -> bool:
+    """Whether a text can be an import path: `exp.v1` is none where there is no module `exp`."""
+    if not isinstance(value, str) or _DOTTED.fullmatch(value) is None:
+        return False
+    return _is_module(re.split(r"[.:]", value, maxsplit=1)[0])
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return name in sys.modules or find_spec(name) is not None
+    except ValueError:  # a module that does not say where it comes from
+        return True

@@ -52,6 +52,7 @@ CLASS_PATHS = (
     "..evil.Model", "evil/../../os.system", "os.system\x00.Model", "__main__.main", "storage.studies.create_study",
     "hpo.cli.main", "site.addsitedir", "antigravity.geohash", "logging.config.dictConfig", "jsonargparse.CLI",
     "lightning.pytorch.cli.LightningCLI", "yaml.unsafe_load", "numpy.load", "joblib.load", "cloudpickle.loads",
+    "Popen", "eval", "LightningCLI", "Process", "EarlyStopping\n", "Early Stopping", "callbacks.EarlyStopping",
 )  # fmt: skip
 
 
@@ -78,6 +79,24 @@ def class_paths(canary: Path) -> Iterable[Attack]:
     for section in (
         {"recipe": "digits_mlp/all", "arguments": {"callbacks": [{"class_path": "os.system", "init_args": {}}]}},
         {"recipe": "digits_mlp/all", "arguments": {"logger": {"class_path": "subprocess.Popen"}}},
+        {
+            "recipe": "digits_mlp/all",
+            "arguments": {"logger": {"class_path": "CSVLogger", "name": {"class_path": "Popen"}}},
+        },
+        *(
+            {
+                "recipe": "digits_mlp/all",
+                "arguments": {"callbacks": [{"class_path": "LambdaCallback", "init_args": {"on_fit_start": text}}]},
+            }
+            for text in (
+                "os.system",
+                "os:system",
+                "posix.abort",
+                "subprocess.call",
+                "torch.hub.load",
+                "yaml.unsafe_load",
+            )
+        ),
         {
             "recipe": "digits_mlp/all",
             "arguments": {

@@ -1,12 +1,13 @@
 """Which code a study of the service may name."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpo.errors import SpecError
-from hpo.service.allowed_code import check_code
+from hpo.service.allowed_code import KINDS, _names_in, check_code
 from hpo.studies.study_file import parse_spec
 
 SPACE = {"lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True}}
@@ -69,3 +70,34 @@ def test_ones_own_modules_and_allowed_packages_may_be_used(tmp_path: Path) -> No
         check(tmp_path, trainer)
     check(tmp_path, trainer, packages=("theirs",))
     check(tmp_path, callback("mine.Callback"))
+
+
+def test_parts_of_lightning_may_be_given_by_their_bare_names(tmp_path: Path) -> None:
+    check(tmp_path, callback("EarlyStopping", monitor="val_loss"))
+    by_kind = {"logger": {"class_path": "CSVLogger"}, "profiler": {"class_path": "SimpleProfiler"}}
+    check(tmp_path, {"recipe": "digits_mlp/all", "arguments": by_kind})
+
+
+@pytest.mark.parametrize("path", ["Popen", "CSVLogger", "earlystopping", "EarlyStopping\n", "LightningModule", "exit"])
+def test_other_bare_names_may_not(path: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="write its whole import path"):
+        check(tmp_path, callback(path))
+
+
+def test_bare_names_are_looked_up_nowhere_but_in_their_place(tmp_path: Path) -> None:
+    inner = {"class_path": "EarlyStopping"}
+    for arguments in ({"callbacks": [callback("Timer"), {"of": inner}]}, {"enable_model_summary": inner}):
+        with pytest.raises(SpecError, match="is not allowed"):
+            check(tmp_path, {"recipe": "digits_mlp/all", "arguments": arguments})
+
+
+def test_a_text_with_dots_that_is_no_import_path_is_a_text(tmp_path: Path) -> None:
+    check(tmp_path, callback("lightning.pytorch.callbacks.EarlyStopping", monitor="val.loss", name="exp.v1"))
+    for text in ("os.system", "json:loads", "yaml.load", "hpo.service.state", "torch.load", "test.v1"):
+        with pytest.raises(SpecError, match="is not allowed"):
+            check(tmp_path, callback("lightning.pytorch.callbacks.LambdaCallback", on_fit_start=text))
+
+
+def test_the_bare_names_are_those_that_lightning_exports() -> None:
+    for room in KINDS.values():
+        assert _names_in(room) == set(import_module(room).__all__)
