@@ -162,10 +162,16 @@ def _api_error(request: Request, error: Any) -> Response:
 
 
 def _invalid_request(request: Request, error: Any) -> Response:
-    errors = [PlaceProblem(place=".".join(map(str, each["loc"])), message=str(each["msg"])) for each in error.errors()]
+    errors = [PlaceProblem(place=".".join(map(str, each["loc"])), message=_message(each)) for each in error.errors()]
     first = errors[0]
     detail = f"{first.place}: {first.message}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
     return problem(422, "invalid-request", detail, errors=errors)
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """What is wrong, without the name of an exception that pydantic puts before the words of ours."""
+    of_ours = (error.get("ctx") or {}).get("error")
+    return str(of_ours if error["type"] == "value_error" and of_ours else error["msg"])
 
 
 def _http_exception(request: Request, error: Any) -> Response:
