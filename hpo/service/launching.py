@@ -12,7 +12,7 @@ from typing import Any
 
 from hpo.errors import SpecError
 from hpo.running.admission import admit
-from hpo.running.creation import create_study, make_way
+from hpo.running.creation import create_study
 from hpo.running.executors import EXECUTORS
 from hpo.service.allowed_code import check_code
 from hpo.service.limits import Limits
@@ -23,7 +23,7 @@ from hpo.studies.study_file import parse_spec
 from hpo.studies.yaml_lines import parse_yaml
 from storage import audit, history, launches
 from storage.errors import LaunchError, StudyExistsError
-from storage.launches import NOT_OVER, PLACES, Launch, Place, Wanted
+from storage.launches import PLACES, Launch, Place, Wanted
 
 MOST_JOBS = 1_000
 MOST_PRIORITY = 1_000_000
@@ -63,25 +63,17 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
         problems += [f"study: {place}: {what}" for place, what in _wrong_options(service, spec, options)]
     if problems:
         raise SpecError("\n".join(problems))
-    try:
-        admit(service.store, spec, resume=False)
-    except StudyExistsError:
-        raise _taken(spec) from None
-    if any(launch.study == spec.study for launch in launches.list_launches(service.store, NOT_OVER)):
-        raise _taken(spec)
-
-
-def _taken(spec: StudySpec) -> StudyExistsError:
-    return StudyExistsError(
-        f"study {spec.study!r} is there already; give this one another name by the key `study`: it will learn from "
-        "that one"
-    )
+    if history.ids_of_studies(service.store, [spec.study]):  # even one that has only failed: it may be somebody else's
+        raise StudyExistsError(
+            f"study {spec.study!r} is there already; give this one another name by the key `study`: it will learn from "
+            "that one"
+        )
+    admit(service.store, spec, resume=False)
 
 
 def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOptions | None) -> int:
     """Create a study and, with options, launch it; returns its id. Raises as `check_study`."""
     check_study(service, spec, options)
-    make_way(service.store, spec.study)
     study_id = create_study(service.store, spec, folder=service.projects, mlflow_uri=service.mlflow_uri)
     audit.note(
         service.store, who=owner, action="study.create", subject=f"study {study_id}", details={"name": spec.study}

@@ -184,19 +184,17 @@ def test_a_name_that_is_taken_and_a_direction_against_history_are_refused(client
     )
 
 
-def test_a_launched_study_is_not_replaced_even_if_nothing_of_it_has_succeeded(
-    client_as: ClientAs, service: Service
-) -> None:
+def test_a_study_is_not_replaced_even_if_nothing_of_it_has_succeeded(client_as: ClientAs, service: Service) -> None:
     client = client_as("operator")
-    study_id = client.post("/api/v1/studies", json={"file": FILE, "launch": {}}).json()["id"]
+    study_id = client.post("/api/v1/studies", json={"file": FILE}).json()["id"]
     claim = studies.claim_trial(service.store, study_id, worker="w", lease_seconds=60, max_trials=None)
     assert claim is not None
     studies.finish_trial(service.store, claim, state=TrialState.FAIL, value=None, error="no luck")
     assert client.post("/api/v1/studies", json={"file": FILE}).json()["code"] == "study-exists"
     assert client.post("/api/v1/studies/check", json={"file": FILE}).json()["errors"][0]["place"] == "study"
     assert client.get(f"/api/v1/studies/{study_id}").status_code == 200
-    client.post(f"/api/v1/studies/{study_id}/stop")
-    assert client.post("/api/v1/studies", json={"file": FILE}).json()["id"] > study_id  # nothing is lost by it
+    client.delete(f"/api/v1/studies/{study_id}")  # as somebody has to say, and it is logged who
+    assert client.post("/api/v1/studies", json={"file": FILE}).json()["id"] > study_id
 
 
 def test_a_good_file_is_checked_with_its_plan(client_as: ClientAs, service: Service) -> None:
