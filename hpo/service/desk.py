@@ -24,7 +24,7 @@ from hpo.service.asked_study import AskedStudy
 from hpo.service.limits import Limits, Turns, order_of
 from hpo.service.proposer import Proposer
 from hpo.tuning.receipts import ENQUEUED, RECEIPT
-from storage import history, launches, studies
+from storage import history, launches, studies, tokens
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError, TrialNotFoundError
 from storage.launches import ACTIVE, Launch
@@ -89,6 +89,15 @@ class Desk:
     def close(self) -> None:
         """Make no more proposals."""
         self._proposer.close()
+
+    def is_awaited(self) -> bool:
+        """Whether somebody may ask soon: a study waits for workers, or somebody holds a token for nothing else."""
+        active = launches.list_launches(self._store, ACTIVE)
+        return any(launch.place == "workers" for launch in active) or tokens.has_tokens(self._store, roles=("worker",))
+
+    def get_ready(self) -> None:
+        """Somebody may ask soon: what takes its time is prepared meanwhile. Returns at once."""
+        self._proposer.warm()
 
     # Handing out ----------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,8 @@ def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOpti
     audit.note(
         service.store, who=owner, action="study.create", subject=f"study {study_id}", details={"name": spec.study}
     )
+    if spec.trainer is None:
+        service.desk.get_ready()  # programs will ask for its trials
     if options is not None:
         start(service, study_id, owner=owner, options=options)
     return study_id
@@ -115,6 +117,8 @@ def start(service: Service, study_id: int, *, owner: str, options: LaunchOptions
     details = {"place": options.place, "jobs": options.jobs, "priority": options.priority}
     audit.note(service.store, who=owner, action="study.start", subject=f"study {study_id}", details=details)
     service.called.set()
+    if options.place == "workers":
+        service.desk.get_ready()
     return launch
 
 

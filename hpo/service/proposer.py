@@ -5,6 +5,9 @@ that are ready were made with what was known then. The fewer trials run, the mor
 than ten run none is handed out that does not know all results, else one that lacks a tenth as many as trials run at
 most (measured: see DECISIONS.md).
 
+A process takes seconds and 100 MB to be there: the first one is started as soon as somebody may ask (`warm`), and each
+of the others where all that are there have something to do.
+
 Nothing here needs to outlive the server. A proposal that is handed out is in the history as the trial's parameters
 before anybody hears of it; those that are ready are forgotten with the server, and others are made.
 """
@@ -12,6 +15,7 @@ before anybody hears of it; those that are ready are forgotten with the server, 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -33,6 +37,8 @@ ACTIVE_SECONDS = 60.0  # since somebody asked; then no more are made ahead
 PAUSE_SECONDS = 1.0  # after an error
 GONE_SECONDS = 5.0
 COMMAND = [sys.executable, "-P", "-m", "hpo.service.proposal_process"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,12 +79,22 @@ class Proposer:
     """Hands out proposals; safe for any number of threads. One study's are made one after the other, each once."""
 
     def __init__(self, store: Store, *, processes: int | None = None) -> None:
-        self._url = store.url
-        self._processes = processes or max(1, (os.cpu_count() or 1) // 2)
+        count = processes or max(1, (os.cpu_count() or 1) // 2)
+        self._idle = [_Process(store.url) for _ in range(count)]  # the last one is used next: it is the warmest
         self._changed = threading.Condition()
         self._studies: dict[int, _Study] = {}
         self._threads: list[threading.Thread] = []
         self._is_closed = False
+
+    def warm(self) -> None:
+        """Start the process that makes the first proposals, if there is none yet; returns at once."""
+        with self._changed:
+            if self._is_closed or self._threads or not self._idle:
+                return
+            try:
+                self._idle[-1].start()
+            except OSError as error:
+                logger.warning("the process that makes proposals could not be started; it is tried again: %s", error)
 
     def take(self, study_id: int, spec: Mapping[str, Any], *, running: int) -> Future[Proposed]:
         """A proposal, at once or as soon as it is made; `placed` must follow. running: trials of the study.
@@ -135,6 +151,8 @@ class Proposer:
             future.set_exception(ServiceUnavailableError("the server is ending"))
         for thread in self._threads:
             thread.join()
+        for process in self._idle:
+            process.end()
 
     # How it is done
 
@@ -144,29 +162,35 @@ class Proposer:
         if not self._threads:
             self._threads = [
                 threading.Thread(target=self._work, name=f"proposals {number}", daemon=True)
-                for number in range(self._processes)
+                for number in range(len(self._idle))
             ]
             for thread in self._threads:
                 thread.start()
 
     def _work(self) -> None:
         """Have proposals made in a process of its own, the most urgent first."""
-        with _Process(self._url) as process:
-            while (study := self._next()) is not None:
-                with self._changed:
-                    begun = [*study.placing, *(each.proposed for each in study.ready)]
-                    request = {
-                        "study_id": study.study_id,
-                        "spec": study.spec,
-                        "begun": [each.params for each in begun],
-                    }
-                    results = study.results
-                try:
-                    proposed = process.ask(request)
-                except ServiceUnavailableError as error:
-                    self._fail(study, error)
-                else:
-                    self._deliver(study, _Ready(proposed=proposed, results=results))
+        while (study := self._next()) is not None:
+            with self._changed:
+                process = self._idle.pop()  # there are as many as threads
+                begun = [*study.placing, *(each.proposed for each in study.ready)]
+                request = {
+                    "study_id": study.study_id,
+                    "spec": study.spec,
+                    "begun": [each.params for each in begun],
+                }
+                results = study.results
+            try:
+                proposed = process.ask(request)
+            except ServiceUnavailableError as error:
+                self._give_back(process)
+                self._fail(study, error)
+            else:
+                self._give_back(process)
+                self._deliver(study, _Ready(proposed=proposed, results=results))
+
+    def _give_back(self, process: _Process) -> None:
+        with self._changed:
+            self._idle.append(process)
 
     def _next(self) -> _Study | None:
         """The study that is served next, once there is one; None when all is over."""
@@ -209,17 +233,28 @@ class Proposer:
 
 
 class _Process:
-    """The process of one thread; it is started when it is first needed, and again where it was lost."""
+    """A process that makes proposals, for one thread at a time; it is started again where it was lost."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._process: subprocess.Popen[str] | None = None
+        self._has_answered = False
 
-    def __enter__(self) -> _Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def start(self) -> None:
+        """Start it, if it is not there; it is ready seconds later. Raises OSError."""
+        if self._process is not None:
+            return
+        self._process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for the server, which decides
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self._has_answered = False
+        self._write({"storage": self._url})
 
     def ask(self, request: Mapping[str, Any]) -> Proposed:
         """What the process proposes. Raises ServiceUnavailableError."""
@@ -238,6 +273,8 @@ class _Process:
         process, self._process = self._process, None
         if process is None:
             return
+        if not self._has_answered:
+            process.kill()  # it is at its imports still
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -256,20 +293,12 @@ class _Process:
             return self._exchange(request)
 
     def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the server, which decides
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            self._write({"storage": self._url})
+        self.start()
         self._write(request)
+        assert self._process is not None
         assert self._process.stdout is not None
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        self._has_answered = True
         return answer
 
     def _write(self, content: Mapping[str, Any]) -> None:

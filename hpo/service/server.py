@@ -12,7 +12,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +35,7 @@ from hpo.service.supervisor import Supervisor
 from hpo.settings import refuse_shared_database
 from storage import audit, tokens
 from storage.database import Store, masked
+from storage.errors import StorageError
 from storage.schema import open_store
 
 APPLICATION = "dashboards.app"  # pages and API; by its name, for imports point the other way
@@ -178,6 +179,9 @@ class _Server:
                 projects=self._options.projects,
             )
         )
+        with suppress(StorageError):  # it costs memory, so not where nobody asks; whoever does then waits for it
+            if self._service.desk.is_awaited():
+                self._service.desk.get_ready()
 
     def _first_login(self) -> str | None:
         """A link with an admin's token in it, made where nobody has one."""

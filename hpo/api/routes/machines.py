@@ -43,6 +43,7 @@ def join(who: Worker, service: ServiceState, body: JoinMachine) -> None:
         jobs=body.jobs,
         version=body.version,
     )
+    service.desk.get_ready()
 
 
 @router.post("/leave", status_code=204)

@@ -328,7 +328,7 @@ def test_what_is_unknown_is_told_so(desk: Desk, store: Store) -> None:
 def test_the_process_that_proposes_may_be_killed(desk: Desk, store: Store) -> None:
     study_id = create(store, budget={"trials": 8})
     ask(desk, study_id)
-    for child in _processes_that_propose():
+    for child in processes_that_propose():
         os.kill(child, signal.SIGKILL)
     assert ask(desk, study_id).trial == 1
 
@@ -352,10 +352,10 @@ def test_proposals_are_ready_where_many_trials_run_and_know_all_but_a_tenth_as_m
     assert all(study.results - each.results <= study.may_lack for each in study.ready)
 
 
-def _processes_that_propose() -> list[int]:
+def processes_that_propose() -> set[int]:
     tasks = Path(f"/proc/{os.getpid()}/task")
     children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-    return [pid for pid in children if b"proposal_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return {pid for pid in children if b"proposal_process" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def test_no_thread_is_left_when_it_closes(store: Store) -> None:

@@ -1,5 +1,6 @@
 """Studies by the API: what is wrong with a file is told at once; created, started, paused, stopped, deleted."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ ASKED = {name: value for name, value in FILE.items() if name != "trainer"}
 
 
 @pytest.fixture
-def service(sqlite_store: Store, tmp_path: Path) -> Service:
+def service(sqlite_store: Store, tmp_path: Path) -> Iterator[Service]:
     projects = tmp_path / "projects"
     projects.mkdir()
     (projects / "parabola.py").write_text("def train(config, report): ...\n")
     limits = Limits(trials=8, trials_per_owner=4, trials_on_server=2)
-    return Service(store=sqlite_store, mlflow_uri=None, runs=tmp_path / "runs", projects=projects, limits=limits)
+    service = Service(store=sqlite_store, mlflow_uri=None, runs=tmp_path / "runs", projects=projects, limits=limits)
+    yield service
+    service.desk.close()
 
 
 def test_a_study_is_there_as_soon_as_it_is_accepted(client_as: ClientAs, service: Service) -> None:

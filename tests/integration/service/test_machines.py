@@ -11,6 +11,7 @@ from storage import machines, studies
 from storage.database import Store
 from storage.models import machines as table
 from tests.integration.service.conftest import ClientAs
+from tests.integration.service.test_desk import create, processes_that_propose
 
 FACTS: dict[str, Any] = {"host": "box", "devices": ["GPU 0"], "jobs": 2, "version": "1"}
 
@@ -48,6 +49,21 @@ def test_what_a_worker_trains_is_told(store: Store) -> None:
     assert claim is not None
     (machine,) = machines.list_machines(store)
     assert [(each.study_id, each.number, each.attempt) for each in machine.holds] == [(study_id, 0, 1)]
+
+
+def test_where_somebody_may_ask_the_process_that_proposes_is_there_before(
+    client_as: ClientAs, service: Service, store: Store
+) -> None:
+    others = processes_that_propose()
+    assert not service.desk.is_awaited()
+    worker = client_as("worker", "ann")
+    assert service.desk.is_awaited()
+    assert worker.post("/api/v1/machines", json={"worker": "w", **FACTS}).status_code == 204
+    worker.post("/api/v1/machines", json={"worker": "another", **FACTS})
+    (warm,) = processes_that_propose() - others
+    study_id = create(store)
+    assert worker.post(f"/api/v1/studies/{study_id}/ask", json={"worker": "w"}).status_code == 200
+    assert processes_that_propose() - others == {warm}
 
 
 def test_machines_over_http(client_as: ClientAs, service: Service) -> None:
