@@ -10,6 +10,7 @@ from hpo.errors import SettingsError
 STORAGE_VARIABLE = "HPO_STORAGE"
 MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"  # MLflow's own, so that both speak to the same server
 RUNS_VARIABLE = "HPO_RUNS"
+PRIVACY_VARIABLE = "HPO_PRIVACY"  # a file of rules, which `storage.privacy` reads
 SERVER_VARIABLE, TOKEN_VARIABLE = "HPO_SERVER", "HPO_TOKEN"  # of a service that is asked instead
 DEFAULT_STORAGE, DEFAULT_MLFLOW, DEFAULT_RUNS = "sqlite:///hpo.db", "sqlite:///mlflow.db", "hpo-runs"
 NO_MLFLOW = "none"

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from storage import privacy
+from hpo.settings import PRIVACY_VARIABLE
 
 
 def git_commit(folder: Path) -> str | None:
@@ -47,15 +47,24 @@ def hardware() -> str:
 
 def this_worker() -> str:
     """A name for a worker in this process that no other worker, earlier or later, shares: host/pid/start/random."""
-    return f"{privacy.current().machine(_host())}/{os.getpid()}/{_start_time(os.getpid())}/{uuid.uuid4().hex[:8]}"
+    return f"{_called(_host())}/{os.getpid()}/{_start_time(os.getpid())}/{uuid.uuid4().hex[:8]}"
 
 
 def may_be_alive(worker: str) -> bool:
     """False only if it is certain that `worker` has ended: a process of this host that is gone, or another one now."""
     host, pid, started, *_ = [*worker.split("/"), "", ""]
-    if host not in (_host(), privacy.current().machine(_host())) or not pid.isdigit():
+    if host not in (_host(), _called(_host())) or not pid.isdigit():
         return True
     return _is_running(int(pid)) and _start_time(int(pid)) == started
+
+
+def _called(host: str) -> str:
+    """What the rules of privacy, where there are any, leave of the name of a machine."""
+    if not os.environ.get(PRIVACY_VARIABLE):
+        return host
+    from storage import privacy  # noqa: PLC0415 - slow to import, for whoever only asks a service for trials
+
+    return privacy.current().machine(host)
 
 
 def _host() -> str:

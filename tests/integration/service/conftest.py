@@ -20,6 +20,7 @@ def service(store: Store, tmp_path: Path) -> Iterator[Service]:
     service = Service(store=store, mlflow_uri=None, runs=tmp_path / "runs", projects=tmp_path)
     yield service
     service.desk.close()
+    service.calculations.close()
 
 
 @pytest.fixture
