@@ -21,7 +21,15 @@ from storage.errors import FamilyNotFoundError, StorageError, StudyNotFoundError
 from storage.families import note_change, note_loss
 from storage.importers.flags import look_at
 from storage.importers.report import Flag
-from storage.models import UNFINISHED, families, intermediate_values, studies, study_attributes, trials
+from storage.models import (
+    UNFINISHED,
+    families,
+    intermediate_values,
+    studies,
+    study_attributes,
+    study_changes,
+    trials,
+)
 from storage.seals import seal_study, seal_trials
 from storage.trial_rows import set_attribute
 
@@ -100,12 +108,13 @@ def oddities(store: Store, family: str) -> list[Oddity]:
 def repair(store: Store, study: str, *, kind: str, who: str) -> Remedy:
     """Mend what is odd of that kind about a study, and learn from it again; returns what was done.
 
-    Raises StudyNotFoundError, StorageError where there is nothing to mend, or while trials run.
+    Raises StudyNotFoundError, StorageError where there is nothing to mend, while trials run, or where the study has
+    changed since it was looked at.
     """
     with store.read() as connection:
         row = connection.execute(
-            select(studies.c.id, families.c.name.label("family"))
-            .join_from(studies, families, isouter=True)
+            select(studies.c.id, families.c.name.label("family"), study_changes.c.revision)
+            .select_from(studies.outerjoin(families).outerjoin(study_changes, study_changes.c.study_id == studies.c.id))
             .where(studies.c.name == study)
         ).first()
         if row is None:
@@ -115,7 +124,7 @@ def repair(store: Store, study: str, *, kind: str, who: str) -> Remedy:
     if not remedies:
         there = ", ".join(f"{each.kind}: {each.evidence}" for each in found) or "nothing is odd about it"
         raise StorageError(f"There is no {kind} to mend in study {study!r}; {there}.")
-    _mend(store, row.id, remedies[0], kind=kind, who=who)
+    _mend(store, row.id, remedies[0], kind=kind, who=who, revision=row.revision)
     return remedies[0]
 
 
@@ -153,12 +162,14 @@ def _mirrored(values: Values) -> Remedy:
     return Remedy(kind="mirror", factor=-1.0, offset=top, above=None, trials=len(values), sentence=words)
 
 
-def _mend(store: Store, study_id: int, remedy: Remedy, *, kind: str, who: str) -> None:
+def _mend(store: Store, study_id: int, remedy: Remedy, *, kind: str, who: str, revision: int | None) -> None:
+    """revision: of the study, when it was looked at."""
     with store.write() as connection:
         study = connection.execute(select(studies).where(studies.c.id == study_id).with_for_update()).first()
         if study is None:
             raise StudyNotFoundError(f"There is no study with id {study_id}.")
         _check_finished(connection, study)
+        _check_unchanged(connection, study, revision)
         chosen = [trials.c.study_id == study_id, trials.c.value.is_not(None)]
         chosen += [] if remedy.above is None else [trials.c.value > remedy.above]
         of_trials = intermediate_values.c.trial_id.in_(select(trials.c.id).where(*chosen))
@@ -190,6 +201,13 @@ def _check_finished(connection: Connection, study: Any) -> None:
     ).scalar_one()
     if running:
         raise StorageError(f"Study {study.name!r} has {running} trials that have not finished: end it first.")
+
+
+def _check_unchanged(connection: Connection, study: Any, revision: int | None) -> None:
+    """Nobody has mended it meanwhile: done twice, a remedy is none."""
+    now = connection.execute(select(study_changes.c.revision).where(study_changes.c.study_id == study.id)).scalar()
+    if now != revision:
+        raise StorageError(f"Study {study.name!r} was changed or mended meanwhile; look at what is odd about it again.")
 
 
 def _left_of(quarantine: str | None, kind: str) -> str | None:

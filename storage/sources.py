@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select
 
 from storage.database import Store, upsert
-from storage.errors import SourceNotFoundError, StorageError, did_you_mean
+from storage.errors import LaunchError, SourceNotFoundError, StorageError, did_you_mean
 from storage.families import leave_family
 from storage.mlflow_runs import study_run_key
-from storage.models import UNFINISHED, mlflow_runs, sources, studies, tasks, trials
+from storage.models import UNFINISHED, launches, mlflow_runs, sources, studies, tasks, trials
 from storage.seals import end_chains
+from storage.trial_rows import lock_studies
 
 SourceKind = Literal["mlflow", "optuna", "table", "lightning"]
 STUDIES_AT_A_TIME = 200  # forgotten in one transaction: others want to write in between
@@ -81,10 +82,18 @@ def note_source(store: Store, connection: Connection, source: Source) -> None:
     connection.execute(upsert(store.dialect, sources), row)
 
 
+def ran_here(store: Store, name: str) -> bool:
+    """Whether the studies of that name of a source were made here, by a program, rather than imported."""
+    imported = select(sources.c.name).where(sources.c.name == name).exists()
+    with store.read() as connection:
+        return connection.execute(select(studies.c.id).where(studies.c.source == name, ~imported)).first() is not None
+
+
 def forget(store: Store, name: str, *, dry_run: bool = False) -> Forgotten:
     """Remove a source with all its studies and trials, and what was learned from them.
 
-    Raises SourceNotFoundError; StorageError while one of its trials is running.
+    Raises SourceNotFoundError; StorageError while one of its trials is running, LaunchError while a service runs one of
+    its studies, or is to. One that is taken up meanwhile stays, with those after it.
     """
     with store.read() as connection:
         found = connection.execute(select(studies.c.id).where(studies.c.source == name)).scalars().all()
@@ -96,15 +105,14 @@ def forget(store: Store, name: str, *, dry_run: bool = False) -> Forgotten:
             }
             raise SourceNotFoundError(f"Nothing was imported from a source named {name!r}.{did_you_mean(name, names)}")
         number = _count_trials(connection, name)
-        running = connection.execute(_RUNNING, {"source": name}).first()
-    if running is not None:
-        raise StorageError(
-            f"Trial {running.number} of study {running.name!r} is running: end the study first, then forget its source."
-        )
+        _check_at_rest(connection, studies.c.source == name)
     if not dry_run:
         for start in range(0, len(found), STUDIES_AT_A_TIME):
             with store.write() as connection:
-                delete_studies(connection, found[start : start + STUDIES_AT_A_TIME])
+                some = found[start : start + STUDIES_AT_A_TIME]
+                lock_studies(connection, some)  # nobody claims a trial of them or launches one any more
+                _check_at_rest(connection, studies.c.id.in_(some))
+                delete_studies(connection, some)
         with store.write() as connection:
             connection.execute(delete(sources).where(sources.c.name == name))
     return Forgotten(studies=len(found), trials=number)
@@ -142,16 +150,21 @@ def _delete_study(connection: Connection, study_id: int) -> bool:
     return True
 
 
-_RUNNING = (
-    select(trials.c.number, studies.c.name)
-    .join(studies)
-    .where(
-        studies.c.source == bindparam("source"),
-        trials.c.state.in_(UNFINISHED),
-        trials.c.lease_until.is_not(None),
-    )
-    .limit(1)
-)
+def _check_at_rest(connection: Connection, which: ColumnElement[bool]) -> None:
+    held = and_(trials.c.state.in_(UNFINISHED), trials.c.lease_until.is_not(None))
+    running = connection.execute(select(trials.c.number, studies.c.name).join(studies).where(which, held)).first()
+    if running is not None:
+        raise StorageError(
+            f"Trial {running.number} of study {running.name!r} is running: end the study first, then forget its source."
+        )
+    not_over = launches.c.state.in_(["queued", "running", "paused"])
+    launched = connection.execute(
+        select(studies.c.name, launches.c.state).join(launches).where(which, not_over)
+    ).first()
+    if launched is not None:
+        raise LaunchError(
+            f"study {launched.name!r} is {launched.state} on the service: stop it first, then forget its source"
+        )
 
 
 def _forget_mlflow_runs(connection: Connection, study: Any) -> None:

@@ -13,7 +13,9 @@ from hpo.answers.history import about_fields, forgotten_fields, overview_fields,
 from hpo.answers.named_history import named_history
 from hpo.api.access import Operator, Reader, ServiceState
 from hpo.api.answers import already_json, as_json
+from hpo.api.problems import ApiError
 from hpo.api.routes.trials import Where
+from hpo.api.slow_answers import SlowRoute
 from storage import audit, sources
 from storage.history import get_study
 from storage.importers.flags import quarantine, trust
@@ -24,7 +26,7 @@ from storage.revisions import history_mark
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 
-router = APIRouter(tags=["history"])
+router = APIRouter(tags=["history"], route_class=SlowRoute)
 
 
 class _Request(BaseModel):
@@ -133,7 +135,17 @@ def repair_study(who: Operator, service: ServiceState, request: RepairRequest) -
 
 @router.post("/history/forget")
 def forget_source(who: Operator, service: ServiceState, request: ForgetRequest) -> Response:
-    """Remove a source with all its studies and trials, and what was learned from them; `hpo history forget --json`."""
+    """Remove a source with all its studies and trials, and what was learned from them; `hpo history forget --json`.
+
+    What was imported; studies that ran here are everybody's, and only an admin lets all of them go (else 403). 409
+    `launch` while one of them is to run.
+    """
+    is_allowed = request.dry_run or who.may("administer")
+    if not is_allowed and sources.ran_here(service.store, request.source):
+        told = (
+            f"{request.source!r} is everybody's studies that ran here, and not an import; it takes an admin to forget"
+        )
+        raise ApiError(403, "not-allowed", f"{told} them all. Single studies can be deleted")
     gone = sources.forget(service.store, request.source, dry_run=request.dry_run)
     told = forgotten_fields(request.source, gone, dry_run=request.dry_run)
     if not request.dry_run:

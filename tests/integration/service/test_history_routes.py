@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ from fastapi.testclient import TestClient
 
 from hpo.api.app import create_api
 from hpo.service.state import Service
-from storage import audit, history, tokens
+from storage import audit, history, launches, repairs, studies, tokens
 from storage.database import Store
+from storage.errors import StorageError
 from storage.importers.table import import_table
 from storage.integrity import verify
 from storage.revisions import history_mark
@@ -149,3 +151,60 @@ def test_a_source_is_forgotten_with_all_of_it(client: TestClient, service: Servi
     assert client.post("/api/v1/history/forget", json={"source": "nobody's"}).json()["code"] == "source-not-found"
     assert client.post("/api/v1/history/forget", json={"source": source}).json()["trials"] == 240
     assert _get(client, "history")["families"] == [] and _get(client, "tasks") == []
+
+
+def test_the_studies_that_ran_here_are_forgotten_by_an_admin_only_and_not_while_one_is_to_run(
+    client: TestClient, service: Service
+) -> None:
+    study_id = studies.create_study(service.store, name="precious", metric="loss")
+    refused = client.post("/api/v1/history/forget", json={"source": "hindsight"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "not-allowed")
+    assert "it takes an admin" in refused.json()["detail"]
+    assert client.post("/api/v1/history/forget", json={"source": "hindsight", "dry_run": True}).json()["studies"] == 1
+    secret, _ = tokens.create_token(service.store, owner="root", role="admin", created_by="a test")
+    of_admin: Any = {"json": {"source": "hindsight"}, "headers": {"Authorization": f"Bearer {secret}"}}
+    launches.request_launch(service.store, study_id, owner="ann", place="workers")
+    for state in ("running", "paused"):
+        running = client.post("/api/v1/history/forget", **of_admin)
+        assert (running.status_code, running.json()["code"]) == (409, "launch")
+        assert f"study 'precious' is {state} on the service: stop it first" in running.json()["detail"]
+        launches.want(service.store, study_id, "pause")
+    launches.want(service.store, study_id, "stop")
+    assert client.post("/api/v1/history/forget", **of_admin).json()["studies"] == 1
+
+
+def test_two_who_mend_a_study_at_once_mend_it_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["task,lr,acc"]
+    for task in ("a", "b", "c", "percent"):
+        lines += [f"{task},{0.01 + 0.02 * k},{(100 if task == 'percent' else 1) * (0.5 + 0.01 * k)}" for k in range(25)]
+    (tmp_path / "runs.csv").write_text("\n".join(lines) + "\n")
+    import_table(store, tmp_path / "runs.csv", metric="acc", direction="maximize", task="task")
+    study = next(each for each in history.list_studies(store) if each.task == "percent")
+    both, look = threading.Barrier(2), repairs.oddities
+
+    def look_at_once(*args: Any) -> Any:
+        found = look(*args)
+        both.wait(20)
+        return found
+
+    monkeypatch.setattr(repairs, "oddities", look_at_once)
+    told: list[str] = []
+
+    def mend() -> None:
+        try:
+            told.append(repairs.repair(store, study.name, kind="scale break", who="ann").sentence)
+        except StorageError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=mend) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused, done = sorted(told)
+    assert refused.startswith(f"Study {study.name!r} was changed or mended meanwhile")
+    assert done == "all 25 values are divided by 100"
+    values = [trial.value for trial in history.list_trials(store, study.study_id)]
+    assert values == pytest.approx([0.5 + 0.01 * k for k in range(25)])
