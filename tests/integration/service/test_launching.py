@@ -38,6 +38,7 @@ def service(sqlite_store: Store, tmp_path: Path) -> Iterator[Service]:
     service = Service(store=sqlite_store, mlflow_uri=None, runs=tmp_path / "runs", projects=projects, limits=limits)
     yield service
     service.desk.close()
+    service.calculations.close()
 
 
 def test_a_study_is_there_as_soon_as_it_is_accepted(client_as: ClientAs, service: Service) -> None:
