@@ -41,6 +41,7 @@ LARGEST_FILE = 1_000_000  # bytes
 MASK = "***"
 HASH = re.compile(r"#[0-9a-f]{12}")
 PATH = re.compile(r"(?:(?<![\w.])|(?<=file:))(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"<>|,;()\[\]]+){2,}[/\\]?")
+OWN_WORKER = re.compile(r"[^/]+/\d+/\d*/[0-9a-f]{8}")  # the names of our own workers: host/pid/start/random
 SHORTEST_USER = 3  # characters: shorter names are part of too many words
 
 Action = Literal["drop", "hash", "mask"]
@@ -164,11 +165,22 @@ class Privacy:
         return host if self.rules.users is None else self._hashed(host)
 
     def worker(self, name: str) -> str:
-        """A worker's name: our own begins with its machine, and says nothing else of anybody."""
+        """A worker's name: our own begins with its machine, and says nothing else of anybody.
+
+        That of a service's worker has its owner before it: he stays one who can be told by what `user` makes of him.
+        """
         if self.rules.users is None:
             return name
-        host, *rest = name.split("/")
-        return "/".join((self.machine(host), *rest)) if len(rest) == OWN_PARTS - 1 else self._hashed(name)
+        owner, _, of_owner = name.partition("/")
+        if not of_owner or OWN_WORKER.fullmatch(name):
+            return self._program(name)
+        return f"{self.user(owner)}/{self._program(of_owner)}"
+
+    def _program(self, name: str) -> str:
+        if OWN_WORKER.fullmatch(name) is None:
+            return self._hashed(name)
+        host, _, rest = name.partition("/")
+        return f"{self.machine(host)}/{rest}"
 
     def text(self, text: str | None) -> str | None:
         """A text for people, such as an error: paths, this user and machine, and what `texts` match are replaced."""
@@ -227,7 +239,6 @@ class Privacy:
         return tuple(map(re.compile, self.rules.texts))
 
 
-OWN_PARTS = 4  # of our own workers' names: host/pid/start/random
 OPEN = Privacy()
 
 

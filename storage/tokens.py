@@ -62,12 +62,13 @@ def create_token(
 ) -> tuple[str, Token]:
     """Make a token; returns its secret, which is kept nowhere, and what is known of it.
 
-    owner: a person or machine, 1 to 100 printable characters. Raises StorageError.
+    owner: a person or machine, 1 to 100 printable characters without a slash, which ends it in the names of workers.
+    Raises StorageError.
     """
     if role not in ROLES:
         raise StorageError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
-    if not owner.strip() or len(owner) > LONGEST_OWNER or not owner.isprintable():
-        raise StorageError(f"owner {owner!r} is no name; use 1 to {LONGEST_OWNER} printable characters")
+    if not owner.strip() or len(owner) > LONGEST_OWNER or not owner.isprintable() or "/" in owner:
+        raise StorageError(f"owner {owner!r} is no name; use 1 to {LONGEST_OWNER} printable characters, and no slash")
     owner, created_by = current().user(owner), current().user(created_by)
     secret = PREFIX + secrets.token_urlsafe(32)
     now = time.time()

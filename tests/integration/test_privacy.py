@@ -28,7 +28,7 @@ from storage.integrity import verify
 from storage.models import metadata, studies
 from storage.optuna_storage import HistoryStorage
 from storage.outbox import deliver
-from storage.privacy import HASH, MASK, Privacy, current, read_rules
+from storage.privacy import HASH, MASK, Privacy, Rules, current, read_rules
 from storage.schema import open_store
 from storage.seals import find_broken
 from storage.sources import Source, list_sources
@@ -258,6 +258,15 @@ def test_a_worker_is_known_by_its_own_machine(rules):
     host, _, start, rest = worker.split("/")
     assert not may_be_alive(f"{host}/999999999/{start}/{rest}")
     assert rules.worker(worker) == worker  # what is hidden is not hidden twice
+
+
+@pytest.mark.parametrize("name", ["secret", "secret/12/345/0a1b2c3d", "a/b/secret", "a/b/c/secret"])
+def test_a_worker_of_a_service_is_still_known_by_its_owner(rules, name):
+    for privacy in (rules, Privacy(rules=Rules(users="mask"), key=b"k")):
+        hidden = privacy.worker(f"ann/{name}")
+        assert hidden.startswith(f"{privacy.user('ann')}/")
+        assert privacy.worker(hidden) == hidden
+        assert not {"ann", "secret"} & set(hidden.split("/"))
 
 
 def test_a_hashed_choice_is_trained_with_what_it_stands_for(rules, tmp_path, monkeypatch):

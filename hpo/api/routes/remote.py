@@ -35,6 +35,7 @@ from hpo.api.wire_remote import (
 from hpo.errors import ServiceUnavailableError
 from hpo.service.desk import PROPOSAL_SECONDS, Assignment, Begun, Desk, Held
 from storage import machines
+from storage.privacy import current
 from storage.trial_pages import trial_numbered
 
 NOTHING_NOW_SECONDS = 5  # after which to ask again, where another trial may have ended by then
@@ -171,7 +172,7 @@ def worker_name(who: Identity, name: str) -> str:
 
 def _owner(who: Identity) -> str | None:
     """Whose trials somebody may speak of: a worker of its own owner's only, operators of all."""
-    return who.owner if who.role == "worker" else None
+    return current().user(who.owner) if who.role == "worker" else None  # as the trials have it
 
 
 async def _given(desk: Desk, begin: Callable[[], Begun | None], asked: Ask) -> Assignment | None:

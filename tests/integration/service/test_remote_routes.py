@@ -171,6 +171,28 @@ def test_trials_and_leases_are_the_workers_own(client: TestClient, service: Serv
     assert [each["value"] for each in lost.system_attrs[LATE_RESULTS_ATTRIBUTE]] == [0.5]
 
 
+@pytest.mark.parametrize("action", ["hash", "mask"])
+def test_under_rules_of_privacy_workers_speak_of_their_own_trials(
+    service: Service, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    study_id = create(store, budget={"trials": 5})
+    early = worker(service, "ann")  # whose token is older than the rules
+    (tmp_path / "rules.yaml").write_text(f"users: {action}\n")
+    monkeypatch.setenv("HPO_PRIVACY", str(tmp_path / "rules.yaml"))
+    monkeypatch.setenv("HPO_PRIVACY_KEY", "a key that nobody guesses")
+    for client in (early, worker(service, "bob")):
+        for name in ("w", "box/12/345/0a1b2c3d"):
+            given = post(client, f"/studies/{study_id}/ask", worker=name).json()
+            trial = f"/studies/{study_id}/trials/{given['trial']}"
+            assert post(client, f"{trial}/report", attempt=1, step=0, value=0.5).status_code == 200
+            assert post(client, f"{trial}/tell", attempt=1, state="complete", value=0.5).status_code == 200
+            assert history.list_trials(store, study_id)[given["trial"]].value == 0.5
+    if action == "hash":
+        given = ask(worker(service, "bob"), study_id)
+        told = post(early, f"/studies/{study_id}/trials/{given['trial']}/release", attempt=1)
+        assert (told.status_code, told.json()["code"]) == (409, "stale-attempt")
+
+
 def test_work_comes_with_what_is_to_be_trained(client: TestClient, store: Store) -> None:
     study_id = create(store, budget={"trials": 1}, trainer={"function": "my_code.train"})
     assert post(client, "/work", worker="w").status_code == 204

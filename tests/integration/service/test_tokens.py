@@ -61,6 +61,7 @@ def test_tokens_are_listed_in_pages(client_as: ClientAs) -> None:
     [
         {"owner": "", "role": "viewer"},
         {"owner": "a\nb", "role": "viewer"},
+        {"owner": "ann/x", "role": "worker"},
         {"owner": "a" * 101, "role": "viewer"},
         {"owner": "a", "role": "root"},
         {"owner": "a", "role": "viewer", "days": 0},
