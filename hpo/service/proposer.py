@@ -22,8 +22,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +72,12 @@ class _Study:
         is_active = time.monotonic() - self.asked_at < ACTIVE_SECONDS
         return min(READY, self.may_lack) if is_active else 0
 
+    def take_waiting(self) -> list[Future[Proposed]]:
+        """Who waits; nobody does afterwards."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
+
     def drop_stale(self) -> None:
         self.ready = deque(each for each in self.ready if self.results - each.results <= self.may_lack)
 
@@ -80,7 +87,8 @@ class Proposer:
 
     def __init__(self, store: Store, *, processes: int | None = None) -> None:
         count = processes or max(1, (os.cpu_count() or 1) // 2)
-        self._idle = [_Process(store.url) for _ in range(count)]  # the last one is used next: it is the warmest
+        self._processes = [_Process(store.url) for _ in range(count)]
+        self._idle = list(self._processes)  # the last one is used next: it is the warmest
         self._changed = threading.Condition()
         self._studies: dict[int, _Study] = {}
         self._threads: list[threading.Thread] = []
@@ -141,17 +149,18 @@ class Proposer:
                 del self._studies[study_id]
 
     def close(self) -> None:
-        """End the processes; whoever waits is told that nothing comes."""
+        """End the processes, whatever they are at; whoever waits is told that nothing comes."""
         with self._changed:
             self._is_closed = True
-            waiting = [future for study in self._studies.values() for future in study.waiting]
+            waiting = [future for study in self._studies.values() for future in study.take_waiting()]
             self._studies.clear()
             self._changed.notify_all()
-        for future in waiting:
-            future.set_exception(ServiceUnavailableError("the server is ending"))
+        _refuse(waiting, ServiceUnavailableError("the server is ending"))
+        for process in self._processes:
+            process.end_for_good()
         for thread in self._threads:
             thread.join()
-        for process in self._idle:
+        for process in self._processes:
             process.end()
 
     # How it is done
@@ -162,7 +171,7 @@ class Proposer:
         if not self._threads:
             self._threads = [
                 threading.Thread(target=self._work, name=f"proposals {number}", daemon=True)
-                for number in range(len(self._idle))
+                for number in range(len(self._processes))
             ]
             for thread in self._threads:
                 thread.start()
@@ -207,29 +216,39 @@ class Proposer:
         return None
 
     def _deliver(self, study: _Study, ready: _Ready) -> None:
+        """To the first who still waits for it; it stays ready where nobody does."""
         with self._changed:
             study.is_served = False
-            if study.waiting:
-                self._hand_out(study, ready.proposed, study.waiting.popleft())
+            while study.waiting:
+                if self._hand_out(study, ready.proposed, study.waiting.popleft()):
+                    break
             else:
                 study.ready.append(ready)
                 study.drop_stale()
             self._changed.notify_all()
 
-    def _hand_out(self, study: _Study, proposed: Proposed, future: Future[Proposed]) -> None:
-        if future.set_running_or_notify_cancel():
-            study.placing.append(proposed)
-            future.set_result(proposed)
+    def _hand_out(self, study: _Study, proposed: Proposed, future: Future[Proposed]) -> bool:
+        """Whether somebody still waits for it."""
+        if not future.set_running_or_notify_cancel():
+            return False
+        study.placing.append(proposed)
+        future.set_result(proposed)
+        return True
 
     def _fail(self, study: _Study, error: ServiceUnavailableError) -> None:
         with self._changed:
             study.is_served = False
             study.asked_at = 0.0  # nothing ahead of time until somebody asks again
-            waiting, study.waiting = study.waiting, deque()
-        for future in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
-        time.sleep(PAUSE_SECONDS)
+            waiting, is_closed = study.take_waiting(), self._is_closed
+        _refuse(waiting, error)
+        if not is_closed:
+            time.sleep(PAUSE_SECONDS)
+
+
+def _refuse(waiting: Iterable[Future[Proposed]], error: ServiceUnavailableError) -> None:
+    for future in waiting:
+        if future.set_running_or_notify_cancel():
+            future.set_exception(error)
 
 
 class _Process:
@@ -238,10 +257,12 @@ class _Process:
     def __init__(self, url: str) -> None:
         self._url = url
         self._process: subprocess.Popen[str] | None = None
-        self._has_answered = False
+        self._over = threading.Event()
 
     def start(self) -> None:
         """Start it, if it is not there; it is ready seconds later. Raises OSError."""
+        if self._over.is_set():
+            raise OSError("the server is ending")
         if self._process is not None:
             return
         self._process = subprocess.Popen(
@@ -253,8 +274,9 @@ class _Process:
             start_new_session=True,  # Ctrl-C is for the server, which decides
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        self._has_answered = False
         self._write({"storage": self._url})
+        if self._over.is_set():
+            self._process.kill()  # it was about to be
 
     def ask(self, request: Mapping[str, Any]) -> Proposed:
         """What the process proposes. Raises ServiceUnavailableError."""
@@ -268,16 +290,22 @@ class _Process:
             raise ServiceUnavailableError(f"no proposal could be made: {problem}")
         return Proposed(params=answer["params"], receipt=answer["receipt"])
 
+    def end_for_good(self) -> None:
+        """End it at once, even while a thread waits for its answer, who is told that it was lost."""
+        self._over.set()
+        process = self._process
+        if process is not None:
+            process.kill()  # what it is at is in nobody's hands yet
+
     def end(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
         if process is None:
             return
-        if not self._has_answered:
-            process.kill()  # it is at its imports still
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(OSError):  # what it was not told before it died
+                    pipe.close()
         try:
             process.wait(GONE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -298,7 +326,6 @@ class _Process:
         assert self._process is not None
         assert self._process.stdout is not None
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        self._has_answered = True
         return answer
 
     def _write(self, content: Mapping[str, Any]) -> None:

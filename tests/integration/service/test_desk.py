@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.running.ahead import Foreteller, Outlook
 from hpo.service.desk import Assignment, Desk, Held
+from hpo.service.proposer import Proposer
 from hpo.studies.study_file import parse_spec
 from storage import history, launches, studies
 from storage.database import Store
@@ -350,6 +351,37 @@ def test_proposals_are_ready_where_many_trials_run_and_know_all_but_a_tenth_as_m
     for each in given[:4]:
         desk.tell(held(each), state="complete", values=[1.0 + each.trial])
     assert all(study.results - each.results <= study.may_lack for each in study.ready)
+
+
+def test_a_proposal_that_came_too_late_is_there_for_the_next_who_asks(store: Store) -> None:
+    study_id = create(store)
+    content = history.study_of_id(store, study_id).spec or {}
+    proposer = Proposer(store)
+    try:
+        proposer.take(study_id, content, running=1).cancel()
+        deadline = time.monotonic() + 30.0
+        while not (ready := [each.proposed for each in proposer._studies[study_id].ready]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert [proposer.take(study_id, content, running=1).result(timeout=0)] == ready
+    finally:
+        proposer.close()
+
+
+def test_it_closes_at_once_whoever_waits_and_whatever_is_being_proposed(store: Store) -> None:
+    study_id = create(store)
+    content = history.study_of_id(store, study_id).spec or {}
+    before, proposer = processes_that_propose(), Proposer(store)
+    gone, waiting = (proposer.take(study_id, content, running=1) for _ in range(2))
+    gone.cancel()
+    while not processes_that_propose() - before:
+        time.sleep(0.01)
+    started = time.monotonic()
+    proposer.close()
+    assert time.monotonic() - started < 1.0  # it takes longer to be there
+    with pytest.raises(ServiceUnavailableError, match="ending"):
+        waiting.result(timeout=0)
+    assert processes_that_propose() <= before
 
 
 def processes_that_propose() -> set[int]:
