@@ -11,12 +11,13 @@ from fastapi.responses import HTMLResponse
 from dashboards import questions
 from dashboards.frame import PageReader, page
 from hpo.api.access import ServiceState
+from hpo.api.slow_answers import SlowRoute
 from storage import history
 from storage.connections import masked
 
 FRESH_SECONDS = 10.0  # so long what MLflow has said is said again
 
-router = APIRouter()
+router = APIRouter(route_class=SlowRoute)
 
 
 @router.get("/champions")
@@ -33,7 +34,7 @@ def get_list(request: Request, who: PageReader, service: ServiceState) -> HTMLRe
     if service.mlflow_uri is not None:
         moment = int(time.time() / FRESH_SECONDS)
         found = service.calculations.say(
-            questions.champions, store_url=service.store.url, as_of=moment, mlflow_uri=service.mlflow_uri
+            questions.champions, store_url=service.store.url, as_of=moment, line="MLflow", mlflow_uri=service.mlflow_uri
         )
     ids = history.ids_of_studies(service.store, {each["study"] for each in found if each["study"]})
     uri = "" if service.mlflow_uri is None else shlex.quote(masked(service.mlflow_uri))

@@ -16,6 +16,7 @@ from dashboards import questions
 from dashboards.frame import PageReader, page
 from hpo.api.access import ServiceState
 from hpo.api.answers import already_json, as_json
+from hpo.api.slow_answers import SlowRoute
 from hpo.errors import SettingsError
 from hpo.service.state import Service
 from storage import background_jobs, history
@@ -27,7 +28,7 @@ NAMES_OFFERED, REPLAYS_OFFERED = 300, 5
 
 Sides = Annotated[list[str], Query(max_length=MOST_SIDES, description="Names, ids, patterns or STUDY#TRIAL.")]
 
-router = APIRouter()
+router = APIRouter(route_class=SlowRoute)
 
 
 @router.get("/compare")

@@ -16,6 +16,7 @@ from dashboards.study_draft import like_draft, recipe_draft
 from hpo.api.access import Identity, ServiceState
 from hpo.api.problems import PlaceProblem, errors_of
 from hpo.api.routes.launches import check_study
+from hpo.api.slow_answers import SlowRoute
 from hpo.api.wire_launches import LaunchRequest, NewStudy
 from hpo.errors import HpoError
 from hpo.service import launching
@@ -29,7 +30,7 @@ from trainers.recipes import RECIPES
 FIRST_RECIPE = "digits_mlp/all"
 LONGEST_FILE = 200_000  # characters
 
-router = APIRouter()
+router = APIRouter(route_class=SlowRoute)
 
 File = Annotated[str, Form(max_length=LONGEST_FILE)]
 Place = Annotated[launches.Place, Form()]

@@ -11,6 +11,7 @@ from dashboards import questions
 from dashboards.frame import PageOperator, PageReader, back_to, own_path, page
 from hpo.api.access import ServiceState
 from hpo.api.routes import history as history_routes
+from hpo.api.slow_answers import SlowRoute
 from storage.overview import quarantined
 from storage.revisions import history_mark
 
@@ -19,7 +20,7 @@ STUDIES_SHOWN = 50
 Study = Annotated[str, Form(min_length=1, max_length=300)]
 Next = Annotated[str, Form(max_length=2_000, description="The page to come back to.")]
 
-router = APIRouter()
+router = APIRouter(route_class=SlowRoute)
 
 
 @router.get("/history/parts/quality")

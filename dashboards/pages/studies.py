@@ -18,6 +18,7 @@ from hpo.api.access import ServiceState
 from hpo.api.paging import Cursor, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
+from hpo.api.slow_answers import SlowRoute
 from hpo.statistics.best import FEWEST_TRIALS
 from storage import history
 from storage.database import Store
@@ -36,7 +37,7 @@ ORDERS: dict[str, Callable[[Standing], Any]] = {
     "changed": lambda each: each.study.finished_at or each.study.created_at,
 }
 
-router = APIRouter()
+router = APIRouter(route_class=SlowRoute)
 
 
 @dataclass(frozen=True, kw_only=True)

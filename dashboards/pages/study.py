@@ -20,6 +20,7 @@ from hpo.api.access import Identity, ServiceState
 from hpo.api.paging import Cursor
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import next_cursor, position_of
+from hpo.api.slow_answers import SlowRoute
 from hpo.service.state import Service
 from hpo.statistics.best import FEWEST_TRIALS
 from hpo.tuning.receipts import receipt_of
@@ -33,7 +34,7 @@ from storage.trial_pages import TrialPage, trial_page
 ROWS_SHOWN = 50
 COLUMNS_SHOWN = 8  # hyperparameters with a column of their own; more stand together in one
 
-router = APIRouter(prefix="/studies/{study_id}")
+router = APIRouter(prefix="/studies/{study_id}", route_class=SlowRoute)
 
 
 @dataclass(frozen=True, kw_only=True)

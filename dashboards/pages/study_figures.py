@@ -22,6 +22,7 @@ from hpo.api.access import ServiceState
 from hpo.api.answers import as_json
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import TrialNumber
+from hpo.api.slow_answers import SlowRoute
 from hpo.decisions.worth_course import Worth
 from hpo.service.state import Service
 from storage import history
@@ -33,7 +34,7 @@ from storage.trial_pages import trial_numbered, trial_page
 RUNNING_SHOWN = 6
 OTHERS_SHOWN = 40  # the latest
 
-router = APIRouter(prefix="/studies/{study_id}")
+router = APIRouter(prefix="/studies/{study_id}", route_class=SlowRoute)
 
 Full = Annotated[bool, Query(description="With what takes seconds.")]
 

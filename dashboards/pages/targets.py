@@ -25,6 +25,7 @@ from hpo.answers.trial_table import columns_of, text_chunks
 from hpo.api.access import ServiceState
 from hpo.api.answers import already_json, as_json
 from hpo.api.paging import Cursor, decode_cursor, encode_cursor
+from hpo.api.slow_answers import SlowRoute
 from hpo.errors import NoHistoryError
 from hpo.service.calculations import Question
 from hpo.service.state import Service
@@ -46,7 +47,7 @@ View = Annotated[Literal["effects", "advice", "map", "trials", "quality"], Query
 Kind = Annotated[Literal["family", "task"], Query(description="Which of them the target is.")]
 Parameter = Annotated[str | None, Query(max_length=400, description="The parameter that is looked at.")]
 
-router = APIRouter()
+router = APIRouter(route_class=SlowRoute)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from hpo.api.access import Operator, Reader, ServiceState
 from hpo.api.problems import ApiError, PlaceProblem, errors_of
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import TrialNumber
+from hpo.api.slow_answers import SlowRoute
 from hpo.api.wire import Study, study_of, trial_of
 from hpo.api.wire_launches import Checked, LimitsInForce, LogTail, NewPriority, NewStudy, Queue, StartStudy, queued_of
 from hpo.errors import BusyError, DirectionError, HpoError, SpecError
@@ -33,7 +34,7 @@ from storage.trial_pages import trial_numbered
 Lines = Annotated[int, Query(ge=1, le=5_000, description="At most so many, the last ones.")]
 LastEvent = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100, description="`id` of the last event.")]
 
-router = APIRouter(tags=["studies"])
+router = APIRouter(tags=["studies"], route_class=SlowRoute)
 
 
 @router.post("/studies", status_code=201)

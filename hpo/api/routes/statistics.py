@@ -12,6 +12,7 @@ from hpo.answers import questions
 from hpo.api.access import Reader, ServiceState
 from hpo.api.answers import already_json
 from hpo.api.routes.trials import Where
+from hpo.api.slow_answers import SlowRoute
 from hpo.errors import SpecError
 from hpo.service.calculations import Question
 from hpo.service.state import Service
@@ -34,7 +35,7 @@ Side = Annotated[
 ]
 MOST_SIDES = 20
 
-router = APIRouter(prefix="/statistics", tags=["statistics"])
+router = APIRouter(prefix="/statistics", tags=["statistics"], route_class=SlowRoute)
 
 
 class Rival(BaseModel):

@@ -16,6 +16,7 @@ from hpo.api.history_pages import history_page
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
+from hpo.api.slow_answers import SlowRoute
 from hpo.api.wire import Trial, trial_of
 from hpo.errors import HpoError
 from hpo.service.state import Service
@@ -73,7 +74,7 @@ PARALLEL = {
     "parameters": [{"name": "lr", "type": "float", "low": 1e-5, "high": 0.1, "log": True, "chosen": [0.01, 0.001]}],
 }
 
-router = APIRouter(tags=["trials"])
+router = APIRouter(tags=["trials"], route_class=SlowRoute)
 
 
 @router.get("/studies/{study_id}/trials")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,15 +12,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import optuna
 import pytest
+from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
 from hpo.answers import questions
 from hpo.answers.plain import jsonable
 from hpo.api.app import create_api
-from hpo.errors import BusyError
-from hpo.service.calculations import Calculations
+from hpo.api.problems import install
+from hpo.api.slow_answers import SlowRoute
+from hpo.errors import BusyError, SettingsError
+from hpo.service.calculations import WAITING, Calculations
 from hpo.service.state import Service
 from hpo.studies.study_file import parse_spec
 from storage import history, tokens
@@ -188,10 +193,69 @@ def test_equal_questions_are_answered_once_and_too_many_are_sent_away(service: S
         thread.join()
     assert answers == [{"slept": 1.0}] * 20
     assert time.perf_counter() - began < 15.0  # one after the other they take 20 s
-    calculations._asked |= {str(number): None for number in range(16)}  # type: ignore[dict-item]
+    calculations._asked |= {str(number): None for number in range(WAITING)}  # type: ignore[dict-item]
     ask(1)
     assert "ask again" in str(answers[-1])
     calculations._asked.clear()
+
+
+def test_however_many_wait_for_slow_answers_others_are_answered(service: Service) -> None:
+    app = FastAPI()
+    router = APIRouter(route_class=SlowRoute)
+
+    @router.get("/slow/{number}")
+    def slow(number: int) -> object:
+        first = service.calculations.say(_slow, store_url="slow", as_of=0, seconds=0.3, number=number)
+        return [first, service.calculations.say(_slow, store_url="slow", as_of=0, seconds=0.1, number=number + 9)]
+
+    @router.get("/live")
+    def live() -> object:  # what it depends on has changed whenever it is asked
+        return service.calculations.say(_slow, store_url="slow", as_of=time.monotonic(), seconds=0.1)
+
+    @router.get("/refused")
+    def refused() -> object:
+        return service.calculations.say(_refused, store_url="slow", as_of=0)
+
+    @router.get("/quick")
+    def quick() -> str:
+        return "at once"
+
+    app.include_router(router)
+    install(app)
+
+    async def asked() -> tuple[list[httpx2.Response], float]:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here", timeout=60.0) as client:
+            waiting = [asyncio.ensure_future(client.get(f"/slow/{number % 2}")) for number in range(60)]
+            waiting += [asyncio.ensure_future(client.get(path)) for path in ("/live", "/refused")]
+            await asyncio.sleep(0.2)  # all of them have asked: more than there are threads
+            began = time.perf_counter()
+            assert (await client.get("/quick")).json() == "at once"
+            passed = time.perf_counter() - began
+            assert not any(each.done() for each in waiting[:60])
+            return await asyncio.gather(*waiting), passed
+
+    answers, passed = asyncio.run(asked())
+    assert passed < 0.25
+    assert [answer.json() for answer in answers[:60]] == [[{"slept": 0.3}, {"slept": 0.1}]] * 60
+    assert answers[60].json() == {"slept": 0.1}
+    assert (answers[61].status_code, answers[61].json()["detail"]) == (422, "there is nothing to say")
+
+
+def test_a_line_of_its_own_waits_for_no_other() -> None:
+    calculations = Calculations()
+
+    def ask() -> None:
+        with pytest.raises(BusyError):  # the server ends before it is answered
+            calculations.say(_slow, store_url="", as_of=0, seconds=60.0)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert calculations.say(_slow, store_url="", as_of=0, line="another", seconds=0.0) == {"slept": 0.0}
+    assert first.is_alive()
+    calculations.close()
+    first.join(timeout=20)
+    assert not first.is_alive()
 
 
 def test_a_process_that_dies_is_replaced() -> None:
@@ -232,6 +296,10 @@ def _whoami(_store_url: str) -> int:
 def _slow(_store_url: str, *, seconds: float, number: int = 0) -> dict[str, float]:
     time.sleep(seconds)
     return {"slept": seconds}
+
+
+def _refused(_store_url: str) -> None:
+    raise SettingsError("there is nothing to say")
 
 
 def _die(_store_url: str) -> None:
