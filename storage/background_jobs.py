@@ -7,8 +7,7 @@ on with the next attempt, and what the dead one still says is not heard. The dat
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from sqlalchemy import insert, or_, select, update
 from storage.database import Store, database_now
 from storage.errors import JobNotFoundError
 from storage.models import background_jobs
-from storage.retries import retried
+from storage.retries import Call, retried, retried_call
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 HELD_SECONDS = 600.0
@@ -44,20 +43,24 @@ class Job:
     ended_at: datetime | None
 
 
-@retried
-def add_job(store: Store, *, kind: str, owner: str, settings: Mapping[str, Any], is_held: bool = False) -> Job:
+@retried_call
+def add_job(
+    store: Store, call: Call, *, kind: str, owner: str, settings: Mapping[str, Any], is_held: bool = False
+) -> Job:
     """Ask for a job. is_held: what it needs is still to come; if it is not released within minutes, it fails."""
     row: dict[str, Any] = {
         "kind": kind,
         "owner": owner,
         "state": "queued",
         "settings": json.dumps(settings),
-        "created_at": time.time(),
+        "created_at": call.at,
     }
     if is_held:  # as if somebody were at it for the last time
         row |= {"state": "running", "attempt": MOST_ATTEMPTS, "lease_until": database_now() + HELD_SECONDS}
+    same = select(background_jobs).where(*(background_jobs.c[key] == row[key] for key in ("created_at", "settings")))
     with store.write() as connection:
-        return _job(connection.execute(insert(background_jobs).values(row).returning(background_jobs)).one())
+        made = connection.execute(same).first() if call.is_repeated else None  # and its reply was lost
+        return _job(made or connection.execute(insert(background_jobs).values(row).returning(background_jobs)).one())
 
 
 @retried
@@ -112,15 +115,21 @@ def cancel_job(store: Store, job_id: int) -> Job:
 # For whoever does them
 
 
-@retried
-def begin_job(store: Store, *, worker: str, lease_seconds: float) -> Job | None:
+@retried_call
+def begin_job(
+    store: Store, call: Call, *, worker: str, lease_seconds: float, in_hand: Collection[int] = ()
+) -> Job | None:
     """The oldest job that waits, or that nobody does any more, begun by `worker`; None where there is none.
 
-    One that has been given up too often is failed.
+    One that has been given up too often is failed. in_hand: the jobs that the worker knows it has begun.
     """
     jobs = background_jobs.c
     is_abandoned = (jobs.state == "running") & or_(jobs.lease_until.is_(None), jobs.lease_until < database_now())
+    is_ours = (jobs.state == "running") & (jobs.worker == worker) & ~is_abandoned & jobs.id.not_in(list(in_hand))
     with store.write() as connection:
+        begun = connection.execute(select(background_jobs).where(is_ours)).first() if call.is_repeated else None
+        if begun is not None:  # and the reply was lost
+            return _job(begun)
         connection.execute(
             update(background_jobs)
             .where(is_abandoned, jobs.attempt >= MOST_ATTEMPTS)
