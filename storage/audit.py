@@ -1,4 +1,7 @@
-"""Who changed what by the service: a log that is only ever added to."""
+"""Who changed what by the service: a log that is only ever added to.
+
+Where a change and its entry must not part, the change is given its `Doer` and makes the entry in its own transaction.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from storage.database import Store
 from storage.models import audit
 from storage.privacy import current
-from storage.retries import retried
+from storage.retries import Call, retried, retried_call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +32,35 @@ class AuditEntry:
     details: Mapping[str, Any] | None
 
 
-@retried
-def note(store: Store, *, who: str, action: str, subject: str, details: Mapping[str, Any] | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Doer:
+    """Who changes something, and what that is called in the log. Details must hold no secret."""
+
+    who: str
+    action: str
+    details: Mapping[str, Any] | None = None
+
+
+@retried_call
+def note(
+    store: Store, call: Call, *, who: str, action: str, subject: str, details: Mapping[str, Any] | None = None
+) -> None:
     """Add an entry. Details must hold no secret."""
-    privacy = current()
-    who, text = privacy.user(who), None if details is None else json.dumps(privacy.document(details), default=str)
     with store.write() as connection:
-        connection.execute(insert(audit).values(at=time.time(), who=who, action=action, subject=subject, details=text))
+        same = select(audit.c.id).where(audit.c.at == call.at, audit.c.action == action, audit.c.subject == subject)
+        if call.is_repeated and connection.execute(same).first() is not None:
+            return  # its reply was lost
+        note_within(connection, Doer(who=who, action=action, details=details), subject, at=call.at)
+
+
+def note_within(connection: Connection, doer: Doer | None, subject: str, *, at: float | None = None) -> None:
+    """Add the entry of a change to its transaction; none for what nobody has to account for."""
+    if doer is None:
+        return
+    privacy = current()
+    details = None if doer.details is None else json.dumps(privacy.document(doer.details), default=str)
+    row = {"at": time.time() if at is None else at, "who": privacy.user(doer.who), "details": details}
+    connection.execute(insert(audit).values(action=doer.action, subject=subject, **row))
 
 
 @retried

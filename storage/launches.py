@@ -15,15 +15,16 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from optuna.trial import TrialState
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
-from storage.database import Store, database_now, insert_if_absent
+from storage.audit import Doer, note_within
+from storage.database import Store, database_now
 from storage.errors import LaunchError, StudyNotFoundError
 from storage.models import launches, studies, trials
 from storage.retries import Call, retried, retried_call
 from storage.sources import delete_study
 from storage.statements import Statement, is_listed
-from storage.trial_rows import is_unfinished, lock_study, no_study
+from storage.trial_rows import is_unfinished, lock_study
 
 State = Literal["queued", "running", "paused", "stopped", "done", "failed"]
 Wanted = Literal["run", "pause", "stop"]
@@ -83,7 +84,7 @@ def launches_of(store: Store, study_ids: Iterable[int]) -> dict[int, Launch]:
         return {launch.study_id: launch for launch in _read(connection, list(study_ids))}
 
 
-# What people want
+# What people want. doer: who does it, for the log; None where no person does.
 
 
 @retried_call
@@ -98,6 +99,7 @@ def request_launch(
     devices: int = 1,
     priority: int = 0,
     settings: Mapping[str, Any] | None = None,
+    doer: Doer | None = None,
 ) -> Launch:
     """Let a study be run: one that was never run, is paused or has failed. Raises StudyNotFoundError, LaunchError."""
     asked = {
@@ -112,18 +114,21 @@ def request_launch(
     }
     with store.write() as connection:
         lock_study(connection, study_id)
-        connection.execute(insert_if_absent(store.dialect, launches), {"study_id": study_id, **asked})
-        launch = _locked(connection, study_id)
-        is_made_now = launch.requested_at == datetime.fromtimestamp(call.at, UTC)  # here, or before its reply was lost
-        if not is_made_now:
-            if launch.state not in ("paused", "failed"):
-                raise LaunchError(f"study {launch.study!r} is {_in_words(launch)}; it cannot be started")
+        launch = next(iter(_read(connection, [study_id], locking=True)), None)
+        if launch is not None and launch.requested_at == datetime.fromtimestamp(call.at, UTC):
+            return launch  # made by us, before its reply was lost
+        if launch is None:
+            connection.execute(insert(launches).values(study_id=study_id, **asked))
+        elif launch.state in ("paused", "failed"):
             _change(connection, study_id, **asked)
+        else:
+            raise LaunchError(f"study {launch.study!r} is {_in_words(launch)}; it cannot be started")
+        note_within(connection, doer, _subject(study_id))
         return _locked(connection, study_id)
 
 
 @retried
-def want(store: Store, study_id: int, wanted: Wanted) -> Launch:
+def want(store: Store, study_id: int, wanted: Wanted, *, doer: Doer | None = None) -> Launch:
     """Ask for a study to go on, to pause or to stop; one that runs on a server follows when that has heard of it.
 
     Asking again changes nothing. Raises StudyNotFoundError, LaunchError.
@@ -133,29 +138,37 @@ def want(store: Store, study_id: int, wanted: Wanted) -> Launch:
         changes = _changes_for(launch, wanted)
         if changes:
             _change(connection, study_id, **changes)
+            note_within(connection, doer, _subject(study_id))
         return _locked(connection, study_id)
 
 
 @retried
-def set_priority(store: Store, study_id: int, priority: int) -> Launch:
+def set_priority(store: Store, study_id: int, priority: int, *, doer: Doer | None = None) -> Launch:
     """The larger, the sooner. Raises StudyNotFoundError, LaunchError."""
     with store.write() as connection:
-        _locked(connection, study_id)
-        _change(connection, study_id, priority=priority)
+        if _locked(connection, study_id).priority != priority:
+            _change(connection, study_id, priority=priority)
+            note_within(connection, doer, _subject(study_id))
         return _locked(connection, study_id)
 
 
 @retried_call
-def remove_study(store: Store, call: Call, study_id: int) -> None:
+def remove_study(store: Store, call: Call, study_id: int, *, doer: Doer | None = None) -> None:
     """Delete a study with all its trials. Raises StudyNotFoundError; LaunchError while it or a trial of it runs."""
     with store.write() as connection:
+        try:
+            lock_study(connection, study_id)  # nobody claims a trial of it, or launches it, any more
+        except StudyNotFoundError:
+            if call.is_repeated:
+                return
+            raise
         launch = next(iter(_read(connection, [study_id], locking=True)), None)
         if launch is not None and launch.state in ACTIVE:
             raise LaunchError(f"study {launch.study!r} is {_in_words(launch)}: stop it first, then delete it")
         if _running(connection, [study_id]):
             raise LaunchError(f"a trial of study {study_id} is running: delete it when that has ended")
-        if not delete_study(connection, study_id) and not call.is_repeated:
-            raise no_study(study_id)
+        note_within(connection, doer, _subject(study_id))
+        delete_study(connection, study_id)
 
 
 # What servers do
@@ -290,6 +303,10 @@ def _changes_for(launch: Launch, wanted: Wanted) -> dict[str, Any]:
     if wanted == "run":
         return {} if launch.state == "queued" else _asked_for(launch.place)
     return {} if launch.state == _SETTLED[wanted] else {"wanted": wanted, **_left(_SETTLED[wanted], None, 0)}
+
+
+def _subject(study_id: int) -> str:
+    return f"study {study_id}"
 
 
 def _in_words(launch: Launch) -> str:

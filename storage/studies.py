@@ -36,6 +36,7 @@ from sqlalchemy import (
     update,
 )
 
+from storage.audit import Doer, note_within
 from storage.database import Store, database_now, insert_if_absent
 from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError
 from storage.families import note_change, settle_family
@@ -101,8 +102,9 @@ def create_study(
     mlflow_uri: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     source: str = "hindsight",
+    doer: Doer | None = None,
 ) -> int:
-    """Create a study, and its task where that is new; returns the study's id.
+    """Create a study, and its task where that is new; returns the study's id. doer: who is logged to have done it.
 
     A metric without a task makes the study a task of its own.
     Raises StudyExistsError; StorageError when the task is known with the opposite direction; PrivacyError where what is
@@ -139,6 +141,7 @@ def create_study(
             settle_family(store, connection, study_id)
         about = {"study_id": study_id, "trial_id": None, "attempt": None}
         _TELL_OF_STUDY.run(connection, kind="study_started", payload="{}", created_at=call.at, **about)
+        note_within(connection, doer, f"study {study_id}")
         begin_chains(connection, [study_id])
     return study_id
 
@@ -266,6 +269,29 @@ def release_trial(
             raise _stale(trial, claim)
         max_deaths = max_attempts if counts else None
         return _requeue(store, connection, call, trial, reason=reason, max_deaths=max_deaths)
+
+
+@retried
+def study_of_request(store: Store, study_ids: Collection[int], request: str) -> int | None:
+    """Which of the studies has a trial that runs and was claimed by this request; None: none has."""
+    asked = select(trials.c.study_id).where(
+        trials.c.study_id.in_(study_ids),
+        *(_is_running, is_unfinished, trials.c.lease_until.is_not(None), trials.c.call_id == request),
+    )
+    with store.read() as connection:
+        found = connection.scalar(asked.limit(1))
+    return None if found is None else int(found)
+
+
+@retried_call
+def requeue_expired(store: Store, call: Call, study_id: int, *, max_attempts: int = MAX_ATTEMPTS) -> int:
+    """Requeue the trials of a study whose leases have ended, whoever has them; returns how many that were."""
+    with store.write() as connection:
+        count_trials_locking(connection, study_id)
+        expired = _EXPIRED.run(connection, study_id=study_id).rows
+        for trial in expired:
+            _requeue(store, connection, call, trial, reason="its lease ended", max_deaths=max_attempts)
+        return len(expired)
 
 
 @retried_call

@@ -7,6 +7,7 @@ from pathlib import Path
 from hpo.studies.provenance import git_commit, hardware
 from hpo.studies.spec import StudySpec
 from storage import studies
+from storage.audit import Doer
 from storage.database import Store
 from storage.errors import StudyNotFoundError
 from storage.families import METRIC_NAMES
@@ -22,9 +23,15 @@ def make_way(store: Store, name: str) -> bool | None:
 
 
 def create_study(
-    store: Store, spec: StudySpec, *, folder: Path, mlflow_uri: str | None, is_planned: bool = False
+    store: Store,
+    spec: StudySpec,
+    *,
+    folder: Path,
+    mlflow_uri: str | None,
+    is_planned: bool = False,
+    doer: Doer | None = None,
 ) -> int:
-    """The id of a new study. folder: where the user's code is. is_planned: no tuner proposes its trials.
+    """The id of a new study. folder: where the user's code is. is_planned: no tuner proposes its trials. doer: a user.
 
     Raises StudyExistsError; StorageError where the task is known with the opposite direction.
     """
@@ -39,6 +46,7 @@ def create_study(
         spec=None if is_planned else spec.model_dump(mode="json", exclude_defaults=True),
         mlflow_uri=mlflow_uri,
         provenance={"code_version": git_commit(folder), "hardware": hardware(), "folder": str(folder)},
+        doer=doer,
     )
     name_objectives(store, study_id, spec)
     return study_id

@@ -89,7 +89,8 @@ class Jobs:
             elif background_jobs.get_job(store, begun.job_id).state != "running":
                 _kill(process)
         while len(self._running) < self._at_once and not self._ending.is_set():
-            job = background_jobs.begin_job(store, worker=self._worker, lease_seconds=LEASE_SECONDS)
+            in_hand = [job.job_id for job, _ in self._running]
+            job = background_jobs.begin_job(store, worker=self._worker, lease_seconds=LEASE_SECONDS, in_hand=in_hand)
             if job is None:
                 return
             self._running.append((job, self._begun(job)))
@@ -109,7 +110,7 @@ class Jobs:
         )
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "hpo.service.job_process"],
+                [sys.executable, "-P", "-m", "hpo.service.job_process"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -21,7 +21,8 @@ from hpo.studies.lightning_project import read_project
 from hpo.studies.spec import StudySpec
 from hpo.studies.study_file import parse_spec
 from hpo.studies.yaml_lines import parse_yaml
-from storage import audit, history, launches
+from storage import history, launches
+from storage.audit import Doer
 from storage.errors import LaunchError, StudyExistsError
 from storage.launches import PLACES, Launch, Place, Wanted
 
@@ -74,10 +75,8 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
 def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOptions | None) -> int:
     """Create a study and, with options, launch it; returns its id. Raises as `check_study`."""
     check_study(service, spec, options)
-    study_id = create_study(service.store, spec, folder=service.projects, mlflow_uri=service.mlflow_uri)
-    audit.note(
-        service.store, who=owner, action="study.create", subject=f"study {study_id}", details={"name": spec.study}
-    )
+    doer = Doer(who=owner, action="study.create", details={"name": spec.study})
+    study_id = create_study(service.store, spec, folder=service.projects, mlflow_uri=service.mlflow_uri, doer=doer)
     if spec.trainer is None:
         service.desk.get_ready()  # programs will ask for its trials
     if options is not None:
@@ -104,6 +103,7 @@ def start(service: Service, study_id: int, *, owner: str, options: LaunchOptions
     wrong = _wrong_options(service, spec, options)
     if wrong:
         raise SpecError("\n".join(f"study: {place}: {what}" for place, what in wrong))
+    details = {"place": options.place, "jobs": options.jobs, "priority": options.priority}
     launch = launches.request_launch(
         service.store,
         study_id,
@@ -113,9 +113,8 @@ def start(service: Service, study_id: int, *, owner: str, options: LaunchOptions
         devices=devices_of(spec),
         priority=options.priority,
         settings={"executor": options.executor or service.placement.executor},
+        doer=Doer(who=owner, action="study.start", details=details),
     )
-    details = {"place": options.place, "jobs": options.jobs, "priority": options.priority}
-    audit.note(service.store, who=owner, action="study.start", subject=f"study {study_id}", details=details)
     service.called.set()
     if options.place == "workers":
         service.desk.get_ready()
@@ -139,9 +138,8 @@ def stop(service: Service, study_id: int, *, who: str) -> Launch:
 
 def set_priority(service: Service, study_id: int, priority: int, *, who: str) -> Launch:
     """Let a study go before others, the larger the sooner. Raises StudyNotFoundError, LaunchError."""
-    launch = launches.set_priority(service.store, study_id, priority)
-    details = {"priority": priority}
-    audit.note(service.store, who=who, action="study.priority", subject=f"study {study_id}", details=details)
+    doer = Doer(who=who, action="study.priority", details={"priority": priority})
+    launch = launches.set_priority(service.store, study_id, priority, doer=doer)
     service.called.set()
     return launch
 
@@ -149,8 +147,7 @@ def set_priority(service: Service, study_id: int, priority: int, *, who: str) ->
 def delete(service: Service, study_id: int, *, who: str) -> None:
     """Delete a study with its trials; checkpoints and MLflow's runs stay. Raises StudyNotFoundError, LaunchError."""
     name = history.study_of_id(service.store, study_id).name
-    launches.remove_study(service.store, study_id)
-    audit.note(service.store, who=who, action="study.delete", subject=f"study {study_id}", details={"name": name})
+    launches.remove_study(service.store, study_id, doer=Doer(who=who, action="study.delete", details={"name": name}))
 
 
 def devices_of(spec: StudySpec) -> int:
@@ -160,8 +157,7 @@ def devices_of(spec: StudySpec) -> int:
 
 
 def _want(service: Service, study_id: int, wanted: Wanted, *, who: str, action: str) -> Launch:
-    launch = launches.want(service.store, study_id, wanted)
-    audit.note(service.store, who=who, action=action, subject=f"study {study_id}")
+    launch = launches.want(service.store, study_id, wanted, doer=Doer(who=who, action=action))
     service.called.set()
     return launch
 

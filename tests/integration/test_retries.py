@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 
 import optuna
 import pytest
@@ -13,6 +14,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import func, select, text, update
 
+from storage import audit, background_jobs, launches, models
+from storage.audit import Doer
 from storage.errors import StaleAttemptError, StoreUnavailableError, StudyExistsError
 from storage.history import list_trials
 from storage.integrity import verify
@@ -116,6 +119,38 @@ def test_a_study_whose_deletion_was_not_heard_of_is_deleted(far_store, way):
     assert way.lost == 2
     with pytest.raises(KeyError):
         storage.delete_study(study_id)
+
+
+def test_what_a_service_does_is_done_and_logged_once_whose_reply_was_lost(far_store, way):
+    study_id = create_study(far_store, name="study")
+    by = Doer(who="ann", action="study")
+    calls = [
+        lambda: audit.note(far_store, who="ann", action="note", subject="study"),
+        lambda: launches.request_launch(far_store, study_id, owner="ann", place="server", doer=by),
+        lambda: launches.want(far_store, study_id, "stop", doer=by),
+        lambda: launches.remove_study(far_store, study_id, doer=by),
+    ]
+    for done, call in enumerate(calls, 1):
+        way.lose_reply_to(b"COMMIT")
+        call()
+        assert count(far_store, models.audit) == done
+    assert way.lost == len(calls)
+
+
+def test_a_job_whose_reply_was_lost_is_asked_for_and_begun_once(far_store, way):
+    way.lose_reply_to(b"COMMIT")
+    first = background_jobs.add_job(far_store, kind="import", owner="ann", settings={"path": "runs.csv"})
+    again = background_jobs.add_job(far_store, kind="import", owner="ann", settings={"path": "runs.csv"})
+    assert count(far_store, models.background_jobs) == 2
+    begin = partial(background_jobs.begin_job, far_store, worker="server", lease_seconds=60.0)
+    begun = begin()
+    assert begun is not None
+    way.lose_reply_to(b"COMMIT")
+    other = begin(in_hand=[begun.job_id])
+    assert other is not None
+    assert [(job.job_id, job.attempt) for job in (begun, other)] == [(first.job_id, 1), (again.job_id, 1)]
+    assert begin(in_hand=[begun.job_id, other.job_id]) is None
+    assert way.lost == 2
 
 
 def test_an_outcome_whose_reply_was_lost_is_recorded_once(far_store, way):

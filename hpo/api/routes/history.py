@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
+from optuna.distributions import distribution_to_json
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpo.answers import questions
@@ -20,7 +21,7 @@ from storage import audit, sources
 from storage.history import get_study
 from storage.importers.flags import quarantine, trust
 from storage.overview import overview
-from storage.queries import totals
+from storage.queries import select_trials, totals
 from storage.repairs import repair
 from storage.revisions import history_mark
 
@@ -80,6 +81,14 @@ def get_about(
 def get_totals(who: Reader, service: ServiceState, where: Where = "") -> Response:
     """How many trials meet a condition, at what cost, the best of each task; as `hpo history query --totals --json`."""
     return as_json(totals_fields(totals(service.store, where)))
+
+
+@router.get("/history/parameters")
+def get_parameters(who: Reader, service: ServiceState, where: Where = "") -> Response:
+    """What the parameters of the trials that meet a condition may have been drawn from, as Optuna writes it in JSON."""
+    with select_trials(service.store, where, limit=0) as found:
+        drawn = {name: [distribution_to_json(each) for each in known] for name, known in found.parameters.items()}
+    return as_json(drawn)
 
 
 @router.get("/history/spaces")
@@ -142,10 +151,8 @@ def forget_source(who: Operator, service: ServiceState, request: ForgetRequest) 
     """
     is_allowed = request.dry_run or who.may("administer")
     if not is_allowed and sources.ran_here(service.store, request.source):
-        told = (
-            f"{request.source!r} is everybody's studies that ran here, and not an import; it takes an admin to forget"
-        )
-        raise ApiError(403, "not-allowed", f"{told} them all. Single studies can be deleted")
+        whose = f"{request.source!r} is everybody's studies that ran here, and not an import"
+        raise ApiError(403, "not-allowed", f"{whose}; it takes an admin to forget them. Single studies can be deleted")
     gone = sources.forget(service.store, request.source, dry_run=request.dry_run)
     told = forgotten_fields(request.source, gone, dry_run=request.dry_run)
     if not request.dry_run:

@@ -1,5 +1,6 @@
 """The queue of studies: who wants what, who has which in hand, and that nobody else has it too."""
 
+import threading
 import time
 from typing import Any
 
@@ -7,12 +8,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 
 from hpo.service.limits import Limits, order_of, places_of, why_waiting
-from storage import launches, models, studies
+from storage import audit, launches, models, studies
+from storage.audit import Doer
 from storage.database import Store
-from storage.errors import LaunchError, StudyNotFoundError
+from storage.errors import LaunchError, StorageError, StudyNotFoundError
 from storage.launches import ACTIVE, OVER, Launch
 
 LEASE_SECONDS = 60.0
@@ -126,6 +128,60 @@ def test_what_runs_is_not_deleted(store: Store) -> None:
     with pytest.raises(StudyNotFoundError):
         launches.remove_study(store, study_id)
     assert launches.list_launches(store) == []
+
+
+def test_a_change_that_cannot_be_logged_is_not_made_and_one_that_changes_nothing_is_not_logged(
+    sqlite_store: Store,
+) -> None:
+    store, study_id = sqlite_store, make_study(sqlite_store, "digits")
+
+    def by(action: str) -> Doer:
+        return Doer(who="ann", action=f"study.{action}")
+
+    launch(store, study_id, doer=by("start"))
+    for _ in range(2):
+        launches.set_priority(store, study_id, 7, doer=by("priority"))
+        launches.want(store, study_id, "stop", doer=by("stop"))
+    logged = [(entry.action, entry.subject) for entry in audit.list_entries(store)]
+    assert logged == [(f"study.{verb}", f"study {study_id}") for verb in ("stop", "priority", "start")]
+    with store.write() as connection:
+        connection.execute(text("ALTER TABLE audit RENAME TO elsewhere"))
+    for change in (
+        lambda: launches.remove_study(store, study_id, doer=by("delete")),
+        lambda: launches.set_priority(store, study_id, 8, doer=by("priority")),
+        lambda: studies.create_study(store, name="other", doer=by("create")),
+    ):
+        with pytest.raises(StorageError):
+            change()
+    (found,) = launches.list_launches(store)
+    assert (found.state, found.priority) == ("stopped", 7)
+    assert studies.create_study(store, name="other") > study_id
+
+
+def test_a_trial_is_not_claimed_while_its_study_is_deleted(
+    postgresql_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, study_id = postgresql_store, make_study(postgresql_store, "digits")
+    claimed: list[Any] = []
+
+    def claim() -> None:
+        try:
+            claimed.append(studies.claim_trial(store, study_id, worker="w", lease_seconds=60, max_trials=None))
+        except StudyNotFoundError:
+            claimed.append("there is no such study")
+
+    claiming, delete_study = threading.Thread(target=claim), launches.delete_study
+
+    def delete_late(connection: Any, study_id: int) -> bool:
+        claiming.start()
+        claiming.join(0.5)
+        assert claimed == []  # it waits
+        return delete_study(connection, study_id)
+
+    monkeypatch.setattr(launches, "delete_study", delete_late)
+    launches.remove_study(store, study_id)
+    claiming.join()
+    assert claimed == ["there is no such study"]
 
 
 def test_a_study_that_nobody_launched_says_so(store: Store) -> None:
