@@ -16,6 +16,8 @@ import uvicorn
 from optuna.trial import TrialState
 
 from hpo.api.app import create_api
+from hpo.service import events
+from hpo.service.events import LOOK_SECONDS, StudyEvents
 from hpo.service.state import Service
 from storage import launches, studies, tokens
 from storage.changes import _NEWER, _UNFINISHED, StudyChanges
@@ -201,3 +203,66 @@ def test_streams_end_with_the_server_and_an_unknown_study_has_none(service: Serv
     assert not following.is_alive()
     assert time.monotonic() - ending < 4.0
     assert [each.kind for each in heard] == ["study"]  # no end: browsers come again
+
+
+def test_who_leaves_or_never_arrives_waits_for_nobodys_first_look(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (studies.create_study(sqlite_store, name=name, metric="loss") for name in ("first", "second"))
+    looking, may_look = threading.Event(), threading.Event()
+
+    class LateChanges(StudyChanges):  # as of a database that is slow
+        def __init__(self, *of: Any) -> None:
+            looking.set()
+            assert may_look.wait(PATIENCE_SECONDS)
+            super().__init__(*of)
+
+    async def come_and_go() -> None:
+        followed = StudyEvents()
+        listening = followed.follow(sqlite_store, first)
+        await anext(listening)
+        monkeypatch.setattr(events, "StudyChanges", LateChanges)
+        coming = asyncio.ensure_future(anext(followed.follow(sqlite_store, second)))
+        await asyncio.to_thread(looking.wait, PATIENCE_SECONDS)
+        leaving = time.monotonic()
+        await listening.aclose()
+        assert time.monotonic() - leaving < LOOK_SECONDS
+        coming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await coming
+        may_look.set()
+        await until(lambda: followed._thread is None)  # it looks at nothing more
+        assert not followed._followed
+
+    asyncio.run(come_and_go())
+
+
+def test_a_study_that_cannot_be_looked_at_keeps_nobody_from_hearing_of_others(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, well = (studies.create_study(sqlite_store, name=name, metric="loss") for name in ("broken", "well"))
+    look, failed = StudyChanges.look, threading.Event()
+
+    def look_or_fail(changes: StudyChanges) -> Any:
+        if changes._study_id == broken and threading.current_thread().name == "study events":
+            failed.set()
+            raise ValueError("no such thing as a state 7")
+        return look(changes)
+
+    async def listen_to_both() -> None:
+        followed = StudyEvents()
+        listening = [followed.follow(sqlite_store, study_id) for study_id in (broken, well)]
+        for each in listening:
+            assert (await anext(each)).kind == "study"
+        await asyncio.to_thread(failed.wait, PATIENCE_SECONDS)
+        await asyncio.to_thread(claimed, sqlite_store, well)
+        heard = await asyncio.wait_for(anext(listening[1]), PATIENCE_SECONDS)
+        assert heard.kind == "trial"
+        await asyncio.sleep(2 * LOOK_SECONDS)
+        for each in listening:
+            await each.aclose()
+
+    monkeypatch.setattr(StudyChanges, "look", look_or_fail)
+    asyncio.run(listen_to_both())
+    told = [record.getMessage() for record in caplog.records if record.name == "hpo.service.events"]
+    assert told == [f"study {broken} cannot be looked at: no such thing as a state 7"]  # once
