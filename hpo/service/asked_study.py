@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna import Trial
+from optuna.trial import TrialState
 
 from hpo.errors import SpecError
 from hpo.running.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
@@ -21,6 +22,7 @@ from storage.optuna_storage import HistoryStorage
 
 LONGEST_GAP_SECONDS = 60.0  # between two requests, that counts as time spent on the study: as long as a lease
 NOTED_EVERY_SECONDS = 15.0
+FORGIVEN = "hindsight:forgiven_failures"  # study user attribute: trials that had failed when the study last ended so
 
 
 class AskedStudy:
@@ -72,9 +74,17 @@ class AskedStudy:
             self._study.set_user_attr(SECONDS_SPENT, self._spent)
 
     def look_at_failures(self) -> None:
-        """A study whose first trials all fail hands out no more."""
+        """A study whose first trials all fail hands out no more; once it may go on, the trials since then count."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
+        forgiven = int(self._study.user_attrs.get(FORGIVEN, 0))
+        states = [state for state in states if state != TrialState.FAIL or (forgiven := forgiven - 1) < 0]
         self._failed = why_nothing_works(states, self.spec.budget)
+
+    def forgive_failures(self) -> None:
+        """The trials that have failed so far shall not keep the study from going on."""
+        states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
+        self._study.set_user_attr(FORGIVEN, states.count(TrialState.FAIL))
+        self._failed = None
 
     def why_over(self) -> str | None:
         """Why no trial need be started any more, as far as is known before one is asked for."""

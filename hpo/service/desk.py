@@ -7,6 +7,7 @@ trial, and what is told again is recorded once: nothing here is remembered that 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import ServiceUnavailableError, SettingsError, StudyOverError, StudyPausedError
+from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.running.ahead import Proposed
 from hpo.running.attempts import HALVED_BATCH
 from hpo.service.asked_study import AskedStudy
@@ -34,6 +35,9 @@ from storage.studies import Claim
 PROPOSAL_SECONDS = 20.0  # that somebody waits for a proposal, before he is asked to come again
 KNOWN_SECONDS = 5.0  # after which a study's file is looked at again
 IDS_KEPT = 10_000  # of trials that were handed out
+ASIDE_SECONDS = 30.0  # that workers are given other studies, where nothing could be proposed for one
+
+logger = logging.getLogger(__name__)
 
 Told = Literal["complete", "pruned", "fail"]
 
@@ -83,6 +87,7 @@ class Desk:
         self._proposer = proposer or Proposer(store)
         self._turns = Turns(store, limits or Limits())
         self._studies: dict[int, tuple[float, AskedStudy]] = {}  # with when each was looked at
+        self._aside: dict[int, float] = {}  # studies that workers are not given, until then
         self._ids: dict[tuple[int, int], int] = {}  # of trials, by study and number
         self._lock = threading.Lock()
 
@@ -177,20 +182,32 @@ class Desk:
         """A trial of any study that workers train: by priority, and fairly among owners.
 
         devices: that the worker has for it; studies whose trials need more are passed over. study: only of that name.
-        without: studies that it cannot train. None: nothing just now.
+        without: studies that it cannot train. None: nothing just now. A study without `trainer` is not for workers, but
+        for programs that ask for its trials. One that cannot be read, or for which nothing can be proposed, holds up
+        none of the others.
         """
         pulled = [
             launch
             for launch in launches.list_launches(self._store, ACTIVE)
             if launch.place == "workers" and launch.wanted == "run" and launch.state == "running"
         ]
-        for launch in order_of(pulled):
+        ids, given = [launch.study_id for launch in pulled], None
+        if request is not None:
+            given = studies.study_of_request(self._store, ids, request)
+        for launch in sorted(order_of(pulled), key=lambda launch: launch.study_id != given):
             if launch.devices > devices or launch.study_id in without or study not in (None, launch.study):
                 continue
+            if launch.study_id != given and self._aside.get(launch.study_id, 0.0) > time.monotonic():
+                continue
             try:
+                if self._study(launch.study_id).spec.trainer is None:
+                    continue
                 begun = self.begin(launch.study_id, worker=worker, lease_seconds=lease_seconds, request=request)
             except (StudyOverError, StudyPausedError, StudyNotFoundError):
                 continue  # it came to its end just now
+            except SpecError as error:
+                logger.warning("study %s is not given to workers: %s", launch.study, error)
+                continue
             if begun is not None:
                 return begun
         return None
@@ -234,10 +251,12 @@ class Desk:
         epochs: int | None = None,
         peak_memory_bytes: int | None = None,
         checkpoint: str | None = None,
+        study_error: str | None = None,
         owner: str | None = None,
     ) -> None:
         """End a trial. A value that is no finite number is a failure; that of a pruned trial may be its last report.
 
+        study_error: why no other trial of the study can do better: a study that was launched for workers ends with it.
         Raises SettingsError for values that do not go with the study; StaleAttemptError: the values are kept even so.
         """
         study, claim = self._study(held.study_id), self._claim_of(held, owner)
@@ -257,12 +276,7 @@ class Desk:
             checkpoint=checkpoint,
             error=reason,
         )
-        self._proposer.hear(held.study_id)
-        if ending == TrialState.FAIL:
-            study.look_at_failures()
-        launch = launches.find_launch(self._store, held.study_id)
-        if launch is not None and launch.place == "workers":
-            self._settle(study, launch)
+        self._heard_of_end(study, has_failed=ending == TrialState.FAIL, study_error=study_error)
 
     def release(
         self, held: Held, *, reason: str, counts: bool = False, halve_batch: bool = False, owner: str | None = None
@@ -272,14 +286,37 @@ class Desk:
         counts: its process died. halve_batch: it ran out of memory, and is to be tried with half the batch, if it was
         not already: then it fails. Raises StaleAttemptError.
         """
-        claim = self._claim_of(held, owner)
+        study, claim = self._study(held.study_id), self._claim_of(held, owner)
+        is_tried_again = True
         if halve_batch:
             studies.check_attempt(self._store, claim)
-            if self._storage.get_trial(claim.trial_id).system_attrs.get(HALVED_BATCH):
+            halved = self._storage.get_trial(claim.trial_id).system_attrs.get(HALVED_BATCH)
+            is_tried_again = halved in (None, False, claim.attempt)  # the attempt that was first to run out of memory
+            if is_tried_again:
+                self._storage.set_trial_system_attr(claim.trial_id, HALVED_BATCH, value=claim.attempt)
+            else:
                 studies.finish_trial(self._store, claim, state=TrialState.FAIL, value=None, error=reason)
-                return False
-            self._storage.set_trial_system_attr(claim.trial_id, HALVED_BATCH, value=True)
-        return studies.release_trial(self._store, claim, reason=reason, counts=counts)
+        if is_tried_again:
+            is_tried_again = studies.release_trial(self._store, claim, reason=reason, counts=counts)
+        if not is_tried_again:
+            self._heard_of_end(study, has_failed=True)
+        return is_tried_again
+
+    def look_after(self) -> None:
+        """Let the studies end that are over, but for trials whose workers are gone: nobody asks for these any more.
+
+        To be called now and then.
+        """
+        for launch in launches.list_launches(self._store):
+            if launch.place != "workers" or not studies.count_running(self._store, launch.study_id):
+                continue
+            try:
+                study = self._study(launch.study_id)
+            except (SpecError, StudyNotFoundError):
+                continue
+            is_over = launch.state not in ACTIVE or study.why_over() is not None
+            if is_over and studies.requeue_expired(self._store, launch.study_id):
+                self._heard_of_end(study, has_failed=True)
 
     def extend(self, held: Collection[Held], *, worker: str, lease_seconds: float) -> list[Held]:
         """Extend leases; which of them are still the worker's. The others must be stopped."""
@@ -349,9 +386,14 @@ class Desk:
         claim, study = begun.claim, begun.study
         try:
             proposed = proposal.result(PROPOSAL_SECONDS)
-        except (TimeoutError, ServiceUnavailableError) as error:
-            self.give_up(begun, "nothing could be proposed")
-            raise ServiceUnavailableError(str(error) or "no proposal was made in time; ask again") from error
+        except TimeoutError as error:
+            self.give_up(begun, "nothing was proposed in time")
+            raise ServiceUnavailableError("no proposal was made in time; ask again") from error
+        except ServiceUnavailableError as error:
+            self._aside[study.study_id] = time.monotonic() + ASIDE_SECONDS
+            logger.warning("study %s: %s", study.name, error)
+            studies.release_trial(self._store, claim, reason="nothing could be proposed")
+            raise
         try:
             is_placed = self._storage.configure_attempt(
                 claim.trial_id,
@@ -390,6 +432,19 @@ class Desk:
                 return TrialState.FAIL, [], f"nan: {name} is {value}, which is no finite number"
         return TrialState.PRUNED if state == "pruned" else TrialState.COMPLETE, list(values), error
 
+    def _heard_of_end(self, study: AskedStudy, *, has_failed: bool, study_error: str | None = None) -> None:
+        """A trial has come to its end, or its worker has."""
+        self._proposer.hear(study.study_id)
+        if has_failed:
+            study.look_at_failures()
+        launch = launches.find_launch(self._store, study.study_id)
+        if launch is None or launch.place != "workers":
+            return
+        if study_error is not None:
+            launches.finish(self._store, study.study_id, state="failed", message=study_error, worker=None)
+        else:
+            self._settle(study, launch)
+
     def _end_where_spent(self, study: AskedStudy, launch: Launch | None) -> None:
         """Raises StudyOverError where the trials of the budget are all finished."""
         if studies.count_running(self._store, study.study_id) == 0:
@@ -423,6 +478,8 @@ class Desk:
     def _note_end(self, study: AskedStudy, reason: str) -> None:
         state: Literal["done", "failed"] = "failed" if study.has_failed else "done"
         launches.finish(self._store, study.study_id, state=state, message=reason, worker=None)
+        if state == "failed":
+            study.forgive_failures()  # to whoever mends it, and lets it go on
 
     def _claim_of(self, held: Held, owner: str | None = None) -> Claim:
         """Raises StudyNotFoundError, TrialNotFoundError; StaleAttemptError where it is another owner's attempt."""

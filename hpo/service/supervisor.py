@@ -31,6 +31,7 @@ POLL_SECONDS = 0.25
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 15.0
 RECLAIM_SECONDS = 5.0  # between two looks at whether other servers are alive
+LOOK_SECONDS = 30.0  # between two looks after the studies that workers train
 OUTAGE_SECONDS = 2.0  # between two attempts at a history that is away
 MOST_DEATHS = 3  # of a study's processes, with no trial finished in between, before it has failed
 PAUSE_PER_DEATH = 2.0  # seconds before a process that has died is started again
@@ -58,7 +59,7 @@ class Supervisor:
         self._sender = Sender(service.store)
         self._thread = threading.Thread(target=self._work, name="supervisor", daemon=True)
         self._is_stopping = threading.Event()
-        self._next_heartbeat = self._next_reclaim = 0.0
+        self._next_heartbeat = self._next_reclaim = self._next_look = 0.0
         self._trouble: str | None = None
 
     def start(self) -> None:
@@ -110,6 +111,9 @@ class Supervisor:
             self._next_reclaim = time.monotonic() + RECLAIM_SECONDS
             for study_id in launches.reclaim(self._store, self._is_alive):
                 log.info("study %d is taken from a server that has ended", study_id)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._service.desk.look_after()
         self._sender.look()
         found = launches.list_launches(self._store, ACTIVE)
         self._end_unwanted(found)

@@ -15,16 +15,20 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import update
 
 from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.running.ahead import Foreteller, Outlook
+from hpo.running.attempts import HALVED_BATCH
+from hpo.service import proposer
 from hpo.service.desk import Assignment, Desk, Held
 from hpo.service.proposer import Proposer
 from hpo.studies.study_file import parse_spec
-from storage import history, launches, studies
+from storage import history, launches, models, studies
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.history import TrialRecord
+from storage.launches import Launch
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
 
@@ -302,8 +306,26 @@ def test_a_study_that_is_paused_or_stopped_says_so(desk: Desk, store: Store) -> 
         ask(desk, study_id)
 
 
+def launch_for_workers(desk: Desk, store: Store, *, priority: int = 0, **changes: Any) -> int:
+    study_id = create(store, trainer={"function": "code.train"}, **changes)
+    launches.request_launch(store, study_id, owner="ann", place="workers", priority=priority)
+    return study_id
+
+
+def work(desk: Desk, request: str | None = None) -> Assignment | None:
+    begun = desk.work(worker="w", devices=1, lease_seconds=60.0, request=request)
+    return None if begun is None else desk.hand_out(begun)
+
+
+def launched(store: Store, study_id: int) -> Launch:
+    found = launches.find_launch(store, study_id)
+    assert found is not None
+    return found
+
+
 def test_work_is_given_of_the_studies_that_workers_train_and_these_end(desk: Desk, store: Store) -> None:
-    study_id, big = create(store, budget={"trials": 1}), create(store)
+    trainer = {"function": "code.train"}
+    study_id, big = create(store, budget={"trials": 1}, trainer=trainer), create(store, trainer=trainer)
     launches.request_launch(store, big, owner="ann", place="workers", devices=4, priority=9)
     launches.request_launch(store, study_id, owner="ann", place="workers")
     begun = desk.work(worker="w", devices=1, lease_seconds=60.0)
@@ -316,6 +338,101 @@ def test_work_is_given_of_the_studies_that_workers_train_and_these_end(desk: Des
     assert launch is not None
     assert (launch.state, launch.message) == ("done", "its 1 trials are finished")
     launches.want(store, big, "stop")
+
+
+def test_a_study_that_no_trainer_is_named_for_is_for_programs_that_ask_for_its_trials(desk: Desk, store: Store) -> None:
+    study_id = create(store, budget={"trials": 1})
+    launches.request_launch(store, study_id, owner="ann", place="workers", priority=9)
+    assert work(desk) is None
+    desk.tell(held(ask(desk, study_id)), state="complete", values=[1.0])
+    assert launched(store, study_id).state == "done"
+
+
+def test_a_study_that_cannot_be_read_and_one_that_nothing_is_proposed_for_hold_up_no_other(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(store)
+    broken, unproposed, good = (launch_for_workers(desk, store, priority=priority) for priority in (9, 8, 7))
+    with store.write() as connection:
+        connection.execute(update(models.studies).where(models.studies.c.id == broken).values(spec='{"study": "s"}'))
+    monkeypatch.setattr(proposer, "COMMAND", ["false"])
+    try:
+        with pytest.raises(ServiceUnavailableError, match="was lost"):
+            work(desk, request="r")
+        assert "is not given to workers" in caplog.text
+        assert trials_of(store, unproposed)[0].state == TrialState.WAITING
+        monkeypatch.undo()
+        given = work(desk, request="r")
+        assert given is not None and given.study_id == good
+    finally:
+        desk.close()
+        for study_id in (broken, unproposed, good):
+            launches.want(store, study_id, "stop")
+
+
+def test_a_request_for_work_that_is_repeated_is_given_the_same_trial_whichever_study_is_first_by_then(
+    desk: Desk, store: Store
+) -> None:
+    first = launch_for_workers(desk, store)
+    given = work(desk, request="r")
+    other = launch_for_workers(desk, store, priority=9)
+    again = work(desk, request="r")
+    assert given is not None and given == again and given.study_id == first
+    for study_id in (first, other):
+        launches.want(store, study_id, "stop")
+
+
+def test_a_trial_that_makes_the_study_hopeless_ends_it(desk: Desk, store: Store) -> None:
+    study_id = launch_for_workers(desk, store)
+    given, other = work(desk), work(desk)
+    assert given is not None and other is not None
+    why = "task.metric: loss was never logged"
+    desk.tell(held(given), state="fail", error="missing_metric: loss was never logged", study_error=why)
+    assert (launched(store, study_id).state, launched(store, study_id).message) == ("failed", why)
+    with pytest.raises(StudyOverError, match="loss was never logged"):
+        ask(desk, study_id)
+    launches.want(store, study_id, "run")  # somebody has mended it
+    assert work(desk) is not None
+    launches.want(store, study_id, "stop")
+
+
+def test_a_study_that_has_failed_goes_on_when_somebody_has_mended_it(desk: Desk, store: Store) -> None:
+    study_id = launch_for_workers(desk, store, budget={"trials": 30})
+    for _ in range(5):
+        desk.tell(held(ask(desk, study_id)), state="fail", error="the sensor is unplugged")
+    assert launched(store, study_id).state == "failed"
+    launches.want(store, study_id, "run")
+    for _ in range(5):
+        assert launched(store, study_id).state == "running"
+        desk.tell(held(ask(desk, study_id)), state="fail", error="it is unplugged again")
+    assert launched(store, study_id).state == "failed"
+
+
+def test_a_study_ends_whose_last_trial_is_given_up_or_whose_last_worker_is_gone(desk: Desk, store: Store) -> None:
+    study_id = launch_for_workers(desk, store, budget={"trials": 1})
+    for _ in range(3):
+        desk.release(held(ask(desk, study_id)), reason="it was killed", counts=True)
+    assert launched(store, study_id).state == "failed"
+    hours = launch_for_workers(desk, store, budget={"hours": 0.1 / 3600})
+    ask(desk, hours, lease_seconds=0.1)
+    time.sleep(0.2)
+    desk._study(hours).work_goes_on()
+    desk.look_after()
+    assert (launched(store, hours).state, trials_of(store, hours)[0].state) == ("done", TrialState.WAITING)
+
+
+def test_to_say_again_that_a_trial_ran_out_of_memory_changes_nothing(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    given = ask(desk, study_id)
+    HistoryStorage(store).set_trial_system_attr(  # as the first time, but that the server died before it was given back
+        HistoryStorage(store).get_trial_id_from_study_id_trial_number(study_id, given.trial),
+        HALVED_BATCH,
+        given.attempt,
+    )
+    assert desk.release(held(given), reason="out_of_memory", halve_batch=True)
+    again = ask(desk, study_id)
+    assert again.halve_batch
+    assert not desk.release(held(again), reason="out_of_memory", halve_batch=True)
 
 
 def test_what_is_unknown_is_told_so(desk: Desk, store: Store) -> None:
@@ -356,28 +473,28 @@ def test_proposals_are_ready_where_many_trials_run_and_know_all_but_a_tenth_as_m
 def test_a_proposal_that_came_too_late_is_there_for_the_next_who_asks(store: Store) -> None:
     study_id = create(store)
     content = history.study_of_id(store, study_id).spec or {}
-    proposer = Proposer(store)
+    made = Proposer(store)
     try:
-        proposer.take(study_id, content, running=1).cancel()
+        made.take(study_id, content, running=1).cancel()
         deadline = time.monotonic() + 30.0
-        while not (ready := [each.proposed for each in proposer._studies[study_id].ready]):
+        while not (ready := [each.proposed for each in made._studies[study_id].ready]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert [proposer.take(study_id, content, running=1).result(timeout=0)] == ready
+        assert [made.take(study_id, content, running=1).result(timeout=0)] == ready
     finally:
-        proposer.close()
+        made.close()
 
 
 def test_it_closes_at_once_whoever_waits_and_whatever_is_being_proposed(store: Store) -> None:
     study_id = create(store)
     content = history.study_of_id(store, study_id).spec or {}
-    before, proposer = processes_that_propose(), Proposer(store)
-    gone, waiting = (proposer.take(study_id, content, running=1) for _ in range(2))
+    before, made = processes_that_propose(), Proposer(store)
+    gone, waiting = (made.take(study_id, content, running=1) for _ in range(2))
     gone.cancel()
     while not processes_that_propose() - before:
         time.sleep(0.01)
     started = time.monotonic()
-    proposer.close()
+    made.close()
     assert time.monotonic() - started < 1.0  # it takes longer to be there
     with pytest.raises(ServiceUnavailableError, match="ending"):
         waiting.result(timeout=0)
