@@ -5,7 +5,7 @@ from typing import TypeAlias
 from sqlalchemy import bindparam, func, select
 
 from storage.database import Store
-from storage.models import families, studies, study_changes, trials
+from storage.models import UNFINISHED, families, studies, study_changes, trials
 from storage.retries import retried
 from storage.statements import Statement
 
@@ -16,7 +16,8 @@ Mark: TypeAlias = tuple[int, ...]
 def history_mark(store: Store) -> Mark:
     """Of all studies, families and finished trials.
 
-    Ids are never used twice and revisions only grow, so their greatest, their number and their sum are enough.
+    Ids are never used twice and revisions only grow, so their greatest, their number and their sum are enough. Studies
+    without a family, for want of a parameter, have no revision: their finished trials are counted.
     """
     return tuple(int(each or 0) for each in store.fetch(_HISTORY)[0])
 
@@ -27,6 +28,10 @@ def study_mark(store: Store, study_id: int) -> Mark:
     return tuple(int(each or 0) for each in store.fetch(_STUDY, study_id=study_id)[0])
 
 
+_of_none = studies.c.family_id.is_(None)
+_finished_of_none = (
+    select(func.count()).select_from(studies.join(trials)).where(_of_none, trials.c.state.not_in(UNFINISHED))
+)
 _HISTORY = Statement(
     select(
         select(func.max(studies.c.id)).scalar_subquery(),
@@ -34,6 +39,8 @@ _HISTORY = Statement(
         select(func.max(families.c.id)).scalar_subquery(),
         select(func.count(families.c.id)).scalar_subquery(),
         select(func.sum(families.c.revision)).scalar_subquery(),
+        select(func.count(studies.c.quarantine)).where(_of_none).scalar_subquery(),
+        _finished_of_none.scalar_subquery(),
     )
 )
 _of_study = trials.c.study_id == bindparam("study_id")
@@ -41,5 +48,6 @@ _STUDY = Statement(
     select(
         select(study_changes.c.revision).where(study_changes.c.study_id == bindparam("study_id")).scalar_subquery(),
         select(func.max(trials.c.number)).where(_of_study).scalar_subquery(),
+        _finished_of_none.where(_of_study).scalar_subquery(),
     )
 )
