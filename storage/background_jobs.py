@@ -16,11 +16,13 @@ from sqlalchemy import insert, or_, select, update
 
 from storage.database import Store, database_now
 from storage.errors import JobNotFoundError
+from storage.foreign_texts import without_secrets
 from storage.models import background_jobs
 from storage.retries import Call, retried, retried_call
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 HELD_SECONDS = 600.0
+LONGEST_ERROR = 4_000  # characters
 MOST_ATTEMPTS = 3  # a job whose process dies so often is the reason for it
 
 
@@ -117,11 +119,18 @@ def cancel_job(store: Store, job_id: int) -> Job:
 
 @retried_call
 def begin_job(
-    store: Store, call: Call, *, worker: str, lease_seconds: float, in_hand: Collection[int] = ()
+    store: Store,
+    call: Call,
+    *,
+    worker: str,
+    lease_seconds: float,
+    in_hand: Collection[int] = (),
+    kinds: Collection[str] | None = None,
 ) -> Job | None:
     """The oldest job that waits, or that nobody does any more, begun by `worker`; None where there is none.
 
-    One that has been given up too often is failed. in_hand: the jobs that the worker knows it has begun.
+    One that has been given up too often is failed. in_hand: the jobs that the worker knows it has begun. kinds: of
+    these only.
     """
     jobs = background_jobs.c
     is_abandoned = (jobs.state == "running") & or_(jobs.lease_until.is_(None), jobs.lease_until < database_now())
@@ -140,7 +149,9 @@ def begin_job(
                 error=f"its process died {MOST_ATTEMPTS} times (out of memory?)",
             )
         )
-        oldest = select(jobs.id).where(or_(jobs.state == "queued", is_abandoned)).order_by(jobs.id).limit(1)
+        is_free = or_(jobs.state == "queued", is_abandoned)
+        is_meant = is_free if kinds is None else is_free & jobs.kind.in_(list(kinds))
+        oldest = select(jobs.id).where(is_meant).order_by(jobs.id).limit(1)
         row = connection.execute(
             update(background_jobs)
             .where(jobs.id == oldest.with_for_update(skip_locked=True).scalar_subquery())
@@ -174,11 +185,12 @@ def end_job(
     error: str | None = None,
     done: int | None = None,
 ) -> bool:
-    """End a job; whether it was still wanted from us."""
+    """End a job; whether it was still wanted from us. An error is kept without the passwords of its URLs."""
     counted = {} if done is None else {"done": done, "total": done}
     text = None if result is None else json.dumps(result)
+    reason = None if error is None else without_secrets(error)[:LONGEST_ERROR]
     return _change(
-        store, job, state=state, result=text, error=error, ended_at=database_now(), lease_until=None, **counted
+        store, job, state=state, result=text, error=reason, ended_at=database_now(), lease_until=None, **counted
     )
 
 

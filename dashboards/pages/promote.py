@@ -1,17 +1,20 @@
-"""`/studies/{id}/promote`: a trial's model becomes the champion. It is asked first, and shown what was registered."""
+"""`/studies/{id}/promote`: a trial's model becomes the champion, if that is meant. A job does it, and shows it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
-from dashboards.frame import PageOperator, page
+from dashboards.frame import PageOperator, back_to, page
 from hpo.api.access import ServiceState
+from hpo.api.routes import jobs as job_routes
 from hpo.api.routes.studies import StudyId
-from hpo.decisions.promotion import promote, registry_name
-from storage import audit, history
+from hpo.api.wire_jobs import PromotionRequest
+from hpo.decisions.promotion import registry_name
+from storage import history
 from storage.trial_pages import trial_numbered
 
 router = APIRouter(prefix="/studies/{study_id}")
@@ -26,9 +29,10 @@ def get_promote(
     """What would be registered, and under which name."""
     study = history.study_of_id(service.store, study_id)
     chosen = trial_numbered(service.store, study_id, trial, known=service.known_sets)
-    uri = study.mlflow_uri or service.mlflow_uri
-    name = registry_name(study.task or study.name)
-    return page(request, "promote.html", who, study=study, trial=chosen, name=name, has_mlflow=uri is not None)
+    is_kept = chosen.checkpoint is not None and Path(chosen.checkpoint).exists()
+    has_mlflow = study.mlflow_uri is not None or service.mlflow_uri is not None
+    content: dict[str, Any] = {"study": study, "trial": chosen, "name": registry_name(study.task or study.name)}
+    return page(request, "promote.html", who, **content, has_mlflow=has_mlflow, is_kept=is_kept)
 
 
 @router.post("/promote")
@@ -39,18 +43,7 @@ def post_promote(
     study_id: StudyId,
     trial: Annotated[int, Form(ge=0, le=2**31 - 1)],
     name: Annotated[str, Form(max_length=200)] = "",
-) -> HTMLResponse:
-    """Register it, with the alias `champion`; it takes as long as its model takes to load and to be tried."""
-    study = history.study_of_id(service.store, study_id)
-    promotion = promote(
-        study.name,
-        trial=trial,
-        name=name.strip() or None,
-        mlflow=None if study.mlflow_uri is not None else service.mlflow_uri,
-        storage=service.store.url,
-    )
-    details = {"model": promotion.model_uri, "version": promotion.version}
-    audit.note(
-        service.store, who=who.owner, action="trial.promote", subject=f"study {study_id} trial {trial}", details=details
-    )
-    return page(request, "promoted.html", who, study=study, promotion=promotion)
+) -> RedirectResponse:
+    """Let it be registered, with the alias `champion`; on to the job that does it, which says what came of it."""
+    job = job_routes.start_promotion(who, service, study_id, PromotionRequest(trial=trial, name=name.strip() or None))
+    return back_to(f"/imports/{job.id}")

@@ -16,7 +16,7 @@ Method = Literal[
 ]  # of hpo.replay, which a server need not import
 Regime = Literal["full", "thin", "few", "permuted", "reversed", "junk", "rescaled", "shifted-space", "none"]
 Direction = Literal["minimize", "maximize"]
-Kind = Literal["import", "replay", "export", "verify", "summarize"]
+Kind = Literal["import", "replay", "export", "verify", "summarize", "promotion"]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -30,7 +30,7 @@ class JobRecord(BaseModel):
     settings: dict[str, Any]  # what was asked for, without passwords
     done: int = Field(description="Of whatever it counts: runs of an import, runs of a replay, families.")
     total: int | None = Field(description="null: not known")
-    result: Any = Field(description="What came of it: the report of an import or a replay; null: nothing yet.")
+    result: Any = Field(description="What came of it: the report of an import, what was promoted; null: nothing yet.")
     error: str | None = Field(description="Why it failed.")
     attempt: int = Field(description="How often it was begun: a job goes on after a crash.")
     created_at: datetime
@@ -115,6 +115,17 @@ class ReplayRequest(_Request):
     rows: int = Field(1_000, ge=10, le=100_000, description="At most so many configurations of a task.")
     family: Text | None = Field(None, description="Only this family.")
     baseline: Text | None = Field(None, description="What the others are compared with; history by default.")
+
+
+class PromotionRequest(_Request):
+    """Whose model becomes the champion."""
+
+    trial: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Its number; the best, as judged, if none is given."
+    )
+    name: str | None = Field(
+        None, min_length=1, max_length=200, description="Of the model in the registry; the task's if none is given."
+    )
 
 
 class ExportRequest(_Request):

@@ -182,7 +182,13 @@ def _expected_of(judged: Best, number: int) -> Expected | None:
 def _usable(summary: StudySummary, trials: dict[int, TrialRecord], number: int) -> TrialRecord:
     if number not in trials:
         raise TrialNotFoundError(f"There is no trial {number} in study {summary.name!r}.")
-    found = trials[number]
+    refuse_unusable(summary, trials[number])
+    return trials[number]
+
+
+def refuse_unusable(summary: StudySummary, found: TrialRecord) -> None:
+    """Raises SettingsError for a trial of which there is no model to register."""
+    number = found.number
     if found.state != TrialState.COMPLETE:
         raise SettingsError(f"trial {number} of study {summary.name!r} is {found.state.name.lower()}, not complete")
     if found.checkpoint is None or not Path(found.checkpoint).exists():
@@ -190,7 +196,6 @@ def _usable(summary: StudySummary, trials: dict[int, TrialRecord], number: int) 
             f"trial {number} of study {summary.name!r} has no checkpoint any more "
             f"({found.checkpoint or 'none was kept'}); a model is registered from it"
         )
-    return found
 
 
 # What is said of it ---------------------------------------------------------------------------------------------------

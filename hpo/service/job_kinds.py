@@ -1,7 +1,7 @@
 """What does each kind of background job do?
 
 A job may be begun again after a crash: an import takes nothing twice, a replay goes on from the runs that it has, an
-export writes its file anew.
+export writes its file anew, a promotion makes another version, which takes the alias from the first.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from hpo.answers.plain import jsonable
 from hpo.errors import SettingsError
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
 from hpo.service.uploads import unpacked
+from storage import history
+from storage.connections import masked
 from storage.database import Store
+from storage.errors import ImportFailedError
 
 ROWS_KEPT = 200  # of a report, of those that were not taken
+LONGEST_COMMENT = 2**16 - 1  # of a ZIP archive
 SHARES = 1_000  # into which a share of all is told
 
 Tell = Callable[[int, int | None], None]
@@ -107,7 +111,10 @@ def _table(settings: Mapping[str, Any], around: Surroundings, progress: Callable
         shared["location"] = f"upload:{uploaded}"  # the same when it is sent again, so that nothing is taken twice
     else:
         path = path_of_projects(settings["path"], around.places)
-    return import_table(around.store, path, progress=progress, **_judged(settings), **shared)
+    try:
+        return import_table(around.store, path, progress=progress, **_judged(settings), **shared)
+    except ImportFailedError as error:  # whoever sent it knows it by its name alone
+        raise ImportFailedError(str(error).replace(f"{around.folder}/", "")) from error
 
 
 def _lightning(settings: Mapping[str, Any], around: Surroundings, progress: Callable[[int], None]) -> Any:
@@ -130,7 +137,8 @@ def _export(settings: Mapping[str, Any], around: Surroundings) -> Any:
 
 
 def exported(store: Store, target: str, folder: Path) -> tuple[Path, list[str]]:
-    """The past runs of a family, a task, a study or a source as a ZIP of recorded tables in a folder, with notes.
+    """The past runs of a family, a task, a study or a source as a ZIP of recorded tables in a folder, with notes,
+    which are its comment as well.
 
     Raises FamilyNotFoundError, StorageError.
     """
@@ -144,6 +152,7 @@ def exported(store: Store, target: str, folder: Path) -> tuple[Path, list[str]]:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:  # what is in it is compressed already
             for path in paths:
                 archive.write(path, path.relative_to(tables))
+            archive.comment = "\n".join(notes).encode()[:LONGEST_COMMENT]
         draft.replace(file)
     finally:
         shutil.rmtree(tables, ignore_errors=True)
@@ -157,6 +166,20 @@ def _verify(settings: Mapping[str, Any], around: Surroundings) -> Any:
 
     findings = verify(around.store, progress=lambda share: around.tell(int(SHARES * share), SHARES))
     return verified_fields(findings, overview(around.store).quarantine)
+
+
+def _promotion(settings: Mapping[str, Any], around: Surroundings) -> Any:
+    from hpo.decisions.promotion import promote  # noqa: PLC0415
+
+    study = history.study_of_id(around.store, settings["study_id"])
+    done = promote(
+        study.name,
+        trial=settings["trial"],
+        name=settings["name"],
+        mlflow=None if study.mlflow_uri is not None else around.places.own_mlflow,
+        storage=around.store.url,
+    )
+    return done.to_json() | {"mlflow_uri": masked(done.mlflow_uri)}
 
 
 def _summarize(settings: Mapping[str, Any], around: Surroundings) -> Any:
@@ -182,4 +205,5 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any], Surroundings], Any]] = {
     "export": _export,
     "verify": _verify,
     "summarize": _summarize,
+    "promotion": _promotion,
 }

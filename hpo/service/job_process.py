@@ -32,7 +32,6 @@ LEASE_SECONDS = 20.0
 PULSE_SECONDS = 5.0  # between two signs of life
 TOLD_SECONDS = 0.5  # between two that say how far it is
 SHARE_OF_MEMORY = 0.5  # that a job may take
-LONGEST_ERROR = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +71,14 @@ def main() -> None:
         os._exit(1)
     except (HpoError, StorageError, TrainerError) as error:
         pulse.stop()
-        background_jobs.end_job(store, job, "failed", error=str(error)[:LONGEST_ERROR])
+        background_jobs.end_job(store, job, "failed", error=str(error))
     except MemoryError:
         pulse.stop()
         background_jobs.end_job(store, job, "failed", error="it takes more memory than half of what the server has")
     except Exception as error:
         pulse.stop()
         traceback.print_exc()
-        background_jobs.end_job(store, job, "failed", error=f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+        background_jobs.end_job(store, job, "failed", error=f"{type(error).__name__}: {error}")
     else:
         pulse.stop()
         background_jobs.end_job(store, job, "done", result=result, done=pulse.done)

@@ -24,7 +24,8 @@ from storage.errors import StorageError
 
 PAUSE_SECONDS = 1.0  # between two looks for work
 FOLDER = "jobs"  # of the service's runs
-JOBS_AT_ONCE = 1  # an import and a replay each take a processor
+JOBS_AT_ONCE = 1  # of each line: an import and a replay each take a processor
+LINES = (("import", "replay", "export", "verify", "summarize"), ("promotion",))  # none of one waits for the other's
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +89,15 @@ class Jobs:
                 self._tidy(begun, died=process.returncode != 0)
             elif background_jobs.get_job(store, begun.job_id).state != "running":
                 _kill(process)
-        while len(self._running) < self._at_once and not self._ending.is_set():
-            in_hand = [job.job_id for job, _ in self._running]
-            job = background_jobs.begin_job(store, worker=self._worker, lease_seconds=LEASE_SECONDS, in_hand=in_hand)
-            if job is None:
-                return
-            self._running.append((job, self._begun(job)))
+        for kinds in LINES:
+            while sum(job.kind in kinds for job, _ in self._running) < self._at_once and not self._ending.is_set():
+                in_hand = [job.job_id for job, _ in self._running]
+                job = background_jobs.begin_job(
+                    store, worker=self._worker, lease_seconds=LEASE_SECONDS, in_hand=in_hand, kinds=kinds
+                )
+                if job is None:
+                    break
+                self._running.append((job, self._begun(job)))
 
     def _begun(self, job: Job) -> subprocess.Popen[bytes]:
         service = self._service

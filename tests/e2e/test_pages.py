@@ -90,6 +90,7 @@ def test_a_study_is_launched_watched_followed_into_mlflow_and_promoted(there: Wa
     page.get_by_role("link", name="Promote…").click()
     assert page.input_value("#name") == "wine_mlp-all"
     page.get_by_role("button", name="Promote it").click()
+    page.wait_for_url("**/imports/*")  # a job, whose page shows what comes of it
     page.wait_for_selector("text=wine_mlp-all, version 1, is the champion")
     page.goto(f"{service.url}/champions")
     page.wait_for_selector("main >> text=wine_mlp-all")

@@ -1,4 +1,4 @@
-"""`/jobs`, and what they are asked for by: `/imports`, `/replays`, `/exports`, `/history/verify`."""
+"""`/jobs`, and what they are asked for by: `/imports`, `/replays`, `/exports`, `/history/verify`, `.../promote`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hpo.api.access import Identity, Operator, Reader, ServiceState
 from hpo.api.answers import is_file
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
+from hpo.api.routes.studies import StudyId
 from hpo.api.wire_jobs import (
     ExportRequest,
     ImportRequest,
@@ -23,19 +24,23 @@ from hpo.api.wire_jobs import (
     LightningImport,
     MlflowImport,
     OptunaImport,
+    PromotionRequest,
     ReplayRequest,
     State,
     UploadSettings,
     job_of,
 )
+from hpo.decisions.promotion import refuse_unusable
+from hpo.errors import SettingsError
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
 from hpo.service.jobs import folder_of
 from hpo.service.state import Service
 from hpo.service.uploads import safe_name
-from storage import audit, background_jobs
+from storage import audit, background_jobs, history
 from storage.errors import FamilyNotFoundError, did_you_mean
 from storage.importers.mapping import RunMapping
 from storage.overview import kinds_of, known_names
+from storage.trial_pages import trial_numbered
 
 CHUNK = 1 << 20
 JobId = Annotated[int, Path(ge=1, le=2**31 - 1, description="Of the job.")]
@@ -157,6 +162,22 @@ def start_verifying(who: Operator, service: ServiceState) -> JobRecord:
 def start_summarizing(who: Operator, service: ServiceState) -> JobRecord:
     """Make ready what the tuner needs of each family, as after a large import, so that no study waits for it."""
     return _asked(service, who, "summarize", {})
+
+
+@router.post("/studies/{study_id}/promote", status_code=202, tags=["studies"])
+def start_promotion(who: Operator, service: ServiceState, study_id: StudyId, request: PromotionRequest) -> JobRecord:
+    """Put a trial's model into MLflow's registry as the champion. The job's `result` is as `hpo promote --json`.
+
+    It takes as long as the model takes to load, and to be tried on the validation data. 422 `settings`: no checkpoint
+    of the trial was kept, or there is no MLflow.
+    """
+    study = history.study_of_id(service.store, study_id)
+    if request.trial is not None:
+        refuse_unusable(study, trial_numbered(service.store, study_id, request.trial, known=service.known_sets))
+    if study.mlflow_uri is None and service.mlflow_uri is None:
+        raise SettingsError("a model is registered in MLflow, and this service was started without one")
+    asked = {"study_id": study_id, "study": study.name, **request.model_dump(mode="json")}
+    return _asked(service, who, "promotion", asked)
 
 
 def _asked(service: Service, who: Identity, kind: Kind, settings: Mapping[str, Any]) -> JobRecord:

@@ -20,16 +20,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hpo.api.app import create_api
-from hpo.api.wire_jobs import Method, Regime
+from hpo.api.wire_jobs import Kind, Method, Regime
 from hpo.errors import SettingsError
 from hpo.replay.methods import METHODS
 from hpo.replay.regimes import REGIMES
 from hpo.service import uploads
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
-from hpo.service.jobs import Jobs, folder_of
+from hpo.service.jobs import LINES, Jobs, folder_of
 from hpo.service.state import Service
 from storage import audit, background_jobs, history, tokens
 from storage.database import Store
+from storage.optuna_storage import HistoryStorage
 from storage.queries import count_trials
 
 ROWS = "task,lr,val_loss\n" + "".join(f"t{i % 2},{10.0 ** -(1 + i / 20)},{0.3 + i / 100}\n" for i in range(40))
@@ -255,3 +256,28 @@ def test_uploads_that_claim_to_be_tables(client: TestClient, tmp_path: Path, mon
 def test_the_words_of_a_replay_are_those_of_the_command() -> None:
     assert get_args(Method) == tuple(METHODS)
     assert get_args(Regime) == tuple(REGIMES)
+
+
+def test_a_promotion_says_why_it_cannot_be(service: Service, client: TestClient, working: Jobs) -> None:
+    study = optuna.create_study(storage=HistoryStorage(service.store), study_name="bare", direction="minimize")
+    study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=2)
+    path = f"/api/v1/studies/{history.get_study(service.store, 'bare').study_id}/promote"
+    assert "trial 1 of study 'bare' has no checkpoint" in client.post(path, json={"trial": 1}).json()["detail"]
+    assert client.post(path, json={"trial": 7}).status_code == 404
+    assert client.post("/api/v1/studies/99999/promote", json={}).status_code == 404
+    refused = client.post(path, json={})
+    assert (refused.status_code, refused.json()["code"]) == (422, "settings")
+    assert "without one" in refused.json()["detail"]  # no MLflow
+    settings = {"study_id": 99_999, "study": "gone", "trial": None, "name": None}
+    lost = background_jobs.add_job(service.store, kind="promotion", owner="ann", settings=settings)
+    ended = _ended(client, {"id": lost.job_id})
+    assert (ended["state"], "99999" in ended["error"]) == ("failed", True)
+
+
+def test_a_promotion_waits_for_no_import(sqlite_store: Store) -> None:
+    assert {kind for kinds in LINES for kind in kinds} == set(get_args(Kind))
+    for kind in ("import", "import", "promotion"):
+        background_jobs.add_job(sqlite_store, kind=kind, owner="ann", settings={})
+    begun = background_jobs.begin_job(sqlite_store, worker="here", lease_seconds=60.0, kinds=LINES[1])
+    assert begun is not None and begun.kind == "promotion"
+    assert background_jobs.begin_job(sqlite_store, worker="here", lease_seconds=60.0, kinds=LINES[1]) is None
