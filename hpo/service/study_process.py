@@ -141,7 +141,7 @@ def _how_it_ended(summary: Any, store: Any) -> End:
 
     counts: Mapping[TrialState, int] = summary.counts
     finished = sum(count for state, count in counts.items() if state.is_finished())
-    if not counts[TrialState.COMPLETE]:
+    if not counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]:
         return End(how="failed", message=f"none of its {finished} trials succeeded")
     stopped = stopped_reason(store, summary.study_id)
     if stopped is not None and not stopped.went_on(counts):

@@ -19,7 +19,7 @@ from hpo.service.delivering import Sender
 from hpo.service.launching import LaunchOptions
 from hpo.service.run_folders import last_lines, study_log
 from hpo.service.state import Service
-from hpo.service.study_process import End
+from hpo.service.study_process import End, _how_it_ended
 from hpo.service.supervisor import MOST_DEATHS, Supervisor
 from storage import history, launches, studies
 from storage.database import Store
@@ -237,6 +237,21 @@ def test_how_a_process_ended_is_read_from_whatever_it_printed() -> None:
     assert End.from_output(b"noise\n" + told) == End(how="done", message="its budget is spent")
     for nothing in (b"", b"\n", b"noise", b'{"how": 1}', b"[]", b"3"):
         assert End.from_output(nothing) is None
+
+
+def test_a_study_whose_trials_were_pruned_is_done_and_one_whose_trials_failed_has_failed(sqlite_store: Store) -> None:
+    for state, how, says in (
+        (TrialState.PRUNED, "done", "its budget is spent: 2 trials are finished"),
+        (TrialState.FAIL, "failed", "none of its 2 trials succeeded"),
+    ):
+        study_id = studies.create_study(sqlite_store, name=how, metric="loss")
+        for outcome in (state, TrialState.FAIL):
+            claim = studies.claim_trial(sqlite_store, study_id, worker="w", lease_seconds=60, max_trials=None)
+            assert claim is not None
+            studies.report(sqlite_store, claim, step=1, value=0.5)
+            studies.finish_trial(sqlite_store, claim, state=outcome, value=None)
+        ended = _how_it_ended(history.study_of_id(sqlite_store, study_id), sqlite_store)
+        assert ended == End(how=how, message=says)
 
 
 def test_the_sender_of_results_is_started_when_there_are_some_and_again_when_it_dies(
