@@ -20,12 +20,12 @@ PAUSE_SECONDS = 0.5  # before a connection is taken up again
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A trial that changed, a study that did, or the end."""
+    """A trial that changed, a study that did, or the end: nothing more will happen."""
 
     trial: TrialRecord | None = None
     study: StudySummary | None = None
     state: str | None = None  # in which the service has the study, where it runs it
-    message: str | None = None  # what it said last of it
+    message: str | None = None  # what it said last of it; of the end, why it is one
     is_end: bool = False
 
 
@@ -60,7 +60,7 @@ def _events(transport: Transport, path: str, patience_seconds: float) -> Generat
 def _event(sent: httpx2.ServerSentEvent) -> Event | None:
     """What was sent; None for a sign of life, and for what a newer service tells."""
     if sent.event == "end":
-        return Event(is_end=True)
+        return Event(is_end=True, message=json.loads(sent.data or "{}").get("reason"))
     if sent.event == "trial":
         return Event(trial=trial_of(json.loads(sent.data)))
     if sent.event == "study":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from functools import lru_cache
@@ -146,7 +147,7 @@ def followed_study(service: ServiceState, study_id: StudyId) -> int:
 @router.get(
     "/studies/{study_id}/events",
     response_class=EventSourceResponse,
-    responses={200: {"description": "`trial` (a Trial that changed), `study` (the Study), `end`: nothing more comes."}},
+    responses={200: {"description": "`trial` (a Trial that changed), `study` (the Study), `end` (and its `reason`)."}},
 )
 async def follow_study(
     who: Reader,
@@ -170,7 +171,7 @@ def _data_of(event: StudyEvent) -> str:
         return trial_of(event.trial).model_dump_json()
     if event.study is not None:
         return study_of(event.study, event.launch).model_dump_json()
-    return "{}"
+    return json.dumps({"reason": event.reason})
 
 
 def _told(service: Service, study_id: int, launch: Launch | None = None) -> Study:
