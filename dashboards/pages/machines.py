@@ -12,13 +12,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from dashboards.frame import PageOperator, PageReader, back_to, page
 from hpo.api.access import ServiceState
+from hpo.service import launching
+from hpo.service.launching import MOST_PRIORITY
 from hpo.service.limits import Limits, order_of, places_of, why_waiting
-from storage import audit, history, launches, machines
+from storage import history, launches, machines
 from storage.launches import ACTIVE, Launch
 
 GONE_SHOWN = 20  # machines that are not here any more
 ENDED_SHOWN = 10  # studies that are over
-LARGEST_PRIORITY = 1_000
 
 router = APIRouter()
 
@@ -68,7 +69,7 @@ def get_machines(request: Request, who: PageReader, service: ServiceState) -> HT
         names=names,
         base=str(request.base_url).rstrip("/"),
         may_change=who.may("operate"),
-        largest=LARGEST_PRIORITY,
+        largest=MOST_PRIORITY,
     )
 
 
@@ -77,14 +78,10 @@ def post_priority(
     who: PageOperator,
     service: ServiceState,
     study_id: Annotated[int, Path(ge=1, le=2**31 - 1)],
-    priority: Annotated[int, Form(ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)],
+    priority: Annotated[int, Form(ge=-MOST_PRIORITY, le=MOST_PRIORITY)],
 ) -> RedirectResponse:
     """Let a study have its turn sooner, or later."""
-    before = launches.find_launch(service.store, study_id)
-    launch = launches.set_priority(service.store, study_id, priority)
-    details = {"priority": priority, "before": None if before is None else before.priority}
-    audit.note(service.store, who=who.owner, action="study.priority", subject=f"study {launch.study}", details=details)
-    service.called.set()
+    launching.set_priority(service, study_id, priority, who=who.owner)
     return back_to("/machines")
 
 

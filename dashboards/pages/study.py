@@ -136,7 +136,7 @@ def parameters_of(space: Any, trials: Sequence[TrialRecord]) -> list[str]:
 
 
 def _trials(service: Service, study_id: int, where: str, order: str, cursor: str | None) -> tuple[Asked, TrialPage]:
-    """The trials that are asked for; all of them, with the reason, where the question cannot be read."""
+    """The trials that are asked for; none of them, with the reason, where the question cannot be read."""
 
     def read(where: str, order: str, cursor: str | None) -> TrialPage:
         return trial_page(
@@ -153,7 +153,7 @@ def _trials(service: Service, study_id: int, where: str, order: str, cursor: str
     try:
         return Asked(where=where, order=order), read(where, order, cursor)
     except QueryError as error:
-        return Asked(where=where, order="-number", problem=str(error)), read("", "-number", None)
+        return Asked(where=where, order="-number", problem=str(error)), TrialPage(trials=[], end=None)
 
 
 def _page(

@@ -225,3 +225,9 @@ hindsight.onEach("form[data-once]", (form) => form.addEventListener("submit", (e
   button.textContent = form.dataset.once;
   button.classList.add("waits");
 }));
+
+// On a phone the place where one is may be out of sight in a row of links that scrolls
+hindsight.onEach("header nav [aria-current], .tabs [aria-current]", (link) => {
+  const row = link.parentElement;
+  row.scrollLeft += link.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - link.clientWidth) / 2;
+});

@@ -10,7 +10,7 @@ hindsight.onEach("[data-poll]", (part) => {
 });
 
 // A study: the server tells each change; what is seen of it is asked again, at most so often
-const STUDY_PAUSE = 400, FIGURE_PAUSE = 1000;
+const STUDY_PAUSE = 400, FIGURE_PAUSE = 1000, TROUBLE_PAUSE = 5000; // the last: the server is away, or has too much to do
 
 function throttled(call, pause) {
   let timer = 0, last = 0, isBusy = false, again = false;
@@ -19,8 +19,9 @@ function throttled(call, pause) {
     isBusy = true;
     again = false;
     last = Date.now();
-    await call();
-    isBusy = false;
+    try { await call(); }
+    catch { again = true; last = Date.now() + TROUBLE_PAUSE; } // what changed is still to be seen
+    finally { isBusy = false; }
     if (again) request();
   };
   const request = () => {

@@ -174,7 +174,7 @@ def test_machines_and_the_queue_say_what_waits_and_why(viewer: TestClient, servi
     assert (changed.status_code, changed.headers["location"]) == (303, "/machines")
     assert launches.find_launch(service.store, queued.study_id).priority == 7  # type: ignore[union-attr]
     (entry,) = audit.list_entries(service.store, action="study.priority")
-    assert entry.who == "operator" and entry.details == {"priority": 7, "before": 1}
+    assert entry.who == "operator" and entry.details == {"priority": 7}
 
 
 def test_what_is_odd_is_told_with_its_remedy_and_mended_only_when_asked(service: Service, family: str) -> None:

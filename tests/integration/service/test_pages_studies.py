@@ -161,7 +161,7 @@ def test_trials_are_filtered_sorted_and_told_what_is_wrong_with_a_condition(view
     values = [trial["value"] for trial in json.loads(viewer.get(f"{root}/trials.json?order=value").text)]
     assert values == sorted(values) and len(values) == TRIALS
     wrong = page(viewer, root, where="value <")
-    assert "cannot be read" in wrong and wrong.count('<tr id="trial-') == TRIALS
+    assert "cannot be read" in wrong and '<tr id="trial-' not in wrong  # no trials as if they were the answer
     assert "Nothing meets" in page(viewer, root, where=f"task = '{EVIL.replace(chr(39), chr(39) * 2)}'")
 
 
