@@ -7,8 +7,10 @@ there are curves. All that was finished goes, in the order of the studies and of
 import json
 import re
 import tempfile
+import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,14 +99,9 @@ def export_tables(
     Raises FamilyNotFoundError where nothing is called `target`; StorageError where the folder is not empty, where it
     cannot be written, or where there is nothing to write.
     """
-    if folder.exists() and not folder.is_dir():
-        raise StorageError(f"{folder} is a file: name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise StorageError(f"{folder} is not empty: name another folder, or say that it is to be replaced (--force).")
+    check_folder(folder, force=force)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-            partial = Path(name)
+        with _beside(folder) as partial:
             with store.read() as connection:
                 tables = _tables(connection, target, note or (lambda _text: None))
                 for table in tables:
@@ -116,6 +113,37 @@ def export_tables(
         raise
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def unpack_tables(archive: Path, folder: Path) -> list[Path]:
+    """Write recorded tables that came as a ZIP archive; returns the files.
+
+    Raises StorageError where it is none, or the folder cannot be written.
+    """
+    try:
+        with _beside(folder) as partial:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(partial)  # which leads no name out of it
+            return _moved(partial, folder)
+    except zipfile.BadZipFile as error:
+        raise StorageError(f"{archive.name} is no archive of tables: {error}.") from error
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def check_folder(folder: Path, *, force: bool) -> None:
+    """Whether tables may be written there. Raises StorageError."""
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder} is a file: name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise StorageError(f"{folder} is not empty: name another folder, or say that it is to be replaced (--force).")
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+        yield Path(name)
 
 
 # What goes into which table

@@ -19,6 +19,7 @@ def overview_fields(known: Sequence[KnownSource], found: Overview) -> dict[str, 
     return {
         "sources": [vars(source) for source in known],
         "families": [family_fields(family) for family in found.families],
+        "without_family": found.without_family,
         "quarantine": found.quarantine,
     }
 
@@ -28,6 +29,7 @@ def about_fields(named: NamedHistory) -> dict[str, Any]:
     return {
         "name": named.name,
         "kind": named.kinds[0],
+        "kinds": named.kinds,
         "source": None if named.source is None else vars(named.source),
         **totals_fields(named.found),
         "best": None if named.best is None else vars(named.best),
@@ -64,6 +66,11 @@ def verified_fields(findings: Sequence[Finding], quarantine: Mapping[str, str]) 
 def trusted_fields(study: str, reason: str | None) -> dict[str, Any]:
     """`hpo history trust`. reason: why it was in quarantine; None: it was not."""
     return {"study": study, "was_in_quarantine": reason is not None, "reason": reason}
+
+
+def quarantined_fields(study: str, reason: str, before: str | None) -> dict[str, Any]:
+    """`hpo history quarantine`. before: the reasons that there were already."""
+    return {"study": study, "reason": reason, "before": before}
 
 
 def totals_fields(found: Totals) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TextIO
 
 import typer
 
-from hpo.cli.options import Json, Storage, existing_store
+from hpo.cli.options import Json, Server, Storage
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,27 +43,30 @@ FIELDS_HELP = (
 
 
 @history.command("list", epilog="Examples: hpo history list | hpo history list --json | jq '.sources[].trials'")
-def list_sources(storage: Storage = None, json: Json = False) -> None:
+def list_sources(storage: Storage = None, server: Server = None, json: Json = False) -> None:
     """List the sources of the history, its families, and what is in quarantine."""
     from hpo.cli import history_show
-    from storage import sources
-    from storage.overview import overview
+    from hpo.cli.history_source import past
 
-    store = existing_store(storage)
-    history_show.sources(sources.list_sources(store), overview(store), as_json=json)
+    with past(storage, server) as found:
+        known, families = found.sources()
+    history_show.sources(known, families, as_json=json)
 
 
 @history.command("show", epilog="Examples: hpo history show mlflow:team | hpo history show val_loss-1a2b3c4d --json")
 def show(
     name: Annotated[str, typer.Argument(help="A source, a task, a family or a study.", metavar="NAME")],
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Show what is in a source, a task, a family or a study: how much, the best of it, its cost, its space."""
-    from hpo.answers.named_history import named_history
     from hpo.cli import history_show
+    from hpo.cli.history_source import past
 
-    history_show.about(named_history(existing_store(storage), name), as_json=json)
+    with past(storage, server) as found:
+        named = found.about(name)
+    history_show.about(named, as_json=json)
 
 
 @history.command(
@@ -102,6 +107,7 @@ def query(
     out: Annotated[Path | None, typer.Option(help="Write to a file.", metavar="FILE")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Find trials: which ones, how many, at what cost.
@@ -112,54 +118,55 @@ def query(
     """
     from hpo.answers.trial_table import columns_of, format_of, split_names, write_rows
     from hpo.cli import history_show
+    from hpo.cli.history_source import past
     from hpo.errors import SettingsError
-    from storage import queries
 
     chosen = format_of(out, format, as_json=json)
     if out is not None and out.exists() and not force:
         raise SettingsError(f"{out} is there already; --force overwrites it")
-    store = existing_store(storage)
-    if count or totals:
-        if chosen not in ("table", "json") or out is not None:
-            raise SettingsError("--count and --totals print a table, or JSON with --json")
-        if count:
-            history_show.count(queries.count_trials(store, where), as_json=chosen == "json")
-        else:
-            history_show.totals(queries.totals(store, where), as_json=chosen == "json")
-        return
+    if (count or totals) and (chosen not in ("table", "json") or out is not None):
+        raise SettingsError("--count and --totals print a table, or JSON with --json")
     wanted = split_names(columns or "")
     order = order_by or ("best" if top is not None else None)
     limit = ROWS_SHOWN + 1 if chosen == "table" and top is None else top
-    with queries.select_trials(
-        store, where, order_by=order, descending=desc, limit=limit, curves=curves or "curve" in wanted
-    ) as selection:
-        if chosen != "table":
-            found = columns_of(selection.parameters, wanted, curves=curves, nested=chosen in ("json", "jsonl"))
-            written = write_rows(selection.rows, found, chosen, out)
-        elif wanted:
-            found = columns_of(selection.parameters, wanted)
-            written = history_show.rows(selection.rows, found, limit=top or ROWS_SHOWN)
-        else:
-            written = history_show.rows_for_a_person(
-                selection.rows, selection.parameters, curves=curves, limit=top or ROWS_SHOWN
-            )
-    if out is not None:
-        typer.echo(f"wrote {written:,} trials to {out}", err=True)
-    elif chosen == "table" and top is None and written == ROWS_SHOWN:
-        total = queries.count_trials(store, where)
-        if total > written:
-            history_show.more_rows(written, total)
+    with past(storage, server) as history:
+        if count:
+            history_show.count(history.count(where), as_json=chosen == "json")
+            return
+        if totals:
+            history_show.totals(history.totals(where), as_json=chosen == "json")
+            return
+        with history.select(
+            where, order_by=order, descending=desc, limit=limit, curves=curves or "curve" in wanted
+        ) as selection:
+            if chosen != "table":
+                found = columns_of(selection.parameters, wanted, curves=curves, nested=chosen in ("json", "jsonl"))
+                written = write_rows(selection.rows, found, chosen, out)
+            elif wanted:
+                found = columns_of(selection.parameters, wanted)
+                written = history_show.rows(selection.rows, found, limit=top or ROWS_SHOWN)
+            else:
+                written = history_show.rows_for_a_person(
+                    selection.rows, selection.parameters, curves=curves, limit=top or ROWS_SHOWN
+                )
+        if out is not None:
+            typer.echo(f"wrote {written:,} trials to {out}", err=True)
+        elif chosen == "table" and top is None and written == ROWS_SHOWN:
+            total = history.count(where)
+            if total > written:
+                history_show.more_rows(written, total)
 
 
 @history.command("spaces", epilog="Examples: hpo history spaces | hpo history spaces --json | jq '.relations[]'")
-def spaces(storage: Storage = None, json: Json = False) -> None:
+def spaces(storage: Storage = None, server: Server = None, json: Json = False) -> None:
     """Show the search space of each family, and how the spaces of near families relate."""
     from hpo.cli import history_show
+    from hpo.cli.history_source import past
     from hpo.spaces.related_families import related
-    from storage.overview import overview
 
-    families = overview(existing_store(storage)).families
-    history_show.spaces(families, related(families), as_json=json)
+    with past(storage, server) as found:
+        _, overview = found.sources()
+    history_show.spaces(overview.families, related(overview.families), as_json=json)
 
 
 # What comes in
@@ -231,9 +238,13 @@ def import_mlflow(
     dry_run: DryRun = False,
     report: Report = None,
     storage: History = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
-    """Bring in MLflow runs of any kind, with their curves and tags."""
+    """Bring in MLflow runs of any kind, with their curves and tags.
+
+    With --server, --uri is as the service sees it: an address that its settings allow, or a path among its projects.
+    """
 
     def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import mlflow
@@ -253,7 +264,17 @@ def import_mlflow(
             **told,
         )
 
-    _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
+    began = _time(since)
+    asked = {
+        "kind": "mlflow",
+        "uri": uri,
+        "experiments": experiment or [],
+        "filter": filter,
+        "since": None if began is None else began.isoformat(),
+        "task": task,
+    }
+    how = _How(asked=asked, map=map, source=source, dry_run=dry_run, report=report, as_json=json)
+    _import(read, how, metric=metric, direction=direction, storage=storage, server=server)
 
 
 @imports.command(
@@ -280,11 +301,12 @@ def import_optuna(
             metavar="URL",
         ),
     ] = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Bring in Optuna studies, with distributions, intermediate values and attributes.
 
-    Here --storage is Optuna's; --history is where they come to.
+    Here --storage is Optuna's; --history is where they come to. With --server, --storage is as the service sees it.
     """
 
     def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
@@ -300,7 +322,9 @@ def import_optuna(
             **told,
         )
 
-    _import(read, metric=None, direction=None, storage=history, dry_run=dry_run, report=report, as_json=json)
+    asked = {"kind": "optuna", "storage": storage, "studies": study or []}
+    how = _How(asked=asked, map=map, source=source, dry_run=dry_run, report=report, as_json=json)
+    _import(read, how, metric=None, direction=None, storage=history, server=server)
 
 
 @imports.command(
@@ -322,9 +346,10 @@ def import_table(
     dry_run: DryRun = False,
     report: Report = None,
     storage: History = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
-    """Bring in a table: a row is a run, with its parameters and its metric."""
+    """Bring in a table: a row is a run, with its parameters and its metric. With --server, it is sent there."""
 
     def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import table
@@ -341,7 +366,9 @@ def import_table(
             **told,
         )
 
-    _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
+    asked = {"kind": "table", "path": str(path), "task": task}
+    how = _How(asked=asked, map=map, source=source, dry_run=dry_run, report=report, as_json=json)
+    _import(read, how, metric=metric, direction=direction, storage=storage, server=server)
 
 
 @imports.command(
@@ -363,9 +390,13 @@ def import_lightning(
     dry_run: DryRun = False,
     report: Report = None,
     storage: History = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
-    """Bring in what Lightning has logged as CSV or for TensorBoard."""
+    """Bring in what Lightning has logged as CSV or for TensorBoard.
+
+    With --server, DIR is a folder among the projects of the service.
+    """
 
     def read(store: Store, metric: str | None, direction: str | None, **told: Any) -> ImportReport:
         from storage.importers import lightning
@@ -382,7 +413,9 @@ def import_lightning(
             **told,
         )
 
-    _import(read, metric=metric, direction=direction, storage=storage, dry_run=dry_run, report=report, as_json=json)
+    asked = {"kind": "lightning", "folder": str(folder), "task": task}
+    how = _How(asked=asked, map=map, source=source, dry_run=dry_run, report=report, as_json=json)
+    _import(read, how, metric=metric, direction=direction, storage=storage, server=server)
 
 
 # What goes
@@ -396,25 +429,25 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Remove a source with all its studies and trials, and what was learned from them."""
     from hpo.cli import history_show
+    from hpo.cli.history_source import past
     from hpo.cli.text import visible
     from hpo.errors import SettingsError
-    from storage import sources
 
-    store = existing_store(storage)
-    gone = sources.forget(store, source, dry_run=True)
-    if dry_run:
-        history_show.forgotten(source, gone, dry_run=True, as_json=json)
-        return
-    if not yes:
-        what = f"{history_show.sizes(gone)} of {visible(source)}"
-        if not sys.stdin.isatty():
-            raise SettingsError(f"{what} would go; say --yes, for nobody can be asked here")
-        typer.confirm(f"forget {what}, for good?", abort=True, err=True)
-    history_show.forgotten(source, sources.forget(store, source), dry_run=False, as_json=json)
+    with past(storage, server) as found:
+        gone = found.forget(source, dry_run=True)
+        if not dry_run:
+            if not yes:
+                what = f"{history_show.sizes(gone)} of {visible(source)}"
+                if not sys.stdin.isatty():
+                    raise SettingsError(f"{what} would go; say --yes, for nobody can be asked here")
+                typer.confirm(f"forget {what}, for good?", abort=True, err=True)
+            gone = found.forget(source, dry_run=False)
+    history_show.forgotten(source, gone, dry_run=dry_run, as_json=json)
 
 
 @history.command(
@@ -425,14 +458,15 @@ def export(
     folder: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="FOLDER")],
     force: Annotated[bool, typer.Option("--force", help="Replace tables that are there.")] = False,
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Write past runs as recorded tables, which `hpo history import table` reads again."""
     from hpo.cli import history_show
-    from storage.export import export_tables
+    from hpo.cli.history_source import past
 
-    notes: list[str] = []
-    paths = export_tables(existing_store(storage), target, folder, force=force, note=notes.append)
+    with past(storage, server) as found:
+        paths, notes = found.export(target, folder, force=force)
     history_show.exported(paths, notes, as_json=json)
 
 
@@ -440,16 +474,13 @@ def export(
 
 
 @history.command("verify", epilog="Examples: hpo history verify | hpo history verify --json")
-def verify(storage: Storage = None, json: Json = False) -> None:
+def verify(storage: Storage = None, server: Server = None, json: Json = False) -> None:
     """Look for what is not whole, does not fit together, or is in quarantine; exit code 1 where there is something."""
     from hpo.cli import history_show
-    from storage import integrity
-    from storage.overview import overview
+    from hpo.cli.history_source import past
 
-    store = existing_store(storage)
-    with _counting("verifying", of_all=True) as progress:
-        findings = integrity.verify(store, progress=progress)
-    quarantine = overview(store).quarantine
+    with past(storage, server) as found, _counting("verifying", of_all=True) as progress:
+        findings, quarantine = found.verify(progress)
     history_show.verified(findings, quarantine, as_json=json)
     if findings or quarantine:
         raise typer.Exit(1)
@@ -459,16 +490,35 @@ def verify(storage: Storage = None, json: Json = False) -> None:
 def trust(
     study: Annotated[str, typer.Argument(help="A study in quarantine (`hpo history list` lists them).")],
     storage: Storage = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Let the tuner learn again from a study that was put in quarantine."""
     from hpo.cli import history_show
-    from storage import history as past
-    from storage.importers import flags
+    from hpo.cli.history_source import past
 
-    store = existing_store(storage)
-    past.get_study(store, study)  # says near names where there is none
-    history_show.trusted(study, flags.trust(store, study), as_json=json)
+    with past(storage, server) as found:
+        reason = found.trust(study)
+    history_show.trusted(study, reason, as_json=json)
+
+
+@history.command(
+    "quarantine", epilog='Example: hpo history quarantine mlflow:team/churn --reason "trained on the test set"'
+)
+def quarantine(
+    study: Annotated[str, typer.Argument(help="A study.")],
+    reason: Annotated[str, typer.Option(help="Why; it is shown wherever the study is.", metavar="TEXT")],
+    storage: Storage = None,
+    server: Server = None,
+    json: Json = False,
+) -> None:
+    """Let the tuner learn no more from a study, until `hpo history trust`. Nothing of it is lost."""
+    from hpo.cli import history_show
+    from hpo.cli.history_source import past
+
+    with past(storage, server) as found:
+        before = found.quarantine(study, reason)
+    history_show.quarantined(study, reason, before, as_json=json)
 
 
 # How imports go
@@ -490,32 +540,63 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """What all imports are told."""
+
+    asked: Mapping[str, Any]  # of a service, in its words
+    map: Path | None
+    source: str | None
+    dry_run: bool
+    report: Path | None
+    as_json: bool
+
+
 def _import(
-    read: Reader,
-    *,
-    metric: str | None,
-    direction: str | None,
-    storage: str | None,
-    dry_run: bool,
-    report: Path | None,
-    as_json: bool,
+    read: Reader, how: _How, *, metric: str | None, direction: str | None, storage: str | None, server: str | None
 ) -> None:
     """Run an import, ask for what cannot be guessed, and say what became of it."""
     from hpo.cli import history_show
+    from hpo.cli.source import server_to_ask
 
+    address = server_to_ask(storage, server)
     try:
-        with _report_file(report) as rows, _store_to_fill(storage, dry_run=dry_run) as store:
-            outcome = _read_asking(read, store, metric, direction, rows)
+        if address is not None:
+            outcome = _import_there(address, how, metric, direction)
+        else:
+            with _report_file(how.report) as rows, _store_to_fill(storage, dry_run=how.dry_run) as store:
+                outcome = _read_asking(partial(read, store), metric, direction, rows)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on: what is in is not taken twice", err=True)
         raise
-    history_show.imported(outcome, as_json=as_json)
+    history_show.imported(outcome, as_json=how.as_json)
     if outcome.number_rejected and not outcome.taken and not outcome.number_skipped:  # nothing of it is in the history
         raise typer.Exit(1)
 
 
+def _import_there(address: str, how: _How, metric: str | None, direction: str | None) -> ImportReport:
+    from hpo.cli.history_sending import imported_there
+    from hpo.cli.history_source import service_at
+    from hpo.errors import SettingsError
+
+    if how.report is not None:
+        raise SettingsError(
+            "--report tells of every run: use it where the history is, with --storage instead of --server"
+        )
+    asked = {**how.asked, "mapping": _mapping_in_words(how.map), "source": how.source, "dry_run": how.dry_run}
+    with service_at(address) as client:
+
+        def read(
+            metric: str | None, direction: str | None, *, progress: Callable[[int], None], **_: Any
+        ) -> ImportReport:
+            judged = {} if asked["kind"] == "optuna" else {"metric": metric, "direction": direction}
+            return imported_there(client, {**asked, **judged}, progress=progress)
+
+        return _read_asking(read, metric, direction, None)
+
+
 def _read_asking(
-    read: Reader, store: Store, metric: str | None, direction: str | None, rows: _RowFile | None
+    read: Callable[..., ImportReport], metric: str | None, direction: str | None, rows: _RowFile | None
 ) -> ImportReport:
     """Import; where the metric or the direction cannot be told, ask whoever sits at the terminal."""
     from storage.errors import ImportFailedError
@@ -524,7 +605,7 @@ def _read_asking(
         try:
             tell = None if rows is None else rows.write
             with _counting("importing", of_all=False) as progress:
-                return read(store, metric, direction, progress=progress, row_by_row=tell)
+                return read(metric, direction, progress=progress, row_by_row=tell)
         except ImportFailedError as error:
             problem = str(error)
             asks_metric = metric is None and "--metric" in problem
@@ -611,6 +692,17 @@ def _mapping(path: Path | None) -> Any:
     from storage.importers.mapping import load_mapping
 
     return None if path is None else load_mapping(path)
+
+
+def _mapping_in_words(path: Path | None) -> Any:
+    """The content of a mapping file, which a service reads as this program does. Raises ImportFailedError."""
+    from hpo.answers.plain import jsonable
+    from storage.importers.mapping import load_mapping, load_yaml
+
+    if path is None:
+        return None
+    load_mapping(path)  # what is wrong is told with its line
+    return jsonable(load_yaml(path)[0])
 
 
 def _time(text: str | None) -> datetime | None:

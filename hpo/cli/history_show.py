@@ -15,6 +15,7 @@ from hpo.answers.history import (
     about_fields,
     forgotten_fields,
     overview_fields,
+    quarantined_fields,
     relations_fields,
     totals_fields,
     trusted_fields,
@@ -490,6 +491,15 @@ def trusted(study: str, reason: str | None, *, as_json: bool) -> None:
         print(f"{visible(study)} is not in quarantine")
     else:
         print(f"{visible(study)} is trusted again; it was in quarantine for: {visible(reason)}")
+
+
+def quarantined(study: str, reason: str, before: str | None, *, as_json: bool) -> None:
+    """`hpo history quarantine`."""
+    if as_json:
+        print_json(quarantined_fields(study, reason, before))
+        return
+    and_before = "" if before is None else f", besides: {visible(before)}"
+    print(f"nobody learns from {visible(study)} until `hpo history trust`: {visible(reason)}{and_before}")
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------

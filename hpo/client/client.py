@@ -10,17 +10,28 @@ Results are the types that the functions here return, errors the ones that they 
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from hpo.client.logins import server_of, token_of
 from hpo.client.transport import TIMEOUT_SECONDS, Transport
 from hpo.client.trial import Trial
-from hpo.errors import SpecError, StudyOverError
+from hpo.errors import (
+    NotAllowedError,
+    ServiceError,
+    SettingsError,
+    SpecError,
+    StudyFailedError,
+    StudyOverError,
+    StudyPausedError,
+)
+from storage.durable_files import draft_of
 from storage.errors import StudyNotFoundError
 from storage.retries import PATIENCE_SECONDS
 
@@ -35,10 +46,12 @@ if TYPE_CHECKING:
     from hpo.tuning.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
 
+T = TypeVar("T")
 Study: TypeAlias = "str | int | StudySummary"  # its name, its number in addresses, or what `study` returned
 Place: TypeAlias = Literal["server", "workers"]
 PAGE = 1_000
 ANSWER_SECONDS = 330.0  # that the service may take to work something out
+JOB_PAUSE_SECONDS = 0.3  # between questions how far a job is
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0  # between questions for a trial while there is none
 
 
@@ -139,25 +152,31 @@ class Client:
 
     def delete(self, study: Study) -> None:
         """Delete a study that does not run, with all its trials."""
-        self.transport.delete(f"/studies/{self._id(study)}")
+        self._by_id(study, lambda study_id: self.transport.delete(f"/studies/{study_id}"))
         self._ids = {name: number for name, number in self._ids.items() if study not in (name, number)}
 
     def trials(self, study: Study, *, where: str | None = None, order: str | None = None) -> list[TrialRecord]:
         """The trials of a study that meet a condition (as in `hpo history query`); by number, if no other order."""
         from hpo.client.records import trial_of
 
-        found = self._all(f"/studies/{self._id(study)}/trials", where=where, order=order)
-        return [trial_of(each) for each in found]
+        return self._by_id(
+            study,
+            lambda study_id: [
+                trial_of(each) for each in self._all(f"/studies/{study_id}/trials", where=where, order=order)
+            ],
+        )
 
     def trial(self, study: Study, number: int) -> TrialRecord:
         """One trial. Raises TrialNotFoundError."""
         from hpo.client.records import trial_of
 
-        return trial_of(self.transport.get(f"/studies/{self._id(study)}/trials/{number}"))
+        return trial_of(self._by_id(study, lambda study_id: self.transport.get(f"/studies/{study_id}/trials/{number}")))
 
     def explain(self, study: Study, number: int) -> dict[str, Any]:
         """Why a trial was proposed, as `hpo explain --json` prints it."""
-        return dict(self.transport.get(f"/studies/{self._id(study)}/trials/{number}/receipt"))
+        return self._by_id(
+            study, lambda study_id: dict(self.transport.get(f"/studies/{study_id}/trials/{number}/receipt"))
+        )
 
     def watch(self, study: Study, *, patience_seconds: float | None = None) -> AbstractContextManager[Iterator[Event]]:
         """What happens in a study, as it happens: `with client.watch("churn") as events: for event in events: …`.
@@ -167,7 +186,7 @@ class Client:
         from hpo.client.events import watching
 
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
-        return watching(self.transport, self._id(study), patience_seconds=patience)
+        return watching(self.transport, self._study(study)["id"], patience_seconds=patience)
 
     def stopped(self, study: Study) -> Stopped | None:
         """Why a study was stopped before its budget was spent; None where it was not."""
@@ -184,7 +203,7 @@ class Client:
 
         Raises StudyOverError once the study hands out no more.
         """
-        return self._asked(self._id(study), {}, worker, lease_seconds)[0]
+        return self._by_id(study, lambda study_id: self._asked(study_id, {}, worker, lease_seconds)[0])
 
     def work(self, *, worker: str | None = None, lease_seconds: float = 60.0, **machine: Any) -> Trial | None:
         """A trial of any study that waits for workers, by priority and fair share; None where there is none now.
@@ -194,13 +213,17 @@ class Client:
         return self._asked(None, machine, worker, lease_seconds)[0]
 
     def asked(self, study: Study, *, worker: str | None = None, lease_seconds: float = 60.0) -> Iterator[Trial]:
-        """Trials to train, one after the other, until the study hands out no more."""
-        study_id, pause = self._id(study), FIRST_PAUSE_SECONDS
+        """Trials to train, one after the other, until the study hands out no more; while it is paused it is waited."""
+        pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                trial, wait_seconds = self._asked(study_id, {}, worker, lease_seconds)
+                trial, wait_seconds = self._by_id(
+                    study, lambda study_id: self._asked(study_id, {}, worker, lease_seconds)
+                )
             except StudyOverError:
                 return
+            except StudyPausedError:
+                trial, wait_seconds = None, 0.0
             if trial is not None:
                 pause = FIRST_PAUSE_SECONDS
                 yield trial
@@ -261,12 +284,19 @@ class Client:
         return dict(self._statistics("advise", target=target, together=together))
 
     def promote(self, study: Study, *, trial: int | None = None, name: str | None = None) -> Promotion:
-        """Put a trial's model into MLflow's registry; as `hpo promote`."""
+        """Put a trial's model into MLflow's registry; as `hpo promote`. The service does it in the background.
+
+        Raises StudyFailedError where the model cannot be registered.
+        """
         from hpo.client.records import result_of
         from hpo.decisions.promotion import Promotion
 
         body = {"trial": trial, "name": name}
-        return result_of(Promotion, self.transport.post(f"/studies/{self._id(study)}/promote", body))
+        asked = self._by_id(study, lambda study_id: self.transport.post(f"/studies/{study_id}/promote", body))
+        job = self.finished_job(asked["id"])
+        if job["state"] != "done":
+            raise StudyFailedError(job["error"] or f"job {job['id']} was cancelled")
+        return result_of(Promotion, job["result"])
 
     # The history ------------------------------------------------------------------------------------------------------
 
@@ -274,23 +304,57 @@ class Client:
         """The sources, the families and what is in quarantine, as `hpo history list --json` prints it."""
         return dict(self.transport.get("/history"))
 
-    def query(self, where: str | None = None, *, order: str | None = None) -> Iterator[dict[str, Any]]:
-        """All trials of the history that meet a condition, read while they are asked for."""
-        return self._all("/trials", where=where, order=order)
+    def query(
+        self, where: str | None = None, *, order: str | None = None, curves: bool = False, page: int = PAGE
+    ) -> Iterator[dict[str, Any]]:
+        """The trials of the history that meet a condition, read while they are asked for, so many at a time."""
+        return self._all("/trials", where=where, order=order, curves=curves, limit=page)
+
+    def parameters(self, where: str | None = None) -> dict[str, list[str]]:
+        """What the parameters of these trials may have been drawn from, by name, each as Optuna writes it in JSON."""
+        return dict(self.transport.get("/history/parameters", where=where))
+
+    def totals(self, where: str | None = None) -> dict[str, Any]:
+        """How many trials meet a condition, and at what cost, as `hpo history query --totals --json` prints it."""
+        return dict(self.transport.get("/history/totals", where=where))
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What is in a source, a task, a family or a study, as `hpo history show --json` prints it."""
+        return dict(self.transport.get("/history/about", name=name))
 
     def export(self, target: str, file: Path) -> None:
-        """Write the past runs of a family, a task, a study or a source into a file of recorded tables (ZIP)."""
-        with self.transport.stream("/export", query={"family": target}) as answer, file.open("xb") as out:
-            for chunk in answer.iter_bytes():
-                out.write(chunk)
+        """Write the past runs of a family, a task, a study or a source into a file of recorded tables (ZIP).
 
-    def quarantine(self, study: Study, reason: str) -> None:
-        """Let nobody learn from a study."""
-        self.transport.post("/history/quarantine", {"study": self._name(study), "reason": reason})
+        The file is there whole or not at all; its comment says what was left out. Raises SettingsError where it is
+        there already, or cannot be written.
+        """
+        if file.exists():
+            raise SettingsError(f"{file} is there already; name another")
+        query = {"family": target}
+        try:
+            with (
+                self.transport.stream("/export", query=query, timeout_seconds=ANSWER_SECONDS) as answer,
+                draft_of(file) as draft,
+                draft.open("wb") as out,
+            ):
+                for chunk in answer.iter_bytes():
+                    out.write(chunk)
+        except OSError as error:
+            if isinstance(error, ServiceError):
+                raise
+            raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
 
-    def trust(self, study: Study) -> None:
-        """Let the tuner learn again from a study that was in quarantine."""
-        self.transport.post("/history/trust", {"study": self._name(study)})
+    def quarantine(self, study: Study, reason: str) -> dict[str, Any]:
+        """Let nobody learn from a study; with the reasons that there were before."""
+        return dict(self.transport.post("/history/quarantine", {"study": self._name(study), "reason": reason}))
+
+    def trust(self, study: Study) -> dict[str, Any]:
+        """Let the tuner learn again from a study that was in quarantine; as `hpo history trust --json`."""
+        return dict(self.transport.post("/history/trust", {"study": self._name(study)}))
+
+    def forget(self, source: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove a source with all its studies; as `hpo history forget --json`. dry_run: only say what would go."""
+        return dict(self.transport.post("/history/forget", {"source": source, "dry_run": dry_run}))
 
     def recipes(self) -> list[dict[str, Any]]:
         """The ready tasks."""
@@ -301,6 +365,36 @@ class Client:
     def start_import(self, kind: str, **settings: Any) -> dict[str, Any]:
         """Bring past runs in, in the background: kind mlflow, optuna, table or lightning; returns the job."""
         return dict(self.transport.post("/imports", {"kind": kind, **settings}))
+
+    def upload_table(self, file: Path, **settings: Any) -> dict[str, Any]:
+        """Bring in a table that is sent: CSV, Parquet, or recorded tables as a ZIP archive; returns the job."""
+        try:
+            files = {"file": (file.name, file.read_bytes())}
+        except OSError as error:
+            raise SettingsError(f"{file} cannot be read: {error.strerror or error}") from error
+        answer = self.transport.send(
+            "POST",
+            "/imports/upload",
+            key=secrets.token_urlsafe(16),
+            files=files,
+            data={"settings": json.dumps(settings)},
+            timeout_seconds=ANSWER_SECONDS,
+        )
+        return dict(answer.json())
+
+    def start_verifying(self) -> dict[str, Any]:
+        """Look for what is not whole in the history, in the background; returns the job."""
+        return dict(self.transport.post("/history/verify"))
+
+    def finished_job(self, number: int, *, tell: Callable[[int, int | None], None] | None = None) -> dict[str, Any]:
+        """A job once it has ended. tell: is told how much is done, and of how much, as long as it goes on."""
+        while True:
+            job = self.job(number)
+            if tell is not None:
+                tell(job["done"], job["total"])
+            if job["state"] not in ("queued", "running"):
+                return job
+            time.sleep(JOB_PAUSE_SECONDS)
 
     def start_replay(self, **settings: Any) -> dict[str, Any]:
         """Tune past tasks again, in the background; returns the job."""
@@ -357,7 +451,7 @@ class Client:
     def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = None
         while True:
-            page = self.transport.get(path, **query, limit=PAGE, cursor=cursor)
+            page = self.transport.get(path, **{"limit": PAGE, **query, "cursor": cursor})
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
@@ -378,7 +472,10 @@ class Client:
         return dict(self.transport.get(f"/studies/{self._id(study)}"))
 
     def _find(self, name: str) -> int:
-        found = self.transport.get("/studies", name=name)["items"]
+        try:
+            found = self.transport.get("/studies", name=name)["items"]
+        except NotAllowedError:  # a worker's token, that may know no more of it
+            return int(self.transport.get("/work/study", name=name)["id"])
         if not found:
             known = [each["name"] for each in self.transport.get("/studies", limit=PAGE)["items"]]
             raise StudyNotFoundError.named(name, known)
@@ -394,6 +491,17 @@ class Client:
             self._ids[study] = self._find(study)
         return self._ids[study]
 
+    def _by_id(self, study: Study, action: Callable[[int], T]) -> T:
+        """What is done with the id of a study; where its name was given to another meanwhile, with that one's."""
+        is_known = isinstance(study, str) and study in self._ids
+        try:
+            return action(self._id(study))
+        except StudyNotFoundError:
+            if not is_known:
+                raise
+            del self._ids[str(study)]
+            return action(self._id(study))
+
     def _name(self, study: Study) -> str:
         if isinstance(study, str):
             return study
@@ -402,7 +510,7 @@ class Client:
     def _changed(self, study: Study, verb: str) -> StudySummary:
         from hpo.client.records import study_of
 
-        return study_of(self.transport.post(f"/studies/{self._id(study)}/{verb}"))
+        return study_of(self._by_id(study, lambda study_id: self.transport.post(f"/studies/{study_id}/{verb}")))
 
     def _asked(
         self, study_id: int | None, body: Mapping[str, Any], worker: str | None, lease_seconds: float
@@ -415,9 +523,9 @@ class Client:
         name = worker or self._worker or ""
         path = "/work" if study_id is None else f"/studies/{study_id}/ask"
         answer = self.transport.posted(path, {"worker": name, "lease_seconds": lease_seconds, **body})
-        if not answer.content:
+        told = self.transport.content_of(answer)
+        if told is None:
             return None, _seconds(answer)
-        told = answer.json()
         study = told.get("study")
         trial = Trial(
             study_id=study["id"] if study_id is None else study_id,

@@ -1,7 +1,8 @@
 """How does a request reach a service, once, although connections break and servers restart?
 
 A request that changes something carries an `Idempotency-Key`: it is repeated with the same key until an answer comes,
-and the service gives the answer of the first time. Redirects are not followed: the token goes to nobody else.
+and the service gives the answer of the first time. What may be done twice without harm needs none. Redirects are not
+followed: the token goes to nobody else.
 """
 
 from __future__ import annotations
@@ -43,12 +44,24 @@ class Transport:
 
     def get(self, path: str, *, timeout_seconds: float | None = None, **query: Any) -> Any:
         """The JSON at a path below `/api/v1`; what is None in the query is left out."""
-        return self.send("GET", path, query=query, timeout_seconds=timeout_seconds).json()
+        return self.content_of(self.send("GET", path, query=query, timeout_seconds=timeout_seconds))
 
     def post(self, path: str, body: Any = None, *, key: str | None = None, timeout_seconds: float | None = None) -> Any:
         """The JSON that is answered; None where there is none. key: of a request that an earlier process sent."""
-        answer = self.posted(path, body, key=key, timeout_seconds=timeout_seconds)
-        return answer.json() if answer.content else None
+        return self.content_of(self.posted(path, body, key=key, timeout_seconds=timeout_seconds))
+
+    def post_again(self, path: str, body: Any = None) -> Any:
+        """As `post`, for what may be done twice without harm: no service keeps its answer."""
+        return self.content_of(self.send("POST", path, body=body))
+
+    def content_of(self, answer: httpx2.Response) -> Any:
+        """The JSON of an answer; None where it is empty. Raises ServiceError for anything else, as of a login page."""
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise ServiceError(
+                f"{self.url} answers with what is no JSON: is a Hindsight service at this address?"
+            ) from error
 
     def posted(
         self, path: str, body: Any = None, *, key: str | None = None, timeout_seconds: float | None = None
@@ -92,13 +105,22 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, path: str, *, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
     ) -> Iterator[httpx2.Response]:
         """An answer that is read while it comes; it is not repeated. Raises as `send` does."""
         with (
             self._translated(),
             self._http.stream(
-                "GET", PREFIX + path, params=_without_nothing(query), headers=None if headers is None else dict(headers)
+                "GET",
+                PREFIX + path,
+                params=_without_nothing(query),
+                headers=None if headers is None else dict(headers),
+                timeout=self._http.timeout if timeout_seconds is None else _timeout(timeout_seconds),
             ) as answer,
         ):
             if not answer.is_success:
