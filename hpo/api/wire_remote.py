@@ -70,6 +70,9 @@ class Tell(_Sent):
     value: Value | None = None
     values: list[Value] | None = Field(default=None, min_length=1, max_length=100)  # of several objectives
     error: Text | None = None
+    study_error: Text | None = Field(
+        default=None, description="Why no trial of the study can do better: launched for workers, it has failed then."
+    )
     cost_seconds: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     epochs: int | None = Field(default=None, ge=0, le=LARGEST_ID)
     peak_memory_bytes: int | None = Field(default=None, ge=0, le=LONGEST_STEP)
@@ -140,6 +143,12 @@ class StudyToTrain(BaseModel):
     name: str
     spec: dict[str, Any]  # the study file
     created_at: float  # seconds since the epoch
+
+
+class StudyToAsk(BaseModel):
+    """The study of a name."""
+
+    id: int
 
 
 class Given(BaseModel):

@@ -47,6 +47,11 @@ def is_passing(answer: httpx2.Response) -> bool:
     return answer.status_code in PASSING or is_being_answered
 
 
+def is_trouble_of_service(error: Exception) -> bool:
+    """Whether a refusal is of a mistake there, not of what was asked."""
+    return type(error) is ServiceError and error.code in ("", "unforeseen")
+
+
 def _problem(answer: httpx2.Response) -> dict[str, Any]:
     try:
         told = answer.json()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from hpo.client.sendable import sendable, text
 from hpo.client.transport import Transport
-from hpo.errors import ServiceError
+from hpo.errors import ServiceError, ServiceUnavailableError
 from storage.errors import StaleAttemptError, StorageError
 
 BEATS = 3  # times within a lease that it is extended
@@ -53,13 +54,18 @@ class Trial:
         Raises StaleAttemptError where somebody else was given the trial.
         """
         self._check()
-        body = {"attempt": self.attempt, "step": step, "value": value, "metrics": metrics}
-        return bool(self._post("report", body)["prune"])
+        body = {
+            "attempt": self.attempt,
+            "step": step,
+            "value": None if value is None else float(value),
+            "metrics": {name: float(each) for name, each in metrics.items()},
+        }
+        return bool(self._transport.post_again(self._path("report"), sendable(body))["prune"])
 
     def should_prune(self) -> bool:
         """Whether the trial is to be pruned, by what has been reported."""
         self._check()
-        return bool(self._post("should-prune", {"attempt": self.attempt})["prune"])
+        return bool(self._transport.post_again(self._path("should-prune"), {"attempt": self.attempt})["prune"])
 
     def tell(
         self,
@@ -72,33 +78,30 @@ class Trial:
     ) -> None:
         """End the trial: complete with its value, or one for each objective; pruned; or fail with the error.
 
+        A value that is no finite number, such as NaN, is told as what it is, and the trial fails for it.
         known: epochs, peak_memory_bytes, checkpoint, notes. Raises StaleAttemptError; the value is kept even so.
         """
         values = value if isinstance(value, Sequence) else None
         body = {
             "attempt": self.attempt,
             "state": state,
-            "value": None if values is not None else value,
-            "values": None if values is None else list(values),
-            "error": error,
+            "value": None if value is None or values is not None else float(value),  # type: ignore[arg-type]
+            "values": None if values is None else [float(each) for each in values],
+            "error": None if error is None else text(error),
             "cost_seconds": time.monotonic() - self._began if cost_seconds is None else cost_seconds,
             **known,
         }
-        self.is_told = True
-        self._done.set()
-        self._post("tell", {name: each for name, each in body.items() if each is not None})
+        self._end("tell", {name: each for name, each in body.items() if each is not None})
 
     def release(self, reason: str = "given back") -> None:
         """Give the trial back: it waits for whoever asks next."""
-        self.is_told = True
-        self._done.set()
-        self._post("release", {"attempt": self.attempt, "reason": reason})
+        self._end("release", {"attempt": self.attempt, "reason": text(reason)})
 
     def extend(self) -> bool:
         """Extend the lease; returns whether the trial is still ours."""
         claim = {"study": self.study_id, "trial": self.number, "attempt": self.attempt}
         body = {"worker": self.worker, "claims": [claim], "lease_seconds": self.lease_seconds}
-        held = self._transport.post("/leases", body)["held"]
+        held = self._transport.post_again("/leases", body)["held"]
         return any(each["trial"] == self.number and each["study"] == self.study_id for each in held)
 
     def __enter__(self) -> Self:
@@ -108,15 +111,19 @@ class Trial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._done.set()
-        if self.is_told or isinstance(error, StaleAttemptError):
-            return
-        if error is None:
-            self.release("nothing was told of it")
-        elif isinstance(error, Exception):
-            self.tell(state="fail", error=f"{type(error).__name__}: {error}")
-        else:
-            self.release(type(error).__name__)
+        try:
+            if self.is_told or isinstance(error, StaleAttemptError):
+                return
+            if isinstance(error, ServiceUnavailableError):
+                return  # it may have heard of the end, and only its answer was lost; else somebody trains it again
+            if error is None:
+                self.release("nothing was told of it")
+            elif isinstance(error, Exception):
+                self.tell(state="fail", error=f"{type(error).__name__}: {error}")
+            else:
+                self.release(type(error).__name__)
+        finally:
+            self._done.set()
 
     def _keep(self) -> None:
         """Extend the lease until the trial ends; while the service is away the trial goes on."""
@@ -133,5 +140,18 @@ class Trial:
         if self._lost is not None:
             raise StaleAttemptError(self._lost)
 
-    def _post(self, verb: str, body: Mapping[str, Any]) -> Any:
-        return self._transport.post(f"/studies/{self.study_id}/trials/{self.number}/{verb}", dict(body))
+    def _end(self, verb: str, body: Mapping[str, Any]) -> None:
+        """What is refused, such as two values of one objective, may be told anew: the trial is ours until then."""
+        try:
+            self._transport.post(self._path(verb), sendable(body))
+        except StaleAttemptError:
+            self._settle()
+            raise
+        self._settle()
+
+    def _settle(self) -> None:
+        self.is_told = True
+        self._done.set()
+
+    def _path(self, verb: str) -> str:
+        return f"/studies/{self.study_id}/trials/{self.number}/{verb}"

@@ -57,7 +57,7 @@ class Heartbeat:
             held = set(self._held)
         claims = [{"study": study, "trial": trial, "attempt": attempt} for study, trial, attempt in sorted(held)]
         body = {"worker": self._worker, "claims": claims, "lease_seconds": self._lease_seconds}
-        answer = self._transport.post("/leases", body)["held"]
+        answer = self._transport.post_again("/leases", body)["held"]
         ours = {(each["study"], each["trial"], each["attempt"]) for each in answer}
         with self._lock:
             self._lost |= (held - ours) & self._held

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from storage.durable_files import draft_of
 
 FOLDER = "spool-of-workers"  # in the folder of the runs
-RECORD, DAMAGED, LOCK = ".json", ".damaged", ".lock"
+RECORD, DAMAGED, REFUSED, LOCK = ".json", ".damaged", ".refused", ".lock"
 _COUNTER = count()
 
 
@@ -65,6 +65,10 @@ class Kept:
                 if message.server == server:
                     found.append((path, message))
         return found
+
+    def set_aside(self, path: Path) -> Path:
+        """Leave a message that the service refuses to a person; where it is then."""
+        return path.replace(path.with_suffix(REFUSED))
 
     @contextmanager
     def alone(self) -> Iterator[bool]:

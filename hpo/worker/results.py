@@ -8,31 +8,45 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from hpo.client.refusals import is_trouble_of_service
 from hpo.client.transport import Transport
 from hpo.errors import HpoError, NotAllowedError, ServiceUnavailableError
 from hpo.running.outage import Outage
 from hpo.worker.kept import Kept, Message
-from storage.errors import StaleAttemptError, StorageError
+from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError, TrialNotFoundError
 
 
 class Results:
     """The reports and ends of trials, each told once and in order.
 
     While the service is away, the reports of trials that run are kept in memory; the ends of trials are kept on disk.
+    So are those that it refuses, unless somebody else has the trial: nothing that was trained is thrown away.
     """
 
     def __init__(self, transport: Transport, kept: Kept, outage: Outage, notice: Callable[[str], None]) -> None:
         self._transport, self._kept, self._outage, self._notice = transport, kept, outage, notice
-        self._reports: dict[str, list[tuple[dict[str, Any], str]]] = {}  # by the trial's path: bodies with their keys
+        self._reports: dict[str, list[dict[str, Any]]] = {}  # by the trial's path
         self._unkept: list[Message] = []  # ends that no disk took
+        self.barred: NotAllowedError | None = None  # why our token opens nothing any more
 
-    def report(self, trial: str, body: Mapping[str, Any]) -> bool:
+    def report(self, trial: str, body: Mapping[str, Any], *, about: str) -> bool:
         """Tell what a trial reports; whether it is to be pruned. trial: its path below `/api/v1`.
 
-        Raises StaleAttemptError where it is not ours any more.
+        about: the trial, in words. Raises StaleAttemptError where it is not ours any more, StudyNotFoundError and
+        TrialNotFoundError where it was deleted. Another report that is refused is left out: the trial goes on.
         """
-        self._reports.setdefault(trial, []).append((dict(body), _new_key()))
-        return self._outage.attempt(lambda: self._tell_reports(trial), otherwise=False)
+        self._reports.setdefault(trial, []).append(dict(body))
+        try:
+            return self._outage.attempt(lambda: self._tell_reports(trial), otherwise=False)
+        except (StaleAttemptError, StudyNotFoundError, TrialNotFoundError):
+            raise
+        except NotAllowedError as error:
+            self.barred = error
+        except (HpoError, StorageError) as error:
+            if not _may_be_taken_later(error):
+                del self._reports[trial][0]
+                self._notice(f"{about}: a report was refused, and is left out: {error}")
+        return False
 
     def end(self, trial: str, verb: str, body: Mapping[str, Any], *, about: str) -> Any:
         """Tell how a trial ended, by `tell` or `release`; the answer, None where it is kept for later.
@@ -40,9 +54,17 @@ class Results:
         Raises StaleAttemptError where it is not ours any more: a value is kept by the service as a late one.
         """
         message = Message(server=self._transport.url, path=f"{trial}/{verb}", body=body, key=_new_key(), about=about)
-        answer = self._outage.attempt(lambda: self._tell_all(trial, message), otherwise=None)
-        for report, key in self._reports.pop(trial, []):
-            self._keep(replace(message, path=f"{trial}/report", body=report, key=key))
+        answer = None
+        try:
+            answer = self._outage.attempt(lambda: self._tell_all(trial, message), otherwise=None)
+        except StaleAttemptError:
+            self._reports.pop(trial, None)
+            raise
+        except (HpoError, StorageError) as error:
+            self.barred = error if isinstance(error, NotAllowedError) else self.barred
+            self._notice(f"{about}: its end was refused, and is kept for another time: {error}")
+        for report in self._reports.pop(trial, []):
+            self._keep(replace(message, path=f"{trial}/report", body=report, key=_new_key()))
         if answer is None:
             self._keep(message)
         return answer
@@ -54,22 +76,39 @@ class Results:
     def catch_up(self) -> None:
         """Tell everything that was kept. Raises ServiceUnavailableError: what is left stays for the next time."""
         while self._unkept:
-            self._send_or_leave(self._unkept[0])
+            error = self._refusal_of(self._unkept[0])
+            if error is not None:
+                self._notice(f"{self._unkept[0].about}: what it brought was refused: {error}")
             del self._unkept[0]
         self.deliver()
         for trial in list(self._reports):
-            with suppress(StaleAttemptError):  # the trial will hear of it when its lease is extended
+            try:
                 self._tell_reports(trial)
+            except ServiceUnavailableError:
+                raise
+            except (HpoError, StorageError):
+                continue  # the trial will hear of it when its lease is extended, or with its next report
 
     def deliver(self) -> None:
-        """Send what is kept on disk for this service. Raises ServiceUnavailableError."""
+        """Send what is kept on disk for this service. Raises ServiceUnavailableError.
+
+        What is refused for good is set aside for a person to look at; what we may not tell waits for who may.
+        """
+        told = 0
         with self._kept.alone() as is_alone:
             waiting = self._kept.waiting(self._transport.url) if is_alone else []
             for path, message in waiting:
-                self._send_or_leave(message)
-                path.unlink(missing_ok=True)
-        if waiting:
-            self._notice(f"{_count(len(waiting))} that had been kept on disk, told now")
+                error = self._refusal_of(message)
+                if error is None:
+                    path.unlink(missing_ok=True)
+                    told += 1
+                elif _may_be_taken_later(error):
+                    self._notice(f"{message.about}: it is kept in {path}: {error}")
+                else:
+                    aside = self._kept.set_aside(path)
+                    self._notice(f"{message.about}: what it brought was refused, and is set aside in {aside}: {error}")
+        if told:
+            self._notice(f"{_count(told)} that had been kept on disk, told now")
 
     def close(self) -> None:
         """Say what the service has not been told, and who will tell it."""
@@ -92,23 +131,24 @@ class Results:
         """Whether the trial is to be pruned, as the last answer says."""
         reports, prune = self._reports.get(trial, []), False
         while reports:
-            body, key = reports[0]
-            prune = bool(self._transport.post(f"{trial}/report", body, key=key)["prune"])
+            prune = bool(self._transport.post_again(f"{trial}/report", reports[0])["prune"])
             del reports[0]
         return prune
 
     def _send(self, message: Message) -> Any:
         return self._transport.post(message.path, dict(message.body), key=message.key)
 
-    def _send_or_leave(self, message: Message) -> None:
+    def _refusal_of(self, message: Message) -> Exception | None:
+        """Send it; why it was refused, None where it was not. Raises ServiceUnavailableError."""
         try:
             self._send(message)
         except StaleAttemptError:
-            return  # kept by the service as a late one
-        except (ServiceUnavailableError, NotAllowedError):
+            return None  # kept by the service as a late one
+        except ServiceUnavailableError:
             raise
-        except (HpoError, StorageError) as error:  # refused, and will be for ever
-            self._notice(f"{message.about}: what it brought was refused: {error}")
+        except (HpoError, StorageError) as error:
+            return error
+        return None
 
     def _keep(self, message: Message) -> None:
         try:
@@ -119,6 +159,11 @@ class Results:
                 f"{message.about}: its end fits on no disk ({error.strerror or error}): it is kept in the memory of "
                 "this process until the service can be reached; make room before you end it"
             )
+
+
+def _may_be_taken_later(error: Exception) -> bool:
+    """Whether it is not for the message itself: our token opens nothing, or the service has a trouble of its own."""
+    return isinstance(error, NotAllowedError) or is_trouble_of_service(error)
 
 
 def _new_key() -> str:

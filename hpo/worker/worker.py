@@ -16,15 +16,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hpo.client.refusals import is_trouble_of_service
+from hpo.client.sendable import sendable, text
 from hpo.client.transport import Transport
-from hpo.errors import HpoError, SpecError
+from hpo.errors import HpoError, NotAllowedError, ServiceUnavailableError
 from hpo.running.attempts import drop_checkpoints
+from hpo.running.budgets import why_not_measured
 from hpo.running.interrupts import Interrupts
 from hpo.running.outage import Outage
 from hpo.studies.provenance import git_commit, hardware, this_worker
 from hpo.worker.crew import Crew
 from hpo.worker.heartbeat import Heartbeat, Held
 from hpo.worker.kept import FOLDER, Kept
+from hpo.worker.refused import Refused
 from hpo.worker.results import Results
 from storage.errors import StaleAttemptError, StorageError
 from trainers.errors import TrainerError
@@ -34,7 +38,9 @@ LEASE_SECONDS = 60.0
 POLL_SECONDS = 0.2
 CALL_SECONDS = 3.0  # how long a call waits for the service: trials wait meanwhile, and go on without it after that
 ASK_SECONDS = 30.0  # for an answer to the question for work: something may have to be learned first
+REFUSED_SECONDS = 15.0  # after which to ask again where the question was refused
 TAIL_LINES = 6
+MOST_NOTES = 100  # that a service takes of a trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,8 @@ class Worker:
         self._heart = Heartbeat(transport, worker=self._name, lease_seconds=LEASE_SECONDS)
         self._crews: dict[int, tuple[Crew, ExitStack]] = {}
         self._running: dict[tuple[int, int], _Running] = {}  # by study and number
-        self._refused: set[int] = set()  # studies that cannot be trained here
+        self._refused = Refused()  # studies that cannot be trained here
+        self._changed: set[int] = set()  # studies of which trials run here as their files were before
         self._asking: Future[Any] | None = None
         self._ask_key = _new_key()
         self._ask_at = 0.0  # when to ask again
@@ -94,7 +101,8 @@ class Worker:
     def run(self) -> int:
         """Work until Ctrl-C, or once there is nothing to do; returns how many trials have come to their end.
 
-        Raises NotAllowedError and SettingsError for a token, or a role, that the service does not take.
+        Raises NotAllowedError and SettingsError for a token, or a role, that the service does not take; where one ends
+        meanwhile, once the trials that run have ended: what they bring is kept on disk.
         """
         self._say_hello()
         with Interrupts() as interrupts:
@@ -132,7 +140,9 @@ class Worker:
         """Fill the free places; whether there is, or may be, anything to do."""
         if self._outage.is_over(self._catch_up):
             self._take_answer()
-            is_free = len(self._running) < self._options.jobs and self._asking is None
+            if self._results.barred is not None and not self._running:
+                raise self._results.barred
+            is_free = len(self._running) < self._options.jobs and self._asking is None and self._results.barred is None
             if is_free and time.monotonic() >= self._ask_at:
                 self._asking = asker.submit(self._ask)
         is_idle = not self._running and self._asking is None and self._told_idle
@@ -147,7 +157,7 @@ class Worker:
                 "devices": self._options.devices,
                 "lease_seconds": LEASE_SECONDS,
                 "study": self._options.study,
-                "without": sorted(self._refused),
+                "without": self._refused.now() + sorted(self._changed)[: self._options.jobs],
                 "hardware": hardware(),
                 "code_version": self._code_version,
             },
@@ -160,13 +170,27 @@ class Worker:
         if asked is None or not asked.done():
             return
         self._asking = None
-        answer = self._outage.attempt(asked.result, otherwise=None)
+        try:
+            answer = self._outage.attempt(asked.result, otherwise=None)
+            given = None if answer is None else self._transport.content_of(answer)
+        except NotAllowedError as error:
+            self._results.barred = error
+            return
+        except (HpoError, StorageError) as error:
+            if self._options.once and not self._running:
+                raise
+            self._ask_key = (
+                self._ask_key if is_trouble_of_service(error) else _new_key()
+            )  # a refusal is kept by its key
+            self._ask_at = time.monotonic() + REFUSED_SECONDS
+            self._notice(f"no work is handed out: {error}\n    It is asked for again in {REFUSED_SECONDS:.0f} s.")
+            return
         if answer is None:
             return
         self._ask_key = _new_key()
-        if answer.content:
+        if given is not None:
             self._told_idle = False
-            self._begin(answer.json())
+            self._begin(given)
             return
         self._ask_at = time.monotonic() + float(answer.headers.get("Retry-After", "5"))
         if not self._told_idle and not self._running:
@@ -177,23 +201,19 @@ class Worker:
         study = given["study"]
         held = (int(study["id"]), int(given["trial"]), int(given["attempt"]))
         self._heart.hold(held)  # while the user's code is imported, too
+        if self._must_end_first(study):
+            self._changed.add(held[0])
+            self._decline(study, held, "its study was changed; trials of it as it was before end first")
+            return
         try:
             crew = self._crew(study)
             folder = crew.launch(given)
         except (HpoError, TrainerError) as error:
-            self._heart.drop(held)
             self._refused.add(held[0])
             self._notice(f"study {study['name']!r} cannot be trained here, and is left to other workers: {error}")
-            trial = f"/studies/{held[0]}/trials/{held[1]}"
-            reason = f"a worker on {socket.gethostname()} cannot train it: {str(error).splitlines()[0]}"
-            with suppress(StaleAttemptError):
-                self._results.end(
-                    trial,
-                    "release",
-                    {"attempt": held[2], "reason": reason},
-                    about=f"trial {held[1]} of {study['name']}",
-                )
+            self._decline(study, held, f"a worker on {socket.gethostname()} cannot train it: {_first_line(error)}")
             return
+        self._refused.forgive(held[0])
         running = _Running(
             crew=crew, number=held[1], attempt=held[2], folder=folder, halve_batch=bool(given["halve_batch"])
         )
@@ -201,6 +221,21 @@ class Worker:
         again = f", attempt {running.attempt}" if running.attempt > 1 else ""
         params = ", ".join(f"{name}={_short(value)}" for name, value in given["params"].items())
         self._notice(f"{running.about}{again}: {params}")
+
+    def _decline(self, study: Mapping[str, Any], held: Held, reason: str) -> None:
+        self._heart.drop(held)
+        body = {"attempt": held[2], "reason": text(reason)}
+        with suppress(StaleAttemptError):
+            self._results.end(
+                f"/studies/{held[0]}/trials/{held[1]}", "release", body, about=f"trial {held[1]} of {study['name']}"
+            )
+
+    def _must_end_first(self, study: Mapping[str, Any]) -> bool:
+        """Whether trials of a study run here as its file was before: one crew cannot train both."""
+        study_id = int(study["id"])
+        known = self._crews.get(study_id)
+        is_busy = any(running.crew.study_id == study_id for running in self._running.values())
+        return is_busy and known is not None and not known[0].trains_as(study["spec"])
 
     def _crew(self, study: Mapping[str, Any]) -> Crew:
         """The crew of a study; those that have nothing to do make room for it."""
@@ -210,8 +245,6 @@ class Worker:
         busy = {study_id for study_id, _ in self._running}
         for study_id in [study_id for study_id in self._crews if study_id not in busy]:
             self._crews.pop(study_id)[1].close()
-        if known is not None and int(study["id"]) in self._crews:
-            raise SpecError(f"study {study['name']!r} was changed while trials of it run here; these end first")
         crew = Crew(
             study,
             server=self._transport.url,
@@ -228,7 +261,12 @@ class Worker:
 
     def _catch_up(self) -> None:
         """What is done first when the service is back: keep our trials, and tell what they brought meanwhile."""
-        self._heart.extend()
+        try:
+            self._heart.extend()
+        except ServiceUnavailableError:
+            raise
+        except (HpoError, StorageError) as error:  # it is there, and may take what was kept even so
+            self._results.barred = error if isinstance(error, NotAllowedError) else self._results.barred
         self._stop_lost()
         self._results.catch_up()
 
@@ -254,16 +292,14 @@ class Worker:
                     self._finish(running, event)
                 else:
                     self._fail(running, event)
-        except StaleAttemptError as error:
+        except (HpoError, StorageError) as error:  # somebody else has it, or it was deleted
             self._lose(running, str(error))
 
     def _report(self, running: _Running, event: Reported) -> None:
-        metrics = {name: _number(value) for name, value in event.metrics.items()}
-        value = None if event.value is None else _number(event.value)
-        body = {"attempt": running.attempt, "step": event.epoch, "value": value, "metrics": metrics}
+        body = {"attempt": running.attempt, "step": event.epoch, "value": event.value, "metrics": event.metrics}
         prune = False
         try:
-            prune = self._results.report(running.path, body)
+            prune = self._results.report(running.path, sendable(body), about=running.about)
         finally:
             running.crew.executor.answer(event.key, prune=prune)
 
@@ -273,15 +309,15 @@ class Worker:
         body = {
             "attempt": running.attempt,
             "state": "pruned" if outcome.pruned else "complete",
-            "values": [_number(value) for value in values],
-            "measured": dict(outcome.measured),
-            "notes": list(outcome.notes),
+            "values": values,
+            "measured": outcome.measured,
+            "notes": [text(note) for note in outcome.notes[:MOST_NOTES]],
             "cost_seconds": outcome.seconds,
             "epochs": outcome.epochs,
             "peak_memory_bytes": outcome.peak_memory_bytes,
             "checkpoint": None if outcome.checkpoint is None else f"{socket.gethostname()}:{outcome.checkpoint}",
         }
-        self._results.end(running.path, "tell", body, about=running.about)
+        self._results.end(running.path, "tell", sendable(body), about=running.about)
         is_kept = running.crew.spec.training.keep_folds
         drop_checkpoints(running.folder, kept=None if is_kept else outcome.checkpoint)
         metric = running.crew.spec.task.metric
@@ -307,14 +343,16 @@ class Worker:
             self._release(running, reason, halve_batch=True)
             self._notice(f"{running.about} ran out of memory; it is tried once more at half the batch")
             return
-        body = {"attempt": running.attempt, "state": "fail", "error": reason}
+        body = {"attempt": running.attempt, "state": "fail", "error": text(reason)}
+        if event.kind == "missing_metric":
+            body["study_error"] = text(why_not_measured(running.crew.spec.task, event.reason))
         self._results.end(running.path, "tell", body, about=running.about)
         drop_checkpoints(running.folder)
         tail = "".join(f"\n    {line}" for line in event.output_tail.strip().splitlines()[-TAIL_LINES:])
         self._notice(f"{running.about} failed: {event.reason}{tail}\n    what it printed: {log}")
 
     def _release(self, running: _Running, reason: str, **more: bool) -> Any:
-        body = {"attempt": running.attempt, "reason": reason, **more}
+        body = {"attempt": running.attempt, "reason": text(reason), **more}
         return self._results.end(running.path, "release", body, about=running.about)
 
     def _stop_lost(self) -> None:
@@ -331,6 +369,9 @@ class Worker:
 
     def _forget(self, running: _Running) -> None:
         self._running.pop((running.crew.study_id, running.number), None)
+        if not any(each.crew is running.crew for each in self._running.values()):
+            self._told_idle &= running.crew.study_id not in self._changed  # there may be work of that one now
+            self._changed.discard(running.crew.study_id)
         self._heart.drop(running.held)
 
     # The end --------------------------------------------------------------------------------------------------------
@@ -358,16 +399,14 @@ class Worker:
         if self._asking is None:
             return
         with suppress(HpoError, StorageError, TimeoutError):
-            answer = self._asking.result(CALL_SECONDS)
-            if answer.content:
-                given = answer.json()
+            given = self._transport.content_of(self._asking.result(CALL_SECONDS))
+            if given is not None:
                 trial = f"/studies/{given['study']['id']}/trials/{given['trial']}"
                 self._transport.post(f"{trial}/release", {"attempt": given["attempt"], "reason": "interrupted"})
 
 
-def _number(value: float) -> float | str:
-    """As JSON has it: what is no finite number is sent as text."""
-    return value if value - value == 0.0 else str(value)
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _short(value: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from hpo.api.access import Identity, ServiceState, Worker
 from hpo.api.idempotency import IdempotencyKey, request_name
@@ -25,6 +25,7 @@ from hpo.api.wire_remote import (
     Released,
     Report,
     ShouldPrune,
+    StudyToAsk,
     Tell,
     Verdict,
     claim_of,
@@ -34,7 +35,8 @@ from hpo.api.wire_remote import (
 )
 from hpo.errors import ServiceUnavailableError
 from hpo.service.desk import PROPOSAL_SECONDS, Assignment, Begun, Desk, Held
-from storage import machines
+from storage import history, machines
+from storage.errors import StudyNotFoundError
 from storage.privacy import current
 from storage.trial_pages import trial_numbered
 
@@ -86,6 +88,17 @@ async def work(
     return _nothing_now() if given is None else GivenWork(**given_fields(given), study=study_to_train(given))
 
 
+@router.get("/work/study")
+def study_to_ask(
+    who: Worker, service: ServiceState, name: Annotated[str, Query(max_length=200, description="Exactly this name.")]
+) -> StudyToAsk:
+    """The id of a study, for those who train its trials and may read nothing else of it."""
+    found = history.newest_studies(service.store, limit=1, name=name)
+    if not found:
+        raise StudyNotFoundError(f"There is no study named {name!r}.")
+    return StudyToAsk(id=found[0].study_id)
+
+
 @router.post("/studies/{study_id}/trials/{number}/report")
 def report(
     who: Worker,
@@ -132,6 +145,7 @@ def tell(
         epochs=body.epochs,
         peak_memory_bytes=body.peak_memory_bytes,
         checkpoint=body.checkpoint,
+        study_error=body.study_error,
         owner=_owner(who),
     )
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
