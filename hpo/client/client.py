@@ -10,6 +10,8 @@ Results are the types that the functions here return, errors the ones that they 
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -20,7 +22,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 from hpo.client.logins import server_of, token_of
 from hpo.client.transport import TIMEOUT_SECONDS, Transport
 from hpo.client.trial import Trial
-from hpo.errors import NotAllowedError, SpecError, StudyOverError, StudyPausedError
+from hpo.errors import (
+    NotAllowedError,
+    ServiceError,
+    SettingsError,
+    SpecError,
+    StudyFailedError,
+    StudyOverError,
+    StudyPausedError,
+)
+from storage.durable_files import draft_of
 from storage.errors import StudyNotFoundError
 from storage.retries import PATIENCE_SECONDS
 
@@ -40,6 +51,7 @@ Study: TypeAlias = "str | int | StudySummary"  # its name, its number in address
 Place: TypeAlias = Literal["server", "workers"]
 PAGE = 1_000
 ANSWER_SECONDS = 330.0  # that the service may take to work something out
+JOB_PAUSE_SECONDS = 0.3  # between questions how far a job is
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0  # between questions for a trial while there is none
 
 
@@ -272,13 +284,19 @@ class Client:
         return dict(self._statistics("advise", target=target, together=together))
 
     def promote(self, study: Study, *, trial: int | None = None, name: str | None = None) -> Promotion:
-        """Put a trial's model into MLflow's registry; as `hpo promote`."""
+        """Put a trial's model into MLflow's registry; as `hpo promote`. The service does it in the background.
+
+        Raises StudyFailedError where the model cannot be registered.
+        """
         from hpo.client.records import result_of
         from hpo.decisions.promotion import Promotion
 
         body = {"trial": trial, "name": name}
-        told = self._by_id(study, lambda study_id: self.transport.post(f"/studies/{study_id}/promote", body))
-        return result_of(Promotion, told)
+        asked = self._by_id(study, lambda study_id: self.transport.post(f"/studies/{study_id}/promote", body))
+        job = self.finished_job(asked["id"])
+        if job["state"] != "done":
+            raise StudyFailedError(job["error"] or f"job {job['id']} was cancelled")
+        return result_of(Promotion, job["result"])
 
     # The history ------------------------------------------------------------------------------------------------------
 
@@ -286,23 +304,57 @@ class Client:
         """The sources, the families and what is in quarantine, as `hpo history list --json` prints it."""
         return dict(self.transport.get("/history"))
 
-    def query(self, where: str | None = None, *, order: str | None = None) -> Iterator[dict[str, Any]]:
-        """All trials of the history that meet a condition, read while they are asked for."""
-        return self._all("/trials", where=where, order=order)
+    def query(
+        self, where: str | None = None, *, order: str | None = None, curves: bool = False, page: int = PAGE
+    ) -> Iterator[dict[str, Any]]:
+        """The trials of the history that meet a condition, read while they are asked for, so many at a time."""
+        return self._all("/trials", where=where, order=order, curves=curves, limit=page)
+
+    def parameters(self, where: str | None = None) -> dict[str, list[str]]:
+        """What the parameters of these trials may have been drawn from, by name, each as Optuna writes it in JSON."""
+        return dict(self.transport.get("/history/parameters", where=where))
+
+    def totals(self, where: str | None = None) -> dict[str, Any]:
+        """How many trials meet a condition, and at what cost, as `hpo history query --totals --json` prints it."""
+        return dict(self.transport.get("/history/totals", where=where))
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What is in a source, a task, a family or a study, as `hpo history show --json` prints it."""
+        return dict(self.transport.get("/history/about", name=name))
 
     def export(self, target: str, file: Path) -> None:
-        """Write the past runs of a family, a task, a study or a source into a file of recorded tables (ZIP)."""
-        with self.transport.stream("/export", query={"family": target}) as answer, file.open("xb") as out:
-            for chunk in answer.iter_bytes():
-                out.write(chunk)
+        """Write the past runs of a family, a task, a study or a source into a file of recorded tables (ZIP).
 
-    def quarantine(self, study: Study, reason: str) -> None:
-        """Let nobody learn from a study."""
-        self.transport.post("/history/quarantine", {"study": self._name(study), "reason": reason})
+        The file is there whole or not at all; its comment says what was left out. Raises SettingsError where it is
+        there already, or cannot be written.
+        """
+        if file.exists():
+            raise SettingsError(f"{file} is there already; name another")
+        query = {"family": target}
+        try:
+            with (
+                self.transport.stream("/export", query=query, timeout_seconds=ANSWER_SECONDS) as answer,
+                draft_of(file) as draft,
+                draft.open("wb") as out,
+            ):
+                for chunk in answer.iter_bytes():
+                    out.write(chunk)
+        except OSError as error:
+            if isinstance(error, ServiceError):
+                raise
+            raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
 
-    def trust(self, study: Study) -> None:
-        """Let the tuner learn again from a study that was in quarantine."""
-        self.transport.post("/history/trust", {"study": self._name(study)})
+    def quarantine(self, study: Study, reason: str) -> dict[str, Any]:
+        """Let nobody learn from a study; with the reasons that there were before."""
+        return dict(self.transport.post("/history/quarantine", {"study": self._name(study), "reason": reason}))
+
+    def trust(self, study: Study) -> dict[str, Any]:
+        """Let the tuner learn again from a study that was in quarantine; as `hpo history trust --json`."""
+        return dict(self.transport.post("/history/trust", {"study": self._name(study)}))
+
+    def forget(self, source: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove a source with all its studies; as `hpo history forget --json`. dry_run: only say what would go."""
+        return dict(self.transport.post("/history/forget", {"source": source, "dry_run": dry_run}))
 
     def recipes(self) -> list[dict[str, Any]]:
         """The ready tasks."""
@@ -313,6 +365,36 @@ class Client:
     def start_import(self, kind: str, **settings: Any) -> dict[str, Any]:
         """Bring past runs in, in the background: kind mlflow, optuna, table or lightning; returns the job."""
         return dict(self.transport.post("/imports", {"kind": kind, **settings}))
+
+    def upload_table(self, file: Path, **settings: Any) -> dict[str, Any]:
+        """Bring in a table that is sent: CSV, Parquet, or recorded tables as a ZIP archive; returns the job."""
+        try:
+            files = {"file": (file.name, file.read_bytes())}
+        except OSError as error:
+            raise SettingsError(f"{file} cannot be read: {error.strerror or error}") from error
+        answer = self.transport.send(
+            "POST",
+            "/imports/upload",
+            key=secrets.token_urlsafe(16),
+            files=files,
+            data={"settings": json.dumps(settings)},
+            timeout_seconds=ANSWER_SECONDS,
+        )
+        return dict(answer.json())
+
+    def start_verifying(self) -> dict[str, Any]:
+        """Look for what is not whole in the history, in the background; returns the job."""
+        return dict(self.transport.post("/history/verify"))
+
+    def finished_job(self, number: int, *, tell: Callable[[int, int | None], None] | None = None) -> dict[str, Any]:
+        """A job once it has ended. tell: is told how much is done, and of how much, as long as it goes on."""
+        while True:
+            job = self.job(number)
+            if tell is not None:
+                tell(job["done"], job["total"])
+            if job["state"] not in ("queued", "running"):
+                return job
+            time.sleep(JOB_PAUSE_SECONDS)
 
     def start_replay(self, **settings: Any) -> dict[str, Any]:
         """Tune past tasks again, in the background; returns the job."""
@@ -369,7 +451,7 @@ class Client:
     def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = None
         while True:
-            page = self.transport.get(path, **query, limit=PAGE, cursor=cursor)
+            page = self.transport.get(path, **{"limit": PAGE, **query, "cursor": cursor})
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
