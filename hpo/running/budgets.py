@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optuna.trial import TrialState
 
-from hpo.studies.spec import Budget
+from hpo.studies.spec import Budget, Task
 
 MAX_FAILURES_AT_FIRST = 5  # failed trials after which a study without one success stops (heuristic)
 SECONDS_SPENT = "hindsight:seconds_spent"  # study user attribute: how long it has been worked on
@@ -35,3 +35,9 @@ def why_nothing_works(states: Sequence[TrialState], budget: Budget) -> str | Non
         return None
     first = "the first trial" if failed == 1 else f"the first {failed} trials"
     return f"{first} failed and none succeeded, so the study stops"
+
+
+def why_not_measured(task: Task, reason: str) -> str:
+    """That a metric was never logged, which no other configuration will mend, with the key that names the metric."""
+    is_further = any(reason.startswith(f"{name} ") for name in task.metrics[1:])
+    return f"task.{'against' if is_further else 'metric'}: {reason}"

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from hpo.errors import SpecError, StudyFailedError
 from hpo.running.admission import admit
 from hpo.running.attempts import HALVED_BATCH, drop_checkpoints, fit_job, folder_of, study_folder
-from hpo.running.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
+from hpo.running.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_not_measured, why_nothing_works
 from hpo.running.creation import create_study, make_way, name_objectives
 from hpo.running.delivery import Delivery
 from hpo.running.executors import HERE, Placement, make_executor
@@ -414,8 +414,7 @@ class StudyRunner:
         told = f"{tail}\n    {_printed(log)}" if tail else ""
         self._watcher.notice(f"trial {claim.number} failed: {event.reason}{told}")
         if event.kind == "missing_metric":
-            is_further = any(event.reason.startswith(f"{name} ") for name in self._spec.task.metrics[1:])
-            raise StudyFailedError(f"task.{'against' if is_further else 'metric'}: {event.reason}")
+            raise StudyFailedError(why_not_measured(self._spec.task, event.reason))
         self._stop_if_nothing_works(reason, running.directory)
 
     def _is_halved_and_released(self, claim: studies.Claim, reason: str) -> bool:
