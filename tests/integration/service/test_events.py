@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,16 @@ import uvicorn
 from optuna.trial import TrialState
 
 from hpo.api.app import create_api
+from hpo.client.client import Client
+from hpo.running.budgets import SECONDS_SPENT
 from hpo.service import events
+from hpo.service.endings import why_over
 from hpo.service.events import LOOK_SECONDS, StudyEvents
 from hpo.service.state import Service
-from storage import launches, studies, tokens
+from storage import history, launches, studies, tokens
 from storage.changes import _NEWER, _UNFINISHED, StudyChanges
 from storage.database import Store
+from storage.optuna_storage import HistoryStorage
 from storage.studies import Claim
 
 LISTENERS = 50
@@ -266,3 +270,62 @@ def test_a_study_that_cannot_be_looked_at_keeps_nobody_from_hearing_of_others(
     asyncio.run(listen_to_both())
     told = [record.getMessage() for record in caplog.records if record.name == "hpo.service.events"]
     assert told == [f"study {broken} cannot be looked at: no such thing as a state 7"]  # once
+
+
+# The end of what the service does not run -----------------------------------------------------------------------------
+
+SPEC: dict[str, Any] = {
+    "study": "asked",
+    "task": {"name": "asked", "metric": "loss", "direction": "minimize"},
+    "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
+    "budget": {"trials": 2},
+}
+
+
+def test_a_study_that_programs_ask_ends_with_its_budget(sqlite_store: Store) -> None:
+    study_id = studies.create_study(sqlite_store, name="asked", task="asked", metric="loss", spec=SPEC)
+
+    def reason() -> str | None:
+        return why_over(sqlite_store, history.study_of_id(sqlite_store, study_id), None)
+
+    assert reason() is None, "somebody may ask yet"
+    for value in (0.5, 0.25):
+        claim = claimed(sqlite_store, study_id)
+        assert reason() is None
+        studies.finish_trial(sqlite_store, claim, state=TrialState.COMPLETE, value=value)
+    assert reason() == "its 2 trials are finished"
+
+
+def test_what_fails_from_the_first_and_what_was_imported_has_ended(sqlite_store: Store) -> None:
+    spec = SPEC | {"budget": {"hours": 1}}
+    study_id = studies.create_study(sqlite_store, name="asked", task="asked", metric="loss", spec=spec)
+    for _ in range(5):
+        claim = claimed(sqlite_store, study_id)
+        assert why_over(sqlite_store, history.study_of_id(sqlite_store, study_id), None) is None
+        studies.finish_trial(sqlite_store, claim, state=TrialState.FAIL, value=None, error="no luck")
+    study = history.study_of_id(sqlite_store, study_id)
+    assert "the first 5 trials failed" in (why_over(sqlite_store, study, None) or "")
+    assert "it was imported from team" in (why_over(sqlite_store, replace(study, source="team"), None) or "")
+    HistoryStorage(sqlite_store).set_study_user_attr(study_id, SECONDS_SPENT, 4_000.0)
+    assert why_over(sqlite_store, study, None) == "its 1 hours are spent"
+
+
+def test_who_watches_it_hears_of_the_end_and_why(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.service.events.END_SECONDS", 0.1)
+    store = service.store
+    secret, _ = tokens.create_token(store, owner="ann", role="viewer", created_by="a test")
+    study_id = studies.create_study(
+        store, name="asked", task="asked", metric="loss", spec=SPEC | {"budget": {"hours": 1}}
+    )
+    claim = claimed(store, study_id)
+    with serving(service) as base, Client(base.removesuffix("/api/v1"), secret) as client:
+        with client.watch("asked") as events:
+            assert next(events).trial is not None
+            studies.finish_trial(store, claim, state=TrialState.COMPLETE, value=0.5)
+            threading.Timer(
+                1.0, HistoryStorage(store).set_study_user_attr, (study_id, SECONDS_SPENT, 4_000.0)
+            ).start()  # which changes nothing of its trials
+            *_, end = events
+        with client.watch("asked") as events:
+            *_, again = events
+    assert end.is_end and end.message == again.message == "its 1 hours are spent"
