@@ -14,7 +14,7 @@ from dashboards.frame import PageOperator, PageReader, back_to, page
 from hpo.api.access import ServiceState
 from hpo.service import launching
 from hpo.service.launching import MOST_PRIORITY
-from hpo.service.limits import Limits, order_of, places_of, why_waiting
+from hpo.service.limits import Limits, Round, places_of
 from storage import history, launches, machines
 from storage.launches import ACTIVE, Launch
 
@@ -52,13 +52,14 @@ def get_machines(request: Request, who: PageReader, service: ServiceState) -> HT
     found = machines.list_machines(service.store)
     here = [machine for machine in found if machine.is_here]
     names = history.names_of_ids(service.store, {held.study_id for machine in found for held in machine.holds})
+    turns = Round(active, service.limits)
     return page(
         request,
         "machines.html",
         who,
         queue=[
-            _Waiting(launch=launch, places=places_of(launch), why=why_waiting(launch.study_id, active, service.limits))
-            for launch in order_of(active)
+            _Waiting(launch=launch, places=places_of(launch), why=turns.why_waiting(launch.study_id))
+            for launch in turns.ordered
         ],
         over=over[:ENDED_SHOWN],
         shares=_shares(active),

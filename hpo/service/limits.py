@@ -60,27 +60,74 @@ def order_of(launches: Sequence[Launch]) -> list[Launch]:
     return sorted(launches, key=turn)
 
 
+class Round:
+    """The studies that are queued or running at one moment, by whose turn it is.
+
+    What is taken, and kept for others, is added up once, so that asking about all of a long queue is quick.
+    """
+
+    def __init__(self, launches: Sequence[Launch], limits: Limits) -> None:
+        self.ordered = order_of(launches)
+        self._position = {launch.study_id: position for position, launch in enumerate(self.ordered)}
+        self._bounds = _bounds(limits)
+        self._used: Counter[tuple[_Bound, str]] = Counter()
+        for launch in launches:
+            for bound in self._bounds:
+                if bound.counts(launch):
+                    self._used[bound, bound.whose(launch)] += places_of(launch) * bound.weight(launch)
+        self._kept: dict[tuple[_Bound, bool], list[_Kept]] = {}
+
+    def why_waiting(self, study_id: int) -> str | None:
+        """Why a study may take no more places now, in words; None: it may."""
+        position = self._position.get(study_id)
+        if position is None:
+            return "it is neither queued nor running"
+        launch = self.ordered[position]
+        if launch.state == "running" and launch.place == "server":
+            return None  # it has all its places
+        own = next(
+            (reason for each in self._bounds if each.is_of_owner and (reason := self._why_not(each, launch))), None
+        )
+        if own is not None:
+            return own
+        for bound in self._bounds:
+            if not bound.is_of_owner and bound.counts(launch):
+                if (reason := self._why_not(bound, launch)) is not None:
+                    return reason
+                kept = self._kept_ahead(bound, is_trained_here(launch))[position]
+                if (reason := self._why_not(bound, launch, kept.places)) is not None:
+                    return f"{reason}, and study {kept.first!r} is first"
+        return None
+
+    def _why_not(self, bound: _Bound, launch: Launch, kept: int = 0) -> str | None:
+        return bound.why_not(launch, self._used[bound, bound.whose(launch)] + kept)
+
+    def _kept_ahead(self, bound: _Bound, is_here: bool) -> list[_Kept]:
+        """For each place in the order: what is kept for those ahead of it. is_here: of one who is trained here."""
+        if (bound, is_here) not in self._kept:
+            kept, found = _Kept(places=0, first=None), []
+            for launch in self.ordered:
+                found.append(kept)
+                waits = launch.state == "queued" and launch.wanted == "run" and bound.counts(launch)
+                if waits and self._waits_like(is_here, launch):
+                    more = _needs(launch) * bound.weight(launch)
+                    kept = _Kept(places=kept.places + more, first=kept.first or launch.study)
+            self._kept[bound, is_here] = found
+        return self._kept[bound, is_here]
+
+    def _waits_like(self, is_here: bool, other: Launch) -> bool:
+        """Whether a study waits for limits that one who is trained here, or not, is under too: not for its owner's, nor
+        for one it never meets.
+        """
+        if any(bound.why_not(other, 0) for bound in self._bounds if bound.counts(other)):
+            return False
+        others = [bound for bound in self._bounds if bound.is_of_owner or (bound.is_of_server and not is_here)]
+        return not any(self._why_not(bound, other) for bound in others if bound.counts(other))
+
+
 def why_waiting(study_id: int, launches: Sequence[Launch], limits: Limits) -> str | None:
-    """Why a study may take no more places now, in words; None: it may. launches: all that are queued or running."""
-    ordered = order_of(launches)
-    launch = next((each for each in ordered if each.study_id == study_id), None)
-    if launch is None:
-        return "it is neither queued nor running"
-    if launch.state == "running" and launch.place == "server":
-        return None  # it has all its places
-    bounds = _bounds(limits)
-    own = next((reason for bound in bounds if bound.is_of_owner and (reason := bound.why_not(launch, launches))), None)
-    if own is not None:
-        return own
-    ahead = [each for each in ordered[: ordered.index(launch)] if each.state == "queued" and each.wanted == "run"]
-    for bound in bounds:
-        if not bound.is_of_owner and bound.counts(launch):
-            if (reason := bound.why_not(launch, launches)) is not None:
-                return reason
-            waiting = [each for each in ahead if bound.counts(each) and _waits_like(launch, each, launches, bounds)]
-            if (reason := bound.why_not(launch, launches, kept_for=waiting)) is not None:
-                return f"{reason}, and study {waiting[0].study!r} is first"
-    return None
+    """As `Round.why_waiting`, of one study. launches: all that are queued or running."""
+    return Round(launches, limits).why_waiting(study_id)
 
 
 def places_of(launch: Launch) -> int:
@@ -120,15 +167,14 @@ class _Bound:
     def counts(self, launch: Launch) -> bool:
         return not self.is_of_server or is_trained_here(launch)
 
-    def why_not(self, launch: Launch, launches: Sequence[Launch], *, kept_for: Sequence[Launch] = ()) -> str | None:
-        """Why the study does not fit beside what runs, and what is kept for others; None: it does."""
-        beside = [
-            each for each in launches if self.counts(each) and (not self.is_of_owner or each.owner == launch.owner)
-        ]
-        used = sum(places_of(each) * self._weight(each) for each in beside)
-        kept = sum(_needs(each) * self._weight(each) for each in kept_for)
-        needs = _needs(launch) * self._weight(launch)
-        if used + kept + needs <= self.limit:
+    def whose(self, launch: Launch) -> str:
+        """Whose places are counted: those of its owner, or everybody's."""
+        return launch.owner if self.is_of_owner else ""
+
+    def why_not(self, launch: Launch, taken: int) -> str | None:
+        """Why the study does not fit beside what is taken, or kept for others; None: it does."""
+        needs = _needs(launch) * self.weight(launch)
+        if taken + needs <= self.limit:
             return None
         whose = f"{launch.owner}'s limit" if self.is_of_owner else "the limit"
         where = " on the server itself" if self.is_of_server else ""
@@ -136,8 +182,15 @@ class _Bound:
             return f"{whose} is {self.limit} {self.unit} at once{where}, and it needs {needs}"
         return f"{whose} of {self.limit} {self.unit} at once{where} is reached"
 
-    def _weight(self, launch: Launch) -> int:
+    def weight(self, launch: Launch) -> int:
+        """How much one of its places takes."""
         return launch.devices if self.unit == "devices" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    places: int  # or devices
+    first: str | None  # the study that they are kept for first
 
 
 def is_trained_here(launch: Launch) -> bool:
@@ -163,11 +216,3 @@ def _bounds(limits: Limits) -> list[_Bound]:
         for limit, unit, of_owner, of_server in given
         if limit is not None
     ]
-
-
-def _waits_like(launch: Launch, other: Launch, launches: Sequence[Launch], bounds: Sequence[_Bound]) -> bool:
-    """Whether another study waits for limits that both are under: not for its owner's, nor for one it never meets."""
-    if any(bound.why_not(other, []) for bound in bounds if bound.counts(other)):
-        return False
-    others = [bound for bound in bounds if bound.is_of_owner or not bound.counts(launch)]
-    return not any(bound.why_not(other, launches) for bound in others if bound.counts(other))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import IO, Literal
 
 from hpo.service.delivering import Sender
-from hpo.service.limits import order_of, why_waiting
+from hpo.service.limits import Round
 from hpo.service.run_folders import study_log
 from hpo.service.state import Service
 from hpo.service.study_process import GRACE_SECONDS, End, Order
@@ -127,12 +127,13 @@ class Supervisor:
 
     def _start_next(self, found: list[Launch]) -> bool:
         """Start the study whose turn it is; whether there was one."""
-        for launch in order_of(found):
+        turns = Round(found, self._service.limits)
+        for launch in turns.ordered:
             if launch.state != "queued" or launch.wanted != "run" or launch.study_id in self._runs:
                 continue
             if time.monotonic() < self._not_before.get(launch.study_id, 0.0):
                 continue
-            if why_waiting(launch.study_id, found, self._service.limits) is not None:
+            if turns.why_waiting(launch.study_id) is not None:
                 continue
             if launches.take_up(self._store, launch.study_id, worker=self._worker, lease_seconds=LEASE_SECONDS):
                 self._start(launch)
