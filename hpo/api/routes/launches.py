@@ -22,7 +22,7 @@ from hpo.api.wire_launches import Checked, LimitsInForce, LogTail, NewPriority, 
 from hpo.errors import BusyError, DirectionError, HpoError, SpecError
 from hpo.service import launching
 from hpo.service.events import StudyEvent
-from hpo.service.limits import order_of, why_waiting
+from hpo.service.limits import Round
 from hpo.service.run_folders import last_lines, study_log, trial_log
 from hpo.service.state import Service
 from hpo.studies.spec import StudySpec
@@ -111,8 +111,8 @@ def delete_study(who: Operator, service: ServiceState, study_id: StudyId) -> Non
 @router.get("/queue")
 def get_queue(who: Reader, service: ServiceState) -> Queue:
     """What runs, what waits and why, in the order of their turns; and the limits."""
-    found = list_launches(service.store, ACTIVE)
-    items = [queued_of(launch, waits=why_waiting(launch.study_id, found, service.limits)) for launch in order_of(found)]
+    turns = Round(list_launches(service.store, ACTIVE), service.limits)
+    items = [queued_of(launch, waits=turns.why_waiting(launch.study_id)) for launch in turns.ordered]
     return Queue(items=items, limits=LimitsInForce(**asdict(service.limits)))
 
 
