@@ -18,6 +18,7 @@ from storage.database import Store, database_now
 from storage.errors import JobNotFoundError
 from storage.foreign_texts import without_secrets
 from storage.models import background_jobs
+from storage.privacy import current
 from storage.retries import Call, retried, retried_call
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -185,13 +186,18 @@ def end_job(
     error: str | None = None,
     done: int | None = None,
 ) -> bool:
-    """End a job; whether it was still wanted from us. An error is kept without the passwords of its URLs."""
-    counted = {} if done is None else {"done": done, "total": done}
-    text = None if result is None else json.dumps(result)
-    reason = None if error is None else without_secrets(error)[:LONGEST_ERROR]
-    return _change(
-        store, job, state=state, result=text, error=reason, ended_at=database_now(), lease_until=None, **counted
-    )
+    """End a job; whether it was still wanted from us. An error is kept without the passwords of its URLs.
+
+    What is kept from then on, also of what was asked for, goes by the rules of privacy.
+    """
+    privacy = current()
+    reason = None if error is None else privacy.text(without_secrets(error)[:LONGEST_ERROR])
+    kept: dict[str, Any] = {"settings": json.dumps(privacy.document(job.settings)), "error": reason}
+    if done is not None:
+        kept |= {"done": done, "total": done}
+    if result is not None:
+        kept |= {"result": json.dumps(privacy.document(result))}
+    return _change(store, job, state=state, ended_at=database_now(), lease_until=None, **kept)
 
 
 @retried

@@ -21,6 +21,7 @@ from storage.audit import Doer, note_within
 from storage.database import Store, database_now
 from storage.errors import LaunchError, StudyNotFoundError
 from storage.models import launches, studies, trials
+from storage.privacy import current
 from storage.retries import Call, retried, retried_call
 from storage.sources import delete_study
 from storage.statements import Statement, is_listed
@@ -34,7 +35,9 @@ PLACES: tuple[Place, ...] = get_args(Place)
 ACTIVE: tuple[State, ...] = ("queued", "running")
 NOT_OVER: tuple[State, ...] = ("queued", "running", "paused")
 OVER: tuple[State, ...] = ("stopped", "done", "failed")
-WAITS_FOR_WORKERS = "its trials are there for workers to pull"
+WAITS_FOR_WORKERS = (
+    "its trials are there for whoever asks: `hpo worker`, or, where no trainer is named, programs of yours"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +214,7 @@ def extend(store: Store, study_ids: Collection[int], *, worker: str, lease_secon
 def say(store: Store, study_id: int, *, worker: str, message: str | None) -> None:
     """Note what there is to say of a study that the server has in hand."""
     with store.write(durable=False) as connection:
-        connection.execute(update(launches).where(_is_held(study_id, worker)).values(message=message))
+        connection.execute(update(launches).where(_is_held(study_id, worker)).values(message=current().text(message)))
 
 
 @retried
@@ -224,7 +227,9 @@ def finish(store: Store, study_id: int, *, state: Literal["done", "failed"], mes
         ended = connection.execute(
             update(launches)
             .where(_is_held(study_id, worker))
-            .values(state=state, message=message, worker=None, lease_until=None, ended_at=database_now())
+            .values(
+                state=state, message=current().text(message), worker=None, lease_until=None, ended_at=database_now()
+            )
         )
         return ended.rowcount > 0
 
@@ -286,7 +291,13 @@ def _asked_for(place: Place) -> dict[str, Any]:
 
 def _left(state: State, message: str | None, deaths: int) -> dict[str, Any]:
     """The columns of a study that a server has let go."""
-    columns = {"state": state, "message": message, "worker": None, "lease_until": None, "deaths": deaths}
+    columns = {
+        "state": state,
+        "message": current().text(message),
+        "worker": None,
+        "lease_until": None,
+        "deaths": deaths,
+    }
     return {**columns, "ended_at": database_now() if state in OVER else None}
 
 

@@ -113,6 +113,11 @@ def _database(url: str, scheme: str, places: Places, what: str) -> str:
         return f"sqlite:///{path_of_projects(unquote(found.path[1:]), places)}"
     if kind not in DATABASES:
         raise SettingsError(f"{what}: {scheme}: is not read here; give a path, sqlite:///PATH, or an http(s) address")
+    if found.password is not None:
+        raise SettingsError(
+            f"{what}: give no password in it, for it would be kept with what was asked; the service's own user has it "
+            "in ~/.pgpass, or in PGPASSWORD"
+        )
     if not _is_allowed(found, places):
         raise _not_allowed(what, found)
     return url

@@ -19,7 +19,7 @@ from hpo.studies.hidden_choices import hide_choices
 from hpo.studies.provenance import may_be_alive, this_worker
 from hpo.studies.study_file import parse_spec
 from hpo.studies.teachers import config_of
-from storage import audit, history, tokens
+from storage import audit, background_jobs, history, launches, tokens
 from storage.errors import PrivacyError
 from storage.importers.intake import Intake
 from storage.importers.runs import PastRun, PastTask, RunColumns
@@ -258,6 +258,18 @@ def test_a_worker_is_known_by_its_own_machine(rules):
     host, _, start, rest = worker.split("/")
     assert not may_be_alive(f"{host}/999999999/{start}/{rest}")
     assert rules.worker(worker) == worker  # what is hidden is not hidden twice
+
+
+def test_what_is_kept_of_jobs_and_launches(store, rules):
+    begun = background_jobs.add_job(store, kind="import", owner="ann", settings={"path": PATH, "my_token": SECRET})
+    job = background_jobs.begin_job(store, worker="w", lease_seconds=60.0)
+    assert job.settings["path"] == PATH  # it is to be done yet
+    assert background_jobs.end_job(store, job, "failed", error=ERROR, result={"rows": [PATH, f"{SECRET}-17"]})
+    study_id = create_study(store, name="s", metric="loss")
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    assert launches.finish(store, study_id, state="failed", message=ERROR, worker=None)
+    assert background_jobs.get_job(store, begun.job_id).error.startswith("FileNotFoundError")
+    assert SECRET not in told(store)
 
 
 @pytest.mark.parametrize("name", ["secret", "secret/12/345/0a1b2c3d", "a/b/secret", "a/b/c/secret"])

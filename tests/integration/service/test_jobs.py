@@ -219,7 +219,9 @@ def test_places_that_must_not_be_reached(service: Service, tmp_path: Path, clien
             optuna_place(uri, places)
     assert mlflow_place(None, places) == mlflow_place("http://127.0.0.1:5999", places) == "http://127.0.0.1:5999"
     assert mlflow_place("http://mlflow.example.org:5000/x", places)
-    assert optuna_place("postgresql://me:pw@db.example.org:5432/optuna", places)
+    assert optuna_place("postgresql://me@db.example.org:5432/optuna", places)
+    with pytest.raises(SettingsError, match="give no password in it"):
+        optuna_place("postgresql://me:pw@db.example.org:5432/optuna", places)
     (service.projects / "mine.csv").write_text(ROWS)
     assert path_of_projects("mine.csv", places) == (service.projects / "mine.csv").resolve()
 
