@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from optuna import Trial
@@ -13,8 +14,10 @@ from optuna.trial import TrialState
 from hpo.errors import SpecError
 from hpo.running.budgets import SECONDS_SPENT, is_out_of_time, trials_left, why_nothing_works
 from hpo.running.tuner import tuned_study
+from hpo.studies.provenance import fingerprint
 from hpo.studies.spec import StudySpec
 from hpo.studies.study_file import parse_spec
+from hpo.studies.trainer_settings import describe_data
 from hpo.tuning.stopping import Stopper, kept_reason
 from storage.families import METRIC_NAMES
 from storage.history import StudySummary
@@ -43,6 +46,7 @@ class AskedStudy:
         self.content: Mapping[str, Any] = summary.spec
         self.spec: StudySpec = parse_spec(summary.spec, source=f"study {summary.name!r}")
         self.space = self.spec.search_space()
+        self.data_fingerprint = _data_of(self.spec)
         self._storage = storage
         self._study = tuned_study(storage, self.spec)
         storage.set_study_system_attr(self.study_id, METRIC_NAMES, self.spec.task.metrics)
@@ -123,3 +127,11 @@ class AskedStudy:
                     return False
                 found[name] = params[name]
         return True
+
+
+def _data_of(spec: StudySpec) -> str | None:
+    """The fingerprint of what the file says of the data; None where a project says it, which only its workers have."""
+    if spec.trainer is None or spec.trainer.cli is not None:
+        return None
+    data = describe_data(spec, folder=Path())
+    return None if data is None else fingerprint(data)

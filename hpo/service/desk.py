@@ -368,7 +368,15 @@ class Desk:
         elif not study.is_complete(params):
             params = study.suggest(claim.trial_id)
         seed = study.spec.seeds.training
-        studies.start_trial(self._store, claim, params=params, seed=seed, hardware=hardware, code_version=code_version)
+        studies.start_trial(
+            self._store,
+            claim,
+            params=params,
+            seed=seed,
+            hardware=hardware,
+            code_version=code_version,
+            data_fingerprint=study.data_fingerprint,
+        )
         return Assignment(
             study_id=study.study_id,
             study=study.name,

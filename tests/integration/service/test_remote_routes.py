@@ -63,6 +63,28 @@ def ask(client: TestClient, study_id: int) -> dict[str, Any]:
     return given
 
 
+def test_a_study_that_cannot_succeed_is_ended_by_who_finds_out_and_its_data_are_noted(
+    client: TestClient, store: Store
+) -> None:
+    trainer = {
+        "max_epochs": 1,
+        "model": {"class_path": "code.Net"},
+        "data": {"class_path": "code.Data", "init_args": {"size": 9}},
+    }
+    study_id = create(store, trainer=trainer)
+    launches.request_launch(store, study_id, owner="ann", place="workers", priority=99)
+    given = post(client, "/work", worker="w").json()
+    assert given["study"]["id"] == study_id
+    assert history.list_trials(store, study_id)[0].data_fingerprint
+    why = "task.metric: loss was never logged"
+    path = f"/studies/{study_id}/trials/{given['trial']}/tell"
+    told = post(client, path, attempt=1, state="fail", error="missing_metric: loss", study_error=why)
+    assert told.status_code == 200, told.text
+    launch = launches.find_launch(store, study_id)
+    assert launch is not None
+    assert (launch.state, launch.message) == ("failed", why)
+
+
 def test_a_study_is_trained_by_requests_alone(client: TestClient, store: Store) -> None:
     study_id = create(store, budget={"trials": 2})
     for number in range(2):

@@ -60,10 +60,12 @@ def file_of(name: str, *, trials: int = 6, pause: float = 0.25) -> dict[str, Any
 
 
 @pytest.fixture
-def service(sqlite_store: Store, tmp_path: Path) -> Service:
+def service(sqlite_store: Store, tmp_path: Path) -> Iterator[Service]:
     (tmp_path / "projects").mkdir()
     (tmp_path / "projects" / "parabola.py").write_text(PARABOLA)
-    return make_service(sqlite_store.url, tmp_path)
+    made = make_service(sqlite_store.url, tmp_path)
+    yield made
+    made.desk.close()
 
 
 @pytest.fixture
