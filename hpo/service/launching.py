@@ -178,7 +178,12 @@ def _wrong_options(service: Service, spec: StudySpec, options: LaunchOptions) ->
     if options.ray_address not in (None, service.placement.ray_address):
         found.append(("launch.ray_address", "only the service's own cluster can be used; leave the address out"))
     if options.place == "server" and spec.trainer is None:
-        found.append(("launch.place", "a study without `trainer` is trained by workers: use the place `workers`"))
+        found.append(
+            (
+                "launch.place",
+                "without `trainer` only programs that ask for its trials can train it: use the place `workers`",
+            )
+        )
     if options.place == "server" and not found:
         found += [("launch.jobs", reason) for reason in _never_met(service.limits, spec, options, service)]
     return found
