@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import case, insert, or_, select, update
 
 from storage.database import Store, database_now
 from storage.errors import JobNotFoundError
@@ -147,7 +147,10 @@ def begin_job(
                 state="failed",
                 ended_at=database_now(),
                 lease_until=None,
-                error=f"its process died {MOST_ATTEMPTS} times (out of memory?)",
+                error=case(
+                    (jobs.worker.is_(None), f"what it needs did not come within {HELD_SECONDS / 60:.0f} minutes"),
+                    else_=f"its process died {MOST_ATTEMPTS} times (out of memory?)",
+                ),
             )
         )
         is_free = or_(jobs.state == "queued", is_abandoned)

@@ -13,17 +13,22 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hpo.service.job_process import LEASE_SECONDS, Order
 from hpo.service.state import Service
 from storage import background_jobs
 from storage.background_jobs import Job
-from storage.errors import StorageError
+from storage.database import Store
+from storage.errors import JobNotFoundError, StorageError
 
 PAUSE_SECONDS = 1.0  # between two looks for work
 FOLDER = "jobs"  # of the service's runs
+DAYS_KEPT = 7  # what an export has written
+SWEEP_SECONDS = 3_600.0  # between two looks for files that nobody needs any more
 JOBS_AT_ONCE = 1  # of each line: an import and a replay each take a processor
 LINES = (("import", "replay", "export", "verify", "summarize"), ("promotion",))  # none of one waits for the other's
 
@@ -45,6 +50,7 @@ class Jobs:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._trouble: str | None = None
+        self._next_sweep = 0.0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -71,6 +77,9 @@ class Jobs:
         while not self._ending.is_set():
             try:
                 self._look()
+                if time.monotonic() >= self._next_sweep:
+                    self._next_sweep = time.monotonic() + SWEEP_SECONDS
+                    sweep(self._service.store, self._service.runs)
                 self._trouble = None
             except StorageError as error:
                 self._trouble = str(error)
@@ -135,6 +144,16 @@ class Jobs:
             _log.warning("the process of job %d (%s) died; it is begun again", job.job_id, job.kind)
         elif job.kind == "import" and state in ("done", "failed", "cancelled"):
             shutil.rmtree(folder_of(self._service.runs, job.job_id), ignore_errors=True)
+
+
+def sweep(store: Store, runs: Path) -> None:
+    """Remove the files of jobs that have ended: uploads soon, whatever became of them; the rest after some days."""
+    for folder in (runs / FOLDER).glob("[0-9]*"):
+        with suppress(ValueError, JobNotFoundError):
+            job = background_jobs.get_job(store, int(folder.name))
+            days = 0 if job.kind == "import" else DAYS_KEPT
+            if job.ended_at is not None and datetime.now(UTC) - job.ended_at > timedelta(days=days, hours=1):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -33,7 +33,7 @@ from hpo.api.wire_jobs import (
 from hpo.decisions.promotion import refuse_unusable
 from hpo.errors import SettingsError
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
-from hpo.service.jobs import folder_of
+from hpo.service.jobs import DAYS_KEPT, folder_of
 from hpo.service.state import Service
 from hpo.service.uploads import safe_name
 from storage import audit, background_jobs, history
@@ -77,7 +77,9 @@ def get_file(who: Reader, service: ServiceState, job_id: JobId) -> FileResponse:
     job = background_jobs.get_job(service.store, job_id)
     path = folder_of(service.runs, job_id) / "tables.zip"
     if job.kind != "export" or job.state != "done" or not path.is_file():
-        raise ApiError(409, "not-done", f"job {job_id} has no file: it is a job of kind {job.kind} that is {job.state}")
+        kept = f"; files are kept for {DAYS_KEPT} days" if job.kind == "export" else ""
+        what = f"it is a job of kind {job.kind} that is {job.state}{kept}"
+        raise ApiError(409, "not-done", f"job {job_id} has no file: {what}")
     return FileResponse(path, media_type="application/zip", filename=f"export-{job_id}.zip")
 
 
@@ -128,9 +130,16 @@ def upload_table(
     job = background_jobs.add_job(service.store, kind="import", owner=who.owner, settings=asked, is_held=True)
     folder = folder_of(service.runs, job.job_id)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("wb") as kept:
-        shutil.copyfileobj(file.file, kept, CHUNK)
+    try:
+        with (folder / name).open("wb") as kept:
+            shutil.copyfileobj(file.file, kept, CHUNK)
+    except OSError:
+        background_jobs.cancel_job(service.store, job.job_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     job = background_jobs.release_job(service.store, job.job_id)
+    if job.state == "cancelled":  # while it was sent
+        shutil.rmtree(folder, ignore_errors=True)
     audit.note(service.store, who=who.owner, action="import.upload", subject=name, details={"job": job.job_id})
     return job_of(job)
 

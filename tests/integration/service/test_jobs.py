@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from hpo.api.app import create_api
 from hpo.api.wire_jobs import Kind, Method, Regime
@@ -26,9 +27,9 @@ from hpo.replay.methods import METHODS
 from hpo.replay.regimes import REGIMES
 from hpo.service import uploads
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
-from hpo.service.jobs import LINES, Jobs, folder_of
+from hpo.service.jobs import LINES, Jobs, folder_of, sweep
 from hpo.service.state import Service
-from storage import audit, background_jobs, history, tokens
+from storage import audit, background_jobs, history, models, tokens
 from storage.database import Store
 from storage.optuna_storage import HistoryStorage
 from storage.queries import count_trials
@@ -57,11 +58,16 @@ def client(service: Service) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
-def working(service: Service) -> Iterator[Jobs]:
+def working(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    """Started in a folder with a file of somebody's that is called like a module of Python."""
+    folder = tmp_path_factory.mktemp("somebody's")
+    (folder / "csv.py").write_text("raise RuntimeError('it is not to be imported')\n")
     jobs = Jobs(service)
-    jobs.start()
-    yield jobs
-    jobs.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        jobs.start()
+        yield jobs
+        jobs.stop()
 
 
 def _ended(client: TestClient, job: dict[str, Any], seconds: float = 150.0) -> dict[str, Any]:
@@ -224,6 +230,43 @@ def test_places_that_must_not_be_reached(service: Service, tmp_path: Path, clien
         optuna_place("postgresql://me:pw@db.example.org:5432/optuna", places)
     (service.projects / "mine.csv").write_text(ROWS)
     assert path_of_projects("mine.csv", places) == (service.projects / "mine.csv").resolve()
+
+
+def test_an_upload_that_never_came_or_was_cancelled_leaves_no_file_and_says_so(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancel_and_copy(source: Any, target: Any, length: int) -> None:
+        newest = background_jobs.list_jobs(service.store, limit=1)[0]
+        assert client.post(f"/api/v1/jobs/{newest.job_id}/cancel").json()["state"] == "cancelled"
+        target.write(source.read())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", cancel_and_copy)
+        sent = client.post("/api/v1/imports/upload", files={"file": ("runs.csv", ROWS.encode())})
+    assert sent.json()["state"] == "cancelled"
+    assert not folder_of(service.runs, sent.json()["id"]).exists()
+    monkeypatch.setattr(background_jobs, "HELD_SECONDS", -1.0)
+    job = background_jobs.add_job(service.store, kind="import", owner="ann", settings={}, is_held=True)
+    assert background_jobs.begin_job(service.store, worker="w", lease_seconds=60.0) is None
+    assert "what it needs did not come" in str(background_jobs.get_job(service.store, job.job_id).error)
+
+
+def test_files_of_jobs_go_when_nobody_needs_them(sqlite_store: Store, tmp_path: Path) -> None:
+    hour, day = 3_600.0, 86_400.0
+    expected = {}
+    for kind, age, stays in (("import", 2 * hour, False), ("import", 0.0, True), ("export", 6 * day, True),
+                             ("export", 8 * day, False), ("export", None, True)):  # fmt: skip
+        job = background_jobs.add_job(sqlite_store, kind=kind, owner="ann", settings={})
+        ended = None if age is None else time.time() - age
+        with sqlite_store.write() as connection:
+            chosen = update(models.background_jobs).where(models.background_jobs.c.id == job.job_id)
+            connection.execute(chosen.values(ended_at=ended))
+        folder_of(tmp_path, job.job_id).mkdir(parents=True)
+        expected[folder_of(tmp_path, job.job_id)] = stays
+    expected[folder_of(tmp_path, 77)] = True  # of another history, as far as anybody knows
+    folder_of(tmp_path, 77).mkdir()
+    sweep(sqlite_store, tmp_path)
+    assert {folder: folder.exists() for folder in expected} == expected
 
 
 def test_uploads_that_claim_to_be_tables(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
