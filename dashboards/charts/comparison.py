@@ -18,6 +18,7 @@ from dashboards.charts.look import (
     series_colour,
     short,
     translucent,
+    whole_ticks,
 )
 from hpo.decisions.comparisons import Row
 from hpo.decisions.study_courses import SideCourse
@@ -64,7 +65,7 @@ def course_chart(sides: Sequence[SideCourse], *, metric: str) -> Chart:
         },
         "data": traces,
         "layout": {
-            "xaxis": {"title": {"text": "finished trials"}, "zeroline": False},
+            "xaxis": {"title": {"text": "finished trials"}, "zeroline": False, **whole_ticks(longest)},
             "yaxis": {"title": {"text": f"best {short(metric)} so far"}, "zeroline": False},
             "legend": {"orientation": "h"},
             "hovermode": "x unified",

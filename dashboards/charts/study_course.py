@@ -36,10 +36,11 @@ def study_course_chart(
     complete = np.array(states, dtype=np.int64) == TrialState.COMPLETE.value
     known = np.array(values, dtype=np.float64)
     best = _best_so_far(np.where(complete, known, np.nan), maximize=maximize)
-    data = [*_expected(foretold), *_trials(numbers, complete, known, best), *_worth(worth), _line(best)]
+    expected = _expected(foretold)
+    data = [*expected, *_trials(numbers, complete, known, best), *_worth(worth), _line(best)]
     return {
         "title": f"The best {metric} so far",
-        "data": data if np.isfinite(best).any() or foretold else [],
+        "data": data if np.isfinite(best).any() or expected else [],
         "empty": "No trial has been completed yet.",
         "layout": {
             "xaxis": {"title": {"text": "finished trials"}, "zeroline": False, **whole_ticks(len(numbers))},

@@ -36,7 +36,35 @@ function merged(below, above) {
   return result;
 }
 
-async function draw(figure, content) {
+// One figure at a time, those in view first, and between two of them the page reacts
+const waiting = [];
+let isDrawing = false;
+const idle = () => new Promise((done) => { window.requestIdleCallback ? requestIdleCallback(done, { timeout: 500 }) : setTimeout(done); });
+
+function isInView(figure) {
+  const { top, bottom } = figure.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}
+
+function draw(figure, content) {
+  return new Promise((resolve, reject) => {
+    waiting.push({ figure, content, resolve, reject });
+    drawWaiting();
+  });
+}
+
+async function drawWaiting() {
+  if (isDrawing) return;
+  isDrawing = true;
+  while (waiting.length) {
+    await idle();
+    const [next] = waiting.splice(Math.max(0, waiting.findIndex(({ figure }) => isInView(figure))), 1);
+    await drawNow(next.figure, next.content).then(next.resolve, next.reject);
+  }
+  isDrawing = false;
+}
+
+async function drawNow(figure, content) {
   const Plotly = await loadPlotly();
   const { axis, layout } = pageLayout();
   const full = merged(layout, content.layout);
@@ -156,7 +184,10 @@ document.addEventListener("click", async (event) => {
 });
 
 hindsight.reload = (figure) => { if (figure.content) load(figure); };
-hindsight.onEach("figure[data-figure]", (figure) => hindsight.whenSeen(figure, () => load(figure)));
+hindsight.onEach("figure[data-figure]", (figure) => hindsight.whenSeen(figure, () => {
+  load(figure);
+  idle().then(loadPlotly).catch(() => {}); // meanwhile; where it does not come, who draws says so
+}));
 document.addEventListener("theme", () => {
   for (const figure of document.querySelectorAll("figure[data-figure]")) if (figure.content?.data.length) draw(figure, figure.content);
 });
