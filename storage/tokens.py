@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,7 +19,7 @@ from storage.database import Store
 from storage.errors import StorageError, TokenNotFoundError
 from storage.models import tokens
 from storage.privacy import current
-from storage.retries import retried
+from storage.retries import Call, retried, retried_call
 
 Role = Literal["viewer", "operator", "admin", "worker"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -50,7 +50,6 @@ class Token:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-@retried
 def create_token(
     store: Store,
     *,
@@ -82,9 +81,15 @@ def create_token(
         "created_at": now,
         "expires_at": None if lifetime_seconds is None else now + lifetime_seconds,
     }
+    return secret, _insert(store, row)
+
+
+@retried_call
+def _insert(store: Store, call: Call, row: Mapping[str, Any]) -> Token:
+    same = select(tokens).where(tokens.c.digest == row["digest"])
     with store.write() as connection:
-        made = connection.execute(insert(tokens).values(row).returning(tokens)).one()
-    return secret, _token(made)
+        made = connection.execute(same).first() if call.is_repeated else None  # and its reply was lost
+        return _token(made or connection.execute(insert(tokens).values(row).returning(tokens)).one())
 
 
 @retried

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import func, select, text, update
 
-from storage import audit, background_jobs, launches, models
+from storage import audit, background_jobs, launches, models, tokens
 from storage.audit import Doer
 from storage.errors import StaleAttemptError, StoreUnavailableError, StudyExistsError
 from storage.history import list_trials
@@ -135,6 +135,13 @@ def test_what_a_service_does_is_done_and_logged_once_whose_reply_was_lost(far_st
         call()
         assert count(far_store, models.audit) == done
     assert way.lost == len(calls)
+
+
+def test_a_token_whose_reply_was_lost_is_made_once_and_opens(far_store, way):
+    way.lose_reply_to(b"COMMIT")
+    secret, made = tokens.create_token(far_store, owner="ann", role="viewer", created_by="a test")
+    assert tokens.find_token(far_store, secret) == made
+    assert count(far_store, models.tokens) == way.lost == 1
 
 
 def test_a_job_whose_reply_was_lost_is_asked_for_and_begun_once(far_store, way):
