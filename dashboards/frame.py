@@ -17,14 +17,16 @@ from inspect import isawaitable
 from typing import Annotated, Any
 from urllib.parse import urlencode, urlsplit
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dashboards import assets, words
-from hpo.api.access import SAFE_METHODS, Identity, Needs
+from hpo.api.access import SAFE_METHODS, Identity, Needs, identify
 from hpo.api.app import PREFIX
 from hpo.api.problems import ApiError
+from storage.errors import StorageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +142,18 @@ def _as_page(handler: Handler) -> Handler:
             return response
         said = json.loads(bytes(response.body))
         shown = {"title": said["title"], "detail": said["detail"], "errors": said.get("errors") or []}
-        return page(request, "error.html", None, status=response.status_code, code=said["code"], **shown)
+        who = await to_thread.run_sync(_quietly, request)
+        return page(request, "error.html", who, status=response.status_code, code=said["code"], **shown)
 
     return answer
+
+
+def _quietly(request: Request) -> Identity | None:
+    """Who sees an error, so that the frame stays around it; None where that cannot be said."""
+    try:
+        return identify(request)
+    except (ApiError, StorageError):
+        return None
 
 
 def _url_with(request: Request) -> Callable[..., str]:
