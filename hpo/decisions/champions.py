@@ -16,7 +16,7 @@ ALIAS = "champion"
 PREFIX = "hindsight."  # of the tags that `hpo promote` leaves
 VALUE = f"{PREFIX}value."
 MODELS_AT_A_TIME = 100
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 
 @dataclass(frozen=True, kw_only=True)
