@@ -26,7 +26,7 @@ from hpo.decisions.past_effects import PastEffects, past_effects
 from hpo.decisions.range_advice import Advice, advise
 from hpo.decisions.resemblance import resemblance
 from hpo.decisions.study_courses import courses
-from hpo.errors import NoHistoryError
+from hpo.errors import NoHistoryError, SettingsError
 from hpo.one_thread import one_thread
 from storage.database import Store
 from storage.repairs import oddities
@@ -49,6 +49,9 @@ def forest(store_url: str, *, target: str, where: str, parameter: str, place: in
     with one_thread():
         found = _adjusted(store_url, target, where)
         j = found.place_of(parameter)
+        there = len(found.axes.axes[j].labels)
+        if place is not None and place >= there:
+            raise SettingsError(f"place = {place}: {parameter!r} has {there} ranges, from place 0 to {there - 1}")
         return effect_charts.forest_chart(found, j, likeliest_best(found, j) if place is None else place)
 
 
@@ -154,7 +157,7 @@ def course(store_url: str, *, sides: Sequence[str]) -> Chart:
 
 
 def champions(store_url: str, *, mlflow_uri: str) -> list[dict[str, Any]]:
-    """The champions of MLflow's registry. Raises SettingsError where MLflow does not answer."""
+    """The champions of MLflow's registry. Raises MlflowUnavailableError where MLflow does not answer."""
     return [asdict(champion) | {"model_uri": champion.model_uri} for champion in list_champions(mlflow_uri)]
 
 

@@ -7,6 +7,7 @@ HpoError
 ├── StudyFailedError (RuntimeError)    no trial of a study succeeds
 ├── NoHistoryError (LookupError)       a question about past runs that are not there
 ├── SettingsError (ValueError)         an option or an environment variable is wrong
+├── MlflowUnavailableError (ConnectionError)   MLflow does not answer, or not as it should
 └── ServiceError (RuntimeError)        a service refused what it was asked, for a reason of its own
     ├── NotAllowedError (PermissionError)          without a valid token, or with a role that may not do it
     ├── StudyOverError                             a study hands out no more trials
@@ -48,6 +49,10 @@ class NoHistoryError(HpoError, LookupError):
 
 class SettingsError(HpoError, ValueError):
     """An option or an environment variable that makes no sense."""
+
+
+class MlflowUnavailableError(HpoError, ConnectionError):
+    """MLflow does not answer, or not as it should."""
 
 
 class ServiceError(HpoError, RuntimeError):

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from hpo.errors import (
     DirectionError,
     HpoError,
+    MlflowUnavailableError,
     NoHistoryError,
     SettingsError,
     SpaceError,
@@ -27,11 +28,12 @@ from hpo.errors import (
 )
 from hpo.problem_codes import code_of
 from storage import errors as store
+from storage.foreign_texts import without_secrets
 from trainers.errors import TrainerError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
-ABOUT_THE_STORE = (store.StoreUnavailableError, store.SchemaOutdatedError, store.SchemaTooNewError)
+ABOUT_THE_STORE = {store.StoreUnavailableError, store.SchemaOutdatedError, store.SchemaTooNewError}
 STORE_AWAY = "the history cannot be used just now; the service's log says why"
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (store.SchemaOutdatedError, 503),
     (store.SchemaTooNewError, 503),
     (store.SealKeyError, 503),
+    (MlflowUnavailableError, 503),
     (store.StudyNotFoundError, 404),
     (store.TrialNotFoundError, 404),
     (store.FamilyNotFoundError, 404),
@@ -144,8 +147,8 @@ def _split(line: str) -> tuple[str, str]:
 def _foreseen(request: Request, error: Exception) -> Response:
     status, detail = status_of(error), str(error)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    if isinstance(error, ABOUT_THE_STORE):  # whoever asks may have no token, and need not know where it is
-        log.warning("%s", error)
+    if type(error) in ABOUT_THE_STORE:  # whoever asks may have no token, and need not know where it is
+        log.warning("%s", without_secrets(detail))
         detail = STORE_AWAY
     return problem(status, code_of(type(error)), detail, errors=errors_of(error), headers=headers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from hpo.errors import SettingsError
+from hpo.errors import MlflowUnavailableError
+from storage.foreign_texts import without_secrets
+from storage.importers.logged.mlflow_server import mlflow_errors
+
+log = logging.getLogger(__name__)
 
 ALIAS = "champion"
 PREFIX = "hindsight."  # of the tags that `hpo promote` leaves
@@ -43,16 +48,18 @@ class Champion:
 
 
 def list_champions(mlflow_uri: str) -> list[Champion]:
-    """The champions by name. Raises SettingsError where MLflow does not answer."""
+    """The champions by name. Raises MlflowUnavailableError where MLflow does not answer; the log says why."""
     os.environ.update({name: os.environ.get(name, value) for name, value in PATIENCE.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own
-        from mlflow import MlflowClient, MlflowException  # noqa: PLC0415 - takes seconds
+        from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds
 
         try:
             found = list(_champions(MlflowClient(tracking_uri=mlflow_uri)))
-        except MlflowException as error:
-            raise SettingsError(f"MLflow's registry does not answer: {error.message.splitlines()[0]}") from None
+        except mlflow_errors() as error:
+            where = without_secrets(mlflow_uri)
+            log.warning("the registry of MLflow at %s: %s", where, without_secrets(str(error)))
+            raise MlflowUnavailableError(f"MLflow's registry at {where} does not answer as it should") from None
     return sorted(found, key=lambda champion: champion.name)
 
 

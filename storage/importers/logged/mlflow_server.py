@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from storage.errors import ImportFailedError, did_you_mean
+from storage.foreign_texts import without_secrets
 from storage.importers.runs import Curve
 
 if TYPE_CHECKING:
@@ -163,16 +164,19 @@ class MlflowServer:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Errors of MLflow, of its database and of the network as one that says where."""
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-        from requests.exceptions import RequestException  # noqa: PLC0415
-
         try:
             yield
-        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        except mlflow_errors() as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()
-            raise ImportFailedError(
-                f"MLflow at {self._place.location} cannot be read: {reason[0] if reason else type(error).__name__}"
-            ) from error
+            told = without_secrets(reason[0]) if reason else type(error).__name__
+            raise ImportFailedError(f"MLflow at {self._place.location} cannot be read: {told}") from error
+
+
+def mlflow_errors() -> tuple[type[Exception], ...]:
+    """What is raised where MLflow, its database or the network does not do as asked."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - MLflow takes seconds to import
+
+    return MlflowException, SQLAlchemyError, OSError  # of the network, too: `requests` raises OSErrors
 
 
 def _points(response: Any) -> list[dict[str, Any]] | None:
@@ -207,7 +211,8 @@ def place_of(uri: str) -> Place:
         url = make_url(uri)
     except ArgumentError as error:
         raise ImportFailedError(
-            f"{uri!r} is no place of MLflow's: give http://HOST:PORT, sqlite:///FILE, a database's URL or a folder"
+            f"{without_secrets(uri)!r} is no place of MLflow's: give http://HOST:PORT, sqlite:///FILE, a database's "
+            "URL or a folder"
         ) from error
     if url.get_backend_name() == "sqlite" and url.database:
         path = Path(url.database).expanduser().absolute()
@@ -245,7 +250,7 @@ def _check_database(place: Place) -> None:
         raise ImportFailedError(f"{place.location}: {reason}") from error
     except (SQLAlchemyError, ImportError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise ImportFailedError(f"{place.location}: cannot be read: {reason}") from error
+        raise ImportFailedError(f"{place.location}: cannot be read: {without_secrets(reason)}") from error
     if not is_mlflow:
         raise ImportFailedError(f"{place.location}: no database of MLflow's, it lacks the tables of runs")
 
