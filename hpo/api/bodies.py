@@ -44,6 +44,13 @@ class TooSlowError(HTTPException):
         super().__init__(408, f"the rest of the body did not come within {READ_SECONDS:.0f} s")
 
 
+class CutOffError(HTTPException):
+    """A body whose client has gone before its end: nobody hears this, and nothing is to be made of it."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "the connection ended before the whole body was here; nothing was done")
+
+
 def is_json(content_type: str | None) -> bool:
     """Whether a body of that type is read as JSON."""
     kind = (content_type or "").partition(";")[0].strip().lower()
@@ -51,14 +58,14 @@ def is_json(content_type: str | None) -> bool:
 
 
 async def read_json(receive: Receive) -> bytes:
-    """The whole body. Raises TooLargeError, TooSlowError."""
+    """The whole body. Raises TooLargeError, TooSlowError, CutOffError."""
     parts, size = [], 0
     try:
         async with asyncio.timeout(READ_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    return b""  # the client is gone, and so is its request
+                    raise CutOffError
                 part = message.get("body", b"")
                 parts.append(part)
                 size += len(part)

@@ -24,10 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hpo.api import bodies
 from hpo.api.access import identify
-from hpo.api.problems import MEDIA_TYPE, ApiError, problem
+from hpo.api.problems import MEDIA_TYPE, ApiError, problem, told
 from hpo.service.state import Service
 from storage import replies
-from storage.errors import StoreUnavailableError
+from storage.errors import StorageError
 from storage.replies import Reply
 
 HEADER, REPLAYED = "idempotency-key", "Idempotency-Replayed"
@@ -86,17 +86,21 @@ class Idempotency:
             detail = f"header.{HEADER}: an idempotency key is a word of up to {LONGEST_KEY} printable ASCII characters"
             await problem(422, "invalid-request", detail)(scope, receive, send)
             return
-        body = await _read(receive)
+        try:
+            body = await _read(receive)
+        except bodies.CutOffError as error:
+            await told(error)(scope, receive, send)
+            return
         again = bodies.again(body, receive)
         try:
             identity = await to_thread.run_sync(identify, Request(scope))
-        except ApiError:
+        except (ApiError, StorageError):
             await self._app(scope, again, send)  # which refuses it in its own words
             return
         asked = _Asked(token_id=identity.token.token_id, key=key, request=_digest(scope, body))
         try:
             known = await self._known(asked)
-        except StoreUnavailableError:
+        except StorageError:
             await self._app(scope, again, send)
             return
         if known is None:
@@ -162,7 +166,7 @@ class Idempotency:
             if time.monotonic() - self._cleaned_up_at > CLEAN_UP_SECONDS:
                 self._cleaned_up_at = time.monotonic()
                 await to_thread.run_sync(replies.forget_old, self._store)
-        except StoreUnavailableError:
+        except StorageError:
             return  # it is answered anew if it comes again
 
     def _done(self, asked: _Asked) -> None:
@@ -172,11 +176,14 @@ class Idempotency:
 
 
 async def _read(receive: Receive) -> bytes:
+    """The whole body. Raises CutOffError."""
     parts = []
     while True:
         message = await receive()
+        if message["type"] != "http.request":
+            raise bodies.CutOffError
         parts.append(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
+        if not message.get("more_body", False):
             return b"".join(parts)
 
 
