@@ -34,23 +34,33 @@ class Asset:
     digest: str
 
 
-@cache
 def asset(name: str) -> Asset | None:
     """The file of that name; None where there is none."""
-    ending = name.rpartition(".")[2]
-    if "/" in name or "\\" in name or ending not in TYPES:
-        return None
+    return _read(name) if name in _names() else None
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Those that there are: what else anybody asks for is neither looked for nor remembered."""
+    ours = (each.name for each in (files("dashboards") / "static").iterdir())
+    return frozenset({PLOTLY, *(name for name in ours if _ending(name) in TYPES)})
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+@cache
+def _read(name: str) -> Asset:
     if name == PLOTLY:
         source = files("plotly") / "package_data" / "plotly.min.js"
     else:
         source = files("dashboards") / "static" / name
-    if not source.is_file():
-        return None
     content = source.read_bytes()
     return Asset(
         content=content,
         packed=gzip.compress(content, compresslevel=6, mtime=0),
-        media_type=TYPES[ending],
+        media_type=TYPES[_ending(name)],
         digest=sha256(content).hexdigest()[:DIGEST_LENGTH],
     )
 

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 import uuid
+from http import HTTPMethod
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from hpo.api.metrics import Metrics
 log = logging.getLogger("hpo.requests")
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds; logged only when they fail
 STREAM = "text/event-stream"
+METHODS = frozenset(HTTPMethod)
 _GOOD_ID = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
@@ -60,7 +62,7 @@ class RequestLog:
                 await self._app(scope, receive, note)
             finally:
                 seconds = time.perf_counter() - started if seconds is None else seconds
-                self._metrics.requests.labels(scope["method"], _route(scope), str(status)).observe(seconds)
+                self._metrics.requests.labels(_method(scope), _route(scope), str(status)).observe(seconds)
                 _write(scope, request_id, status, seconds)
 
 
@@ -89,6 +91,11 @@ def _write(scope: Scope, request_id: str, status: int, seconds: float) -> None:
 def _id_of(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _method(scope: Scope) -> str:
+    """One of those that there are: a client may make up as many others as it likes."""
+    return str(scope["method"]) if scope["method"] in METHODS else "other"
 
 
 def _route(scope: Scope) -> str:
