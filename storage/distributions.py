@@ -97,7 +97,17 @@ def _external(distribution: BaseDistribution, internal: NDArray[np.float64]) -> 
 
 
 def distribution_of(name: str, fields: Fields) -> BaseDistribution:
-    """The distribution that the words of a study file stand for. Raises ValueError."""
+    """The distribution that the words of a study file stand for. Raises ValueError.
+
+    Optuna counts the steps of a range in decimals, of which there may be too many.
+    """
+    try:
+        return _distribution_of(name, fields)
+    except ArithmeticError as error:
+        raise ValueError(f"space.{name}: its range and step are too far apart to be counted") from error
+
+
+def _distribution_of(name: str, fields: Fields) -> BaseDistribution:
     kind, log = fields.get("type"), bool(fields.get("log", False))
     if kind == "categorical":
         return CategoricalDistribution(tuple(fields["choices"]))

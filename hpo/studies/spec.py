@@ -500,6 +500,8 @@ class StudySpec(_Section):
 
     @model_validator(mode="after")
     def _space_holds_together(self) -> Self:
+        if any(not name.strip() for name in self.space):
+            raise ValueError("space: a parameter has no name; give it that of an argument, such as lr")
         try:
             self.search_space()
         except SpaceError as error:
