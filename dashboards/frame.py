@@ -55,6 +55,7 @@ class LoginNeeded(Exception):  # noqa: N818  # no error: where to go first
     """Whoever asks for a page must log in before."""
 
     def __init__(self, why: str | None) -> None:
+        """why: the code of the refusal."""
         super().__init__(why or "")
         self.why = why
 
@@ -70,7 +71,7 @@ class PageNeeds(Needs):
         except ApiError as error:
             if error.status != HTTPStatus.UNAUTHORIZED or request.method not in SAFE_METHODS:
                 raise
-            raise LoginNeeded(None if error.code == "no-token" else error.detail) from None
+            raise LoginNeeded(None if error.code == "no-token" else error.code) from None
 
 
 PageReader = Annotated[Identity, Depends(PageNeeds("read"))]

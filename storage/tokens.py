@@ -26,7 +26,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 PREFIX = "hpo_"  # so that scanners for leaked secrets find it
 HINT_LENGTH = 4
 LONGEST_OWNER = 100
-DEFAULT_DAYS, MOST_DAYS = 90.0, 36_500.0  # how long a token lasts unless somebody says, and at most
+DEFAULT_DAYS = 90.0  # that a token lasts unless somebody says
+LEAST_DAYS, MOST_DAYS = 0.001, 36_500.0
 USED_EVERY_SECONDS = 60.0  # how exactly the last use is known
 
 

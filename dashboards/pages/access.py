@@ -16,7 +16,7 @@ from hpo.api.routes import tokens as token_routes
 from hpo.api.wire_accounts import NewToken, Token
 from hpo.service.state import Service
 from storage import tokens
-from storage.tokens import DEFAULT_DAYS, LONGEST_OWNER, MOST_DAYS, ROLES, Role
+from storage.tokens import DEFAULT_DAYS, LEAST_DAYS, LONGEST_OWNER, MOST_DAYS, ROLES, Role
 
 ENTRIES_SHOWN = 50
 
@@ -43,7 +43,7 @@ def post_token(
     service: ServiceState,
     owner: Annotated[str, Form(min_length=1, max_length=LONGEST_OWNER)],
     role: Annotated[Role, Form()],
-    days: Annotated[float | None, Form(gt=0, le=MOST_DAYS, allow_inf_nan=False)] = None,
+    days: Annotated[float | None, Form(ge=LEAST_DAYS, le=MOST_DAYS, allow_inf_nan=False)] = None,
 ) -> HTMLResponse:
     """Make a token, and show its secret in the answer: once. days: nothing for one that lasts for ever."""
     wanted = token_routes.TokenRequest(owner=owner, role=role, days=days)
@@ -82,6 +82,7 @@ def _shown(
         asked={"who": who, "action": action},
         roles=ROLES,
         default_days=f"{DEFAULT_DAYS:g}",
+        least_days=f"{LEAST_DAYS:g}",
         most_days=f"{MOST_DAYS:g}",
         longest_owner=LONGEST_OWNER,
     )

@@ -14,6 +14,11 @@ from hpo.api.problems import ApiError
 from hpo.api.sessions import clear_cookie, close_session, open_session, set_cookie
 
 ABOUT_THE_TOKEN = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
+WHY = {  # that a browser is sent here, by the code of the refusal: a link may hold any text
+    "unknown-token": "The session is not known here any more.",
+    "revoked-token": "The token was revoked.",
+    "expired-token": "The session or its token has expired.",
+}
 
 router = APIRouter()
 
@@ -30,8 +35,8 @@ def get_login(
     next: Annotated[str | None, Query(max_length=2_000)] = None,
     why: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
-    """The form for the token; open to everybody."""
-    return page(request, "login.html", None, next=own_path(next), why=why)
+    """The form for the token; open to everybody. why: the code of a refusal; any other word is not shown."""
+    return page(request, "login.html", None, next=own_path(next), why=WHY.get(why or ""))
 
 
 @router.post("/login")

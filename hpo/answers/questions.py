@@ -54,6 +54,14 @@ def resemblance(store_url: str, *, target: str, where: str = "") -> dict[str, An
         return {"target": target} | asdict(mapped(past_effects(_store(store_url), target, where=where)))
 
 
+def quality(store_url: str, *, family: str) -> dict[str, Any]:
+    """What is odd about the studies of a family, and what would mend it. Raises FamilyNotFoundError."""
+    from storage.repairs import oddities  # noqa: PLC0415
+
+    with one_thread():
+        return {"family": family, "oddities": [asdict(each) for each in oddities(_store(store_url), family)]}
+
+
 def best(store_url: str, *, study: str, against: int | Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`hpo best`. Raises StudyNotFoundError, TrialNotFoundError, SettingsError."""
     from hpo.decisions.winner import best as judged  # noqa: PLC0415

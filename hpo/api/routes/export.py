@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +19,7 @@ from hpo.api.access import Reader, ServiceState
 from hpo.api.answers import is_file
 from hpo.api.problems import ApiError
 from hpo.api.routes.trials import Where
+from hpo.errors import BusyError
 from hpo.service.job_kinds import exported
 from storage.database import Store
 from storage.errors import FamilyNotFoundError, did_you_mean
@@ -31,6 +34,9 @@ MEDIA_TYPES = {
     "json": "application/json",
     "parquet": "application/vnd.apache.parquet",
 }
+
+FILES_AT_ONCE = 2  # heuristic: of the server's 40 threads
+_writing = threading.BoundedSemaphore(FILES_AT_ONCE)
 
 router = APIRouter(prefix="/export", tags=["export"])
 
@@ -56,11 +62,31 @@ def export(
     if format == "tables":
         if family is None or where:
             raise ApiError(422, "settings", "recorded tables are of a family, whole: give family, and no where")
-        return _file(service.store, family)
+        with _turn():
+            return _file(service.store, family)
     condition = parse(where)
     if family is not None:
         condition = And(parts=(condition, _belongs_to(service.store, family)))
-    return _rows(service.store, condition, format)
+    if format == "parquet":
+        with _turn():
+            return _parquet(service.store, condition)
+    headers = {"Content-Disposition": f'attachment; filename="trials.{format}"'}
+    lines = _lines(service.store, condition, format)
+    return StreamingResponse(lines, media_type=MEDIA_TYPES[format], headers=headers)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """While a whole file is written, a thread of the server is; the others go on. Raises BusyError."""
+    if not _writing.acquire(blocking=False):
+        raise BusyError(
+            f"{FILES_AT_ONCE} files are being written just now; ask again in a moment, or let it be written in the "
+            "background by POST /api/v1/exports"
+        )
+    try:
+        yield
+    finally:
+        _writing.release()
 
 
 def _belongs_to(store: Store, name: str) -> Condition:
@@ -82,16 +108,17 @@ def _file(store: Store, target: str) -> Response:
     return FileResponse(path, media_type=MEDIA_TYPES["tables"], filename="tables.zip", background=gone)
 
 
-def _rows(store: Store, condition: Condition, format: Literal["csv", "json", "parquet"]) -> Response:
-    if format == "parquet":
-        folder = Path(tempfile.mkdtemp(prefix="hindsight-export-"))
-        path = folder / "trials.parquet"
+def _parquet(store: Store, condition: Condition) -> Response:
+    folder = Path(tempfile.mkdtemp(prefix="hindsight-export-"))
+    path = folder / "trials.parquet"
+    try:
         with select_trials(store, condition) as found:
             write_rows(found.rows, columns_of(found.parameters), "parquet", path)
-        gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        return FileResponse(path, media_type=MEDIA_TYPES["parquet"], filename="trials.parquet", background=gone)
-    headers = {"Content-Disposition": f'attachment; filename="trials.{format}"'}
-    return StreamingResponse(_lines(store, condition, format), media_type=MEDIA_TYPES[format], headers=headers)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+    return FileResponse(path, media_type=MEDIA_TYPES["parquet"], filename="trials.parquet", background=gone)
 
 
 def _lines(store: Store, condition: Condition, format: Literal["csv", "json"]) -> Iterator[bytes]:

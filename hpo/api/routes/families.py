@@ -7,13 +7,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from hpo.answers import questions
 from hpo.answers.history import family_fields
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import as_json, looks_like
+from hpo.api.answers import already_json, as_json, looks_like
+from hpo.api.slow_answers import SlowRoute
 from hpo.service.state import Service
 from storage.errors import FamilyNotFoundError
 from storage.overview import FamilyOverview, overview
-from storage.repairs import oddities
+from storage.revisions import history_mark
 from storage.task_overview import list_tasks
 
 FamilyName = Annotated[str, Path(min_length=1, max_length=300, description="`GET /families` lists them.")]
@@ -39,7 +41,7 @@ QUALITY = {
     ],
 }
 
-router = APIRouter(prefix="/families", tags=["families"])
+router = APIRouter(prefix="/families", tags=["families"], route_class=SlowRoute)
 
 
 @router.get("")
@@ -58,7 +60,10 @@ def get_quality(who: Reader, service: ServiceState, name: FamilyName) -> Respons
 
     `remedy` says what `POST /history/repair` would do: to how many trials, by which factor and offset.
     """
-    return as_json({"family": name, "oddities": [asdict(each) for each in oddities(service.store, name)]})
+    as_of = history_mark(service.store)
+    return already_json(
+        service.calculations.answer(questions.quality, store_url=service.store.url, as_of=as_of, family=name)
+    )
 
 
 @router.get("/{name:path}")

@@ -12,7 +12,7 @@ from hpo.api.access import Admin, ServiceState
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.wire_accounts import NewToken, Token
 from storage import audit, tokens
-from storage.tokens import DEFAULT_DAYS, MOST_DAYS, Role
+from storage.tokens import DEFAULT_DAYS, LEAST_DAYS, MOST_DAYS, Role
 
 SECONDS_PER_DAY = 86_400.0
 
@@ -28,7 +28,8 @@ class TokenRequest(BaseModel):
         "worker: take part in studies, nothing else."
     )
     days: Annotated[
-        float | None, Field(gt=0, le=MOST_DAYS, allow_inf_nan=False, description="Until it expires; null: never.")
+        float | None,
+        Field(ge=LEAST_DAYS, le=MOST_DAYS, allow_inf_nan=False, description="Until it expires; null: never."),
     ] = DEFAULT_DAYS
 
 
