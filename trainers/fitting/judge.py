@@ -212,7 +212,7 @@ class EpochJudge(Checkpoint):
     ) -> None:
         self._peak_memory(pl_module)
         try:
-            trainer.save_checkpoint(self._keeper.draft(epoch))  # by every rank, each with its part
+            trainer.save_checkpoint(self._keeper.draft(epoch), weights_only=False)  # by every rank, each with its part
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             if "pickle" not in str(error):
                 raise

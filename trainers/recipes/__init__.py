@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trainers.errors import RecipeError
 from trainers.job import Direction
+from trainers.recipes.mnist_files import find_files
 
 # Written as in a study file. The ranges are wide on purpose: much of each does badly, and how much depends on the task.
 TRAINING_SPACE: dict[str, dict[str, Any]] = {
@@ -86,6 +88,7 @@ class Recipe:
     space: dict[str, dict[str, Any]]  # as in a study file
     summary: str
     needs: Mapping[str, str] = field(default_factory=dict)  # arguments of its data that only the user knows; examples
+    find_files: Callable[[Path], object] | None = None  # in the `folder` that it needs; raises DataFileError
 
 
 _ALL = (
@@ -161,6 +164,7 @@ _ALL = (
         space=MNIST_SPACE,
         summary="a convolutional network on your files of MNIST or Fashion-MNIST (60,000 images of 28x28)",
         needs={"folder": "data/mnist"},
+        find_files=find_files,
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}

@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from trainers.errors import DataFileError
 from trainers.recipes.arrays import Split, mislabel, shorten, split
 from trainers.recipes.images import Batch, ImageData
+from trainers.recipes.mnist_files import find_files
 
-IMAGES = ("train-images-idx3-ubyte", "train-images.idx3-ubyte")  # each may end in .gz
-LABELS = ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte")
-FOLDERS = (".", "raw")  # torchvision's is `raw`
 VALIDATION_SHARE = 1 / 6  # 10,000 of 60,000
 SMALL = 3000  # images
 UNSIGNED_BYTE = 8
@@ -49,8 +47,7 @@ class MNIST(ImageData):
     @classmethod
     def check_files(cls, *, folder: str, **_others: Any) -> None:
         """Whether the files are there, before a study starts. Raises DataFileError."""
-        for names in (IMAGES, LABELS):
-            _find(Path(folder).expanduser(), names)
+        find_files(Path(folder).expanduser())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Images are kept as bytes, a quarter of their size as numbers in [0, 1]."""
@@ -77,7 +74,7 @@ def mnist(folder: Path, variant: str, *, fold: int = 0, folds: int = 1) -> Split
 
 
 def _load(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images_file, labels_file = _find(folder, IMAGES), _find(folder, LABELS)
+    images_file, labels_file = find_files(folder)
     images, labels = read_idx(images_file, axes=3), read_idx(labels_file, axes=1)
     if len(images) != len(labels):
         raise DataFileError(
@@ -86,16 +83,6 @@ def _load(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if len(images) < 2:
         raise DataFileError(f"{images_file} has {len(images)} images: too few to train and to validate")
     return images[:, None], labels.astype(np.int64)
-
-
-def _find(folder: Path, names: tuple[str, ...]) -> Path:
-    if not folder.is_dir():
-        raise DataFileError(f"there is no folder {folder.absolute()}; `folder` is where your MNIST files are")
-    places = [folder / place / f"{name}{ending}" for place in FOLDERS for name in names for ending in ("", ".gz")]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise DataFileError(f"{folder.absolute()} has no file {names[0]} or {names[0]}.gz, nor has its folder `raw`")
-    return found
 
 
 def read_idx(path: Path, *, axes: int) -> NDArray[np.uint8]:
