@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hpo.errors import SpecError
@@ -25,6 +26,8 @@ from storage import history, launches
 from storage.audit import Doer
 from storage.errors import LaunchError, StudyExistsError
 from storage.launches import PLACES, Launch, Place, Wanted
+from trainers.errors import DataFileError
+from trainers.recipes import find_recipe
 
 MOST_JOBS = 1_000
 MOST_PRIORITY = 1_000_000
@@ -62,6 +65,7 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
         problems += [f"study: trainer.cli.config: {line.removeprefix('trainer.cli: ')}" for line in found]
     if options is not None:
         problems += [f"study: {place}: {what}" for place, what in _wrong_options(service, spec, options)]
+        problems += [f"study: trainer.data: {what}" for what in _missing_files(service, spec, options)]
     if problems:
         raise SpecError("\n".join(problems))
     if history.ids_of_studies(service.store, [spec.study]):  # even one that has only failed: it may be somebody else's
@@ -187,6 +191,22 @@ def _wrong_options(service: Service, spec: StudySpec, options: LaunchOptions) ->
     if options.place == "server" and not found:
         found += [("launch.jobs", reason) for reason in _never_met(service.limits, spec, options, service)]
     return found
+
+
+def _missing_files(service: Service, spec: StudySpec, options: LaunchOptions) -> list[str]:
+    """What a recipe lacks of the user's files where this machine trains it; others have files of their own."""
+    if spec.trainer is None or spec.trainer.recipe is None or options.place != "server":
+        return []
+    recipe, _ = find_recipe(spec.trainer.recipe)
+    given = {} if spec.trainer.data is None else spec.trainer.data.init_args
+    folder, is_here = given.get("folder"), (options.executor or service.placement.executor) == "local"
+    if recipe.find_files is None or not is_here or not isinstance(folder, str):
+        return []
+    try:
+        recipe.find_files(service.projects / Path(folder).expanduser())
+    except (DataFileError, OSError, RuntimeError):  # the same words for all: who may only look is told of no other file
+        return [f"init_args.folder: the server has none of the files that {recipe.name} reads in {folder!r}"]
+    return []
 
 
 def _never_met(limits: Limits, spec: StudySpec, options: LaunchOptions, service: Service) -> list[str]:
