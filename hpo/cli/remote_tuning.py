@@ -19,7 +19,7 @@ from hpo.client.events import Event
 from hpo.errors import SettingsError, StudyFailedError
 from hpo.running.executors import HERE, Placement
 from hpo.running.runner import Progress
-from hpo.studies.study_file import overridden, parse_spec
+from hpo.studies.study_file import load_spec, overridden, parse_spec
 from hpo.studies.yaml_lines import read_yaml
 from storage.history import StudySummary, TrialRecord
 
@@ -62,13 +62,14 @@ def tune_on_server(
             raise
         if state == "failed":
             raise StudyFailedError(f"study {study.name!r} has failed: {message or 'its log says why'}")
-        print_result(client, study.name, as_json=as_json)
+        print_result(client, study.name, as_json=as_json, server=client.transport.url)
 
 
 def _content(study_file: Path, **changes: Any) -> Mapping[str, Any]:
+    """What the service gets. Raises SpecError as `load_spec`: with the file's lines, which no service sees."""
+    load_spec(study_file, **changes)
     content, _ = read_yaml(study_file)
-    if not isinstance(content, dict):
-        return {"study": content}  # the service says what is wrong with it
+    assert isinstance(content, dict)
     return overridden(content, **changes)
 
 
@@ -92,7 +93,9 @@ def _followed(client: Client, study: StudySummary, console: Console) -> tuple[st
             if message and message != said:
                 display.say(message)
                 said = message
-            display.show(watch.hear(event))
+            progress = watch.hear(event)
+            if progress.running or progress.finished:
+                display.show(progress)
     return state, message
 
 

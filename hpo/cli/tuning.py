@@ -84,25 +84,28 @@ def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def print_result(source: Source, name: str, *, as_json: bool) -> None:
-    """What a study has come to. Raises StudyFailedError where that is nothing."""
+def print_result(source: Source, name: str, *, as_json: bool, server: str | None = None) -> None:
+    """What a study has come to. server: that it is on, if any. Raises StudyFailedError where it came to nothing."""
+    there = "" if server is None else f" --server {shlex.quote(without_password(server))}"
     summary, trials = source.study(name), source.trials(name)
     best, found = show.best_trial(summary, trials), front_of(summary, trials)
     if best is None and not found.points:
         raise StudyFailedError(
-            f"study {name!r} has ended without one trial that succeeded; `hpo show {shlex.quote(name)}` says why"
+            f"study {name!r} has ended without one trial that succeeded; `hpo show {shlex.quote(name)}{there}` says why"
         )
     if as_json:
         show.study(summary, trials, stopped=source.stopped(name), as_json=True)
         return
     if best is None:
         print_front(show.open_console(), found)
-        print(f"more: hpo front {shlex.quote(name)} --figure front.png   |   hpo promote {shlex.quote(name)} --trial N")
+        quoted = f"{shlex.quote(name)}{there}"
+        print(f"more: hpo front {quoted} --figure front.png   |   hpo promote {quoted} --trial N")
         return
     metric = summary.metric or "value"
     print(f"best {metric} = {show.number(best.value)} in trial {best.number}: {show.params_text(best.params)}")
     target = shlex.quote(summary.task or summary.family)
-    print(f"more: hpo show {shlex.quote(name)}   |   hpo ui   |   hpo stats {target}")
+    runs = "hpo ui   |   " if server is None else ""  # a service shows MLflow on its own pages
+    print(f"more: hpo show {shlex.quote(name)}{there}   |   {runs}hpo stats {target}{there}")
 
 
 class Display:

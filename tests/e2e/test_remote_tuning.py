@@ -42,7 +42,11 @@ def test_a_study_is_launched_and_followed_on_a_service(
         monkeypatch.setenv("HPO_SERVER", url)
         out, err = hpo("tune", "study.yaml", "--trials", "2")
         assert "best loss = " in out
+        assert f"more: hpo show 'far away' --server {url}   |   hpo stats far --server {url}" in out
         assert "minimize loss over 1 hyperparameter" in err and "2/2 trials" in err
+        assert "the first trials are training" not in err  # before the service says so
+        (tmp_path / "typo.yaml").write_text(yaml.safe_dump(study | {"budget": {"trails": 2}}, sort_keys=False))
+        assert "typo.yaml:" in (said := hpo("tune", "typo.yaml", code=2)[1]) and "did you mean `trials`?" in said
         shown = answer(hpo, "show", "far away")
         assert shown["trials"] == {"complete": 2}
         assert "is there already" in hpo("tune", "study.yaml", code=2)[1]
