@@ -95,6 +95,7 @@ def test_a_trial_reports_each_epoch_and_keeps_its_best(executor: LocalExecutor, 
     assert end.outcome.seconds > 0
     assert end.outcome.peak_memory_bytes > 10**7
     assert end.outcome.checkpoint == str(tmp_path / "best.ckpt")
+    assert "weights_only" not in (tmp_path / "output.log").read_text()  # of Lightning's, at each checkpoint
 
 
 def test_the_best_checkpoint_is_whole_and_of_the_best_epoch(executor: LocalExecutor, tmp_path: Path) -> None:
