@@ -92,7 +92,7 @@ def test_downgrade_says_what_is_lost_and_does_nothing_unasked(filled: Project) -
     assert "Sources, families and quarantine are lost" in refused.stderr and "--yes" in refused.stderr
     assert schema_state(filled.storage).is_current
     unknown = filled.hpo("db", "downgrade", "1999", "--yes", code=2)
-    assert "cannot go to '1999'; it can go back to 0002, 0001, base" in unknown.stderr
+    assert "cannot go to '1999'; it can go back to 0003, 0002, 0001, base" in unknown.stderr
     done = filled.hpo("db", "downgrade", "0001", "--yes")
     assert "hpo db upgrade" in done.stdout
     outdated = filled.hpo("studies", code=3)
