@@ -72,7 +72,7 @@ def test_a_job_is_watched_as_it_goes_on(there: Watched, service: Service) -> Non
     page.goto("/imports?what=verify")
     page.click("button:has-text('Verify')")
     page.wait_for_selector(".badge.queued")
-    job = background_jobs.begin_job(service.store, worker="a test", lease_seconds=600.0)
+    job = background_jobs.begin_job(service.store, worker="a test", lease_seconds=600.0, kinds=["verify"])
     assert job is not None
     background_jobs.keep_job(service.store, job, lease_seconds=600.0, done=1, total=4)
     page.wait_for_selector("[role=progressbar][aria-valuenow='1']")
