@@ -20,7 +20,7 @@ from storage.connections import Connections, PostgreSQLConnections, SQLiteConnec
 from storage.filesystems import why_not_there
 from storage.locks import ForkSafeLock
 from storage.retries import PATIENCE_SECONDS
-from storage.statements import Dialect, Outcome, Row, Statement
+from storage.statements import Dialect, Outcome, Row, Statement, wrapped
 
 __all__ = ["BUSY_TIMEOUT_SECONDS", "Dialect", "Store", "database_now", "insert_if_absent", "insert_many", "masked"]
 __all__ += ["unavailable", "upsert"]
@@ -241,9 +241,13 @@ def insert_many(connection: Connection, table: Table, columns: Sequence[str], ro
         )
         return
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
+    command = f"COPY {table.name} ({names}) FROM STDIN"
+    try:
+        with driver.cursor() as cursor, cursor.copy(command) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise wrapped(error, connection.dialect, command) from error
 
 
 class database_now(FunctionElement[float]):  # noqa: N801 - it reads as the SQL function that it is

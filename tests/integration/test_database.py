@@ -9,9 +9,9 @@ from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
 
 from storage import connections
-from storage.database import Store, database_now
+from storage.database import Store, database_now, insert_many
 from storage.errors import StoreUnavailableError
-from storage.models import studies
+from storage.models import studies, tasks
 from storage.optuna_storage import HistoryStorage
 from storage.statements import Statement
 from storage.studies import create_study
@@ -165,3 +165,21 @@ def test_a_password_is_not_shown():
     store = Store("postgresql://user:secret@host/name")
     assert "secret" not in repr(store)
     assert "secret" in store.url
+
+
+def test_a_connection_that_breaks_while_many_rows_come_is_told_as_any(postgresql_store: Store) -> None:
+    """Sealing a finished trial copies rows: a server that restarts then is waited for, as everywhere."""
+    store, columns = postgresql_store, ("name", "metric", "direction", "created_at")
+    rows = [("digits", "loss", "minimize", 0.0)]
+
+    def broken() -> None:
+        with store.write() as connection:
+            own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            with store.read() as other:
+                other.exec_driver_sql(f"SELECT pg_terminate_backend({own})")
+            insert_many(connection, tasks, columns, rows)
+
+    with pytest.raises(StoreUnavailableError):
+        broken()
+    with store.write() as connection:
+        insert_many(connection, tasks, columns, rows)
