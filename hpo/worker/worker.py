@@ -95,6 +95,7 @@ class Worker:
         self._ask_key = _new_key()
         self._ask_at = 0.0  # when to ask again
         self._told_idle = False
+        self._has_ended = False  # a trial, since it was last asked for work
         self._code_version = git_commit(options.projects)
         self._ended = 0
 
@@ -144,6 +145,7 @@ class Worker:
                 raise self._results.barred
             is_free = len(self._running) < self._options.jobs and self._asking is None and self._results.barred is None
             if is_free and time.monotonic() >= self._ask_at:
+                self._has_ended = False
                 self._asking = asker.submit(self._ask)
         is_idle = not self._running and self._asking is None and self._told_idle
         return not (self._options.once and is_idle and not self._outage.is_on)
@@ -191,6 +193,9 @@ class Worker:
         if given is not None:
             self._told_idle = False
             self._begin(given)
+            return
+        if self._has_ended:  # meanwhile: there may be work of its study now
+            self._told_idle = False
             return
         self._ask_at = time.monotonic() + float(answer.headers.get("Retry-After", "5"))
         if not self._told_idle and not self._running:
@@ -369,6 +374,7 @@ class Worker:
 
     def _forget(self, running: _Running) -> None:
         self._running.pop((running.crew.study_id, running.number), None)
+        self._has_ended = True
         if not any(each.crew is running.crew for each in self._running.values()):
             self._told_idle &= running.crew.study_id not in self._changed  # there may be work of that one now
             self._changed.discard(running.crew.study_id)
