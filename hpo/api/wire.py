@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator
 
 from hpo.answers.plain import jsonable
+from hpo.answers.studies import study_fields
 from storage.history import StudySummary, TrialRecord
 from storage.launches import Launch
 from storage.studies import NOTES_ATTRIBUTE
@@ -92,7 +93,7 @@ class Trial(BaseModel):
 
 def study_of(summary: StudySummary, launch: Launch | None = None) -> Study:
     """A study's fields. launch: how the service runs it."""
-    return Study(**study_fields(summary), launch=launched_of(launch))
+    return Study(id=summary.study_id, **study_fields(summary), launch=launched_of(launch))
 
 
 def study_in_full(
@@ -101,30 +102,12 @@ def study_in_full(
     """All fields of a study. stopped: why it ended before its budget was spent."""
     asked = {"space": summary.space, "spec": summary.spec, "provenance": summary.provenance, "stopped": stopped}
     plain = {name: jsonable(value) for name, value in asked.items()}
-    return StudyInFull(**study_fields(summary), **plain, launch=launched_of(launch))
+    return StudyInFull(id=summary.study_id, **study_fields(summary), **plain, launch=launched_of(launch))
 
 
 def launched_of(launch: Launch | None) -> Launched | None:
     """The fields of a launch."""
     return None if launch is None else Launched.model_validate(launch, from_attributes=True)
-
-
-def study_fields(summary: StudySummary) -> dict[str, Any]:
-    """The same by name."""
-    return {
-        "id": summary.study_id,
-        "name": summary.name,
-        "task": summary.task,
-        "family": summary.family,
-        "metric": summary.metric,
-        "objectives": summary.objectives,
-        "directions": summary.directions,
-        "source": summary.source,
-        "trials": {state.name.lower(): count for state, count in summary.counts.items() if count},
-        "best_value": summary.best if len(summary.directions) == 1 else None,
-        "created_at": summary.created_at,
-        "finished_at": summary.finished_at,
-    }
 
 
 def trial_of(record: TrialRecord) -> Trial:

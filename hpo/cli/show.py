@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpo.answers.plain import jsonable
+from hpo.answers.studies import study_fields
 from hpo.cli.chart import step_chart
 from hpo.cli.text import escape
 from hpo.studies.folds import fold_values
@@ -100,7 +101,7 @@ def recipes(known: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
     """`hpo studies`."""
     if as_json:
-        print_json([_study_fields(summary) for summary in summaries])
+        print_json([study_fields(summary) for summary in summaries])
         return
     table = simple_table(
         "study", "task", "family", "metric", "trials", "best", "last trial", numbers=("trials", "best")
@@ -116,22 +117,6 @@ def studies(summaries: Sequence[StudySummary], *, as_json: bool) -> None:
             summary.finished_at.astimezone().strftime("%Y-%m-%d %H:%M") if summary.finished_at else "-",
         )
     open_console().print(table)
-
-
-def _study_fields(summary: StudySummary) -> dict[str, Any]:
-    return {
-        "name": summary.name,
-        "task": summary.task,
-        "family": summary.family,
-        "metric": summary.metric,
-        "objectives": summary.objectives,
-        "directions": summary.directions,
-        "source": summary.source,
-        "trials": {state.name.lower(): count for state, count in summary.counts.items() if count},
-        "best_value": summary.best if len(summary.directions) == 1 else None,
-        "created_at": summary.created_at,
-        "finished_at": summary.finished_at,
-    }
 
 
 def _metric(summary: StudySummary) -> str:
@@ -160,7 +145,7 @@ def study(
     if as_json:
         best = best_trial(summary, trials)
         print_json(
-            _study_fields(summary)
+            study_fields(summary)
             | {
                 "best": None if best is None else _trial_fields(best) | {"folds": fold_values(summary, best)},
                 "front": front_fields(front_of(summary, trials))["front"] if several else None,
