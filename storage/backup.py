@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from storage import schema
 from storage.advice import advised
@@ -354,7 +354,7 @@ def _replace_rows(
         columns = [column.name for column in table.columns]
         selected = source.execute(_selection(table.name, columns))
         while rows := selected.fetchmany(ROWS_AT_A_TIME):
-            with _blaming_row(connection, table):
+            with _blaming_row(table):
                 insert_many(connection, table, columns, rows)
             told.more(len(rows))
         _continue_sequence(connection, table, int(given.get(table.name, 0)))
@@ -375,15 +375,12 @@ def _continue_sequence(connection: Connection, table: Table, last: int) -> None:
 
 
 @contextmanager
-def _blaming_row(connection: Connection, table: Table) -> Iterator[None]:
-    """Translate the driver's errors about what a row holds; those about the connection are the store's."""
-    driver = connection.dialect.loaded_dbapi
+def _blaming_row(table: Table) -> Iterator[None]:
+    """Translate errors about what a row holds; those about the connection are the store's."""
     try:
         yield
-    except driver.OperationalError as error:
-        raise unavailable(connection.engine.url.render_as_string(), str(error)) from error
-    except driver.Error as error:
-        raise BackupError(f"A row of {table.name} does not go into PostgreSQL: {str(error).strip()}") from error
+    except (DataError, IntegrityError) as error:
+        raise BackupError(f"A row of {table.name} does not go into PostgreSQL: {str(error.orig).strip()}") from error
 
 
 # What both ways share
