@@ -27,7 +27,8 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrmm
+from scipy.linalg.lapack import dpotri, dtrtri, dtrtrs
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
@@ -46,6 +47,7 @@ LEVEL = 1.0  # prior variance of the mean loss, in units of the output scale
 SCALE_SHAPE = 3.0  # of the output scale's inverse gamma prior, around 1
 SMALLEST_ARC = 1e-3  # radians
 JITTERS = (0.0, 1e-8, 1e-6, 1e-4)  # added to the diagonal until the Cholesky factor exists
+BLOCK = 1 << 15  # covariances at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +68,9 @@ class Kernel:
 
     def covariance(self, A: Array, B: Array) -> Array:
         """Prior covariance between the points A (a, d) and B (b, d): shape (a, b)."""
-        covariance: Array = self.scale * self.correlation(A, B) + self.level
+        covariance = self.correlation(A, B)
+        covariance *= self.scale
+        covariance += self.level
         return covariance
 
     def correlation(self, A: Array, B: Array) -> Array:
@@ -76,7 +80,9 @@ class Kernel:
     def _squared_distances(self, A: Array, B: Array) -> Array:
         numeric = ~self.categorical
         a, b = A[:, numeric] / self.lengthscales[numeric], B[:, numeric] / self.lengthscales[numeric]
-        squared: Array = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2.0 * a @ b.T
+        squared: Array = -2.0 * a @ b.T
+        squared += (a**2).sum(1)[:, None]
+        squared += (b**2).sum(1)[None, :]
         for j in np.flatnonzero(self.categorical):
             squared += (A[:, j, None] != B[None, :, j]) / self.lengthscales[j] ** 2
         np.maximum(squared, 0.0, out=squared)
@@ -90,6 +96,7 @@ class GaussianProcess:
     X: Array  # (n, d)
     y: Array  # (n,)
     kernel: Kernel
+    begun: GaussianProcess | None = None  # the same without the last observations, where that has been worked out
 
     def mean(self, points: Array) -> Array:
         """Posterior mean at points (m, d): shape (m,)."""
@@ -98,15 +105,21 @@ class GaussianProcess:
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Posterior mean and standard deviation of the noiseless loss at points (m, d): shapes (m,), (m,)."""
-        cross = self.kernel.covariance(points, self.X)
-        half = cross @ self.inverse_factor.T
-        variance = self.kernel.scale + self.kernel.level - np.einsum("ij,ij->i", half, half)
-        return cross @ self.alpha, np.sqrt(np.maximum(variance, 1e-10))
+        mean, explained = np.empty(len(points)), np.empty(len(points))
+        together = max(1, BLOCK // len(self.X))
+        for start in range(0, len(points), together):
+            block = slice(start, start + together)
+            cross = self.kernel.covariance(points[block], self.X)
+            mean[block] = cross @ self.alpha
+            half = dtrmm(1.0, self.inverse_factor, cross.T, lower=1, overwrite_b=1)
+            explained[block] = np.einsum("ij,ij->j", half, half)
+        variance = self.kernel.scale + self.kernel.level - explained
+        return mean, np.sqrt(np.maximum(variance, 1e-10))
 
     def joint(self, points: Array) -> tuple[Array, Array]:
         """Posterior mean (m,) and covariance (m, m) of the noiseless losses at points (m, d)."""
         cross = self.kernel.covariance(points, self.X)
-        half = _solve_lower(self._factor, cross.T)
+        half = self.inverse_factor @ cross.T
         return cross @ self.alpha, self.kernel.covariance(points, points) - half.T @ half
 
     def believing_its_mean(self, pending: Array) -> GaussianProcess:
@@ -117,22 +130,33 @@ class GaussianProcess:
         if not len(pending):
             return self
         return GaussianProcess(
-            X=np.vstack([self.X, pending]), y=np.concatenate([self.y, self.mean(pending)]), kernel=self.kernel
+            X=np.vstack([self.X, pending]),
+            y=np.concatenate([self.y, self.mean(pending)]),
+            kernel=self.kernel,
+            begun=self,
         )
 
     @cached_property
-    def _factor(self) -> Array:
-        return cholesky(self.kernel.covariance(self.X, self.X) + self.kernel.noise * np.eye(len(self.X)))
-
-    @cached_property
     def inverse_factor(self) -> Array:
-        """For many points a product is several times faster than a triangular solution."""
-        return _solve_lower(self._factor, np.eye(len(self.X)))
+        """The inverse of L, shape (n, n): for many points a product is several times faster than a solution."""
+        if self.begun is None:
+            return inverse_lower(cholesky(self._with_noise(self.X)))
+        return extended_inverse(
+            self.begun.inverse_factor,
+            self.kernel.covariance(self.X[len(self.begun.X) :], self.begun.X),
+            self._with_noise(self.X[len(self.begun.X) :]),
+        )
 
     @cached_property
     def alpha(self) -> Array:
         """(K + noise I)^-1 y."""
-        return _solve_upper(self._factor, _solve_lower(self._factor, self.y))
+        alpha: Array = self.inverse_factor.T @ (self.inverse_factor @ self.y)
+        return alpha
+
+    def _with_noise(self, points: Array) -> Array:
+        covariance = self.kernel.covariance(points, points)
+        covariance.flat[:: len(points) + 1] += self.kernel.noise
+        return covariance
 
 
 def fit_kernel(
@@ -231,6 +255,29 @@ def cholesky(covariance: Array) -> Array:
     return factor
 
 
+def inverse_lower(factor: Array) -> Array:
+    """The inverse of a lower triangular matrix (n, n), column by column in memory, as BLAS wants it."""
+    inverse, _ = dtrtri(factor, lower=1)
+    return np.asarray(inverse, dtype=np.float64)
+
+
+def extended_inverse(inverse: Array, cross: Array, covariance: Array) -> Array:
+    r"""The inverse Cholesky factor (n + p, n + p) of a covariance that has p more rows, given that of the first n.
+
+    cross: (p, n) of the new rows with the first. covariance: (p, p) of the new rows.
+    With $A = K_{21} L_{11}^{-T}$ and $L_{22} L_{22}^T = K_{22} - A A^T$, the new rows are
+    $(-L_{22}^{-1} A L_{11}^{-1}, L_{22}^{-1})$.
+    """
+    n, p = len(inverse), len(covariance)
+    half = cross @ inverse.T
+    last = inverse_lower(cholesky(covariance - half @ half.T))
+    extended = np.zeros((n + p, n + p), order="F")
+    extended[:n, :n] = inverse
+    extended[n:, :n] = -last @ (half @ inverse)
+    extended[n:, n:] = last
+    return extended
+
+
 def matern(squared: Floats) -> Floats:
     """The correlation at squared distances r^2, any shape, in their own precision."""
     root: Floats = np.sqrt(5.0 * squared)
@@ -249,22 +296,22 @@ class _Pairs:
     """The pairs of n observations, each once."""
 
     squared: Array  # (p, d) their squared difference in every parameter
-    one: NDArray[np.intp]  # (p,) the later
-    other: NDArray[np.intp]  # (p,)
+    below: NDArray[np.intp]  # (p,) their places in a matrix (n, n), row by row, below its diagonal
     count: int  # n
 
     @classmethod
     def of(cls, X: Array, categorical: Mask) -> _Pairs:
         one, other = np.tril_indices(len(X), -1)
         difference = X[one] - X[other]
-        return cls(squared=np.where(categorical, difference != 0.0, difference**2), one=one, other=other, count=len(X))
+        squared = np.where(categorical, difference != 0.0, difference**2)
+        return cls(squared=squared, below=one * len(X) + other, count=len(X))
 
     def lower(self, values: Array, diagonal: float) -> Array:
         """The lower triangle (n, n) of a matrix with these values (p,) and one value on its diagonal."""
-        matrix = np.zeros((self.count, self.count))
-        matrix[self.one, self.other] = values
-        np.fill_diagonal(matrix, diagonal)
-        return matrix
+        matrix = np.zeros(self.count**2)
+        matrix[self.below] = values
+        matrix[:: self.count + 1] = diagonal
+        return matrix.reshape(self.count, self.count)
 
 
 def _negative_log_posterior(theta: Array, observed: Sequence[tuple[_Pairs, Array]]) -> tuple[float, Array]:
@@ -280,10 +327,9 @@ def _negative_log_posterior(theta: Array, observed: Sequence[tuple[_Pairs, Array
         root = np.sqrt(5.0 * (pairs.squared @ precisions))
         decay = np.exp(-root)
         L = cholesky(pairs.lower((1.0 + root + root**2 / 3.0) * decay, 1.0 + noise))
-        inverse_factor = _solve_lower(L, np.eye(len(y)))
-        inverse = inverse_factor.T @ inverse_factor
-        alpha = inverse @ y
-        slack = inverse[pairs.one, pairs.other] - alpha[pairs.one] * alpha[pairs.other]
+        inverse, _ = dpotri(L.T)  # the upper triangle, column by column in memory: the lower one, row by row
+        alpha = _solve_upper(L, _solve_lower(L, y))
+        slack = (inverse.T - np.outer(alpha, alpha)).ravel()[pairs.below]
         value += 0.5 * float(y @ alpha) + float(np.log(np.diag(L)).sum())
         weighted = slack * (5.0 / 3.0) * (1.0 + root) * decay
         gradient[:-1] += (weighted @ pairs.squared) * precisions
@@ -331,8 +377,12 @@ def _prior_mode(d: int) -> Array:
 
 
 def _solve_lower(factor: Array, right: Array) -> Array:
-    return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))
+    """L^-1 right; LAPACK is asked itself, for what SciPy does around it takes longer than a small solution."""
+    solution, _ = dtrtrs(factor.T, right, trans=1)  # the transpose of a C array is what LAPACK reads without a copy
+    return np.asarray(solution, dtype=np.float64)
 
 
 def _solve_upper(factor: Array, right: Array) -> Array:
-    return np.asarray(solve_triangular(factor, right, lower=True, trans="T", check_finite=False))
+    """L^-T right."""
+    solution, _ = dtrtrs(factor.T, right)
+    return np.asarray(solution, dtype=np.float64)

@@ -67,6 +67,17 @@ def test_believing_its_mean_keeps_the_mean_and_lowers_the_uncertainty():
     assert process.believing_its_mean(pending[:0]) is process
 
 
+def test_what_is_gone_on_from_is_the_same_as_worked_out_anew():
+    rng = np.random.default_rng(5)
+    X, pending, points = rng.random((30, 2)), rng.random((3, 2)), rng.random((500, 2))
+    kernel = Kernel(lengthscales=np.array([0.3, 0.6]), noise=1e-4, categorical=np.zeros(2, dtype=bool), level=0.5)
+    process = GaussianProcess(X=X, y=np.sin(9 * X[:, 0]) + X[:, 1], kernel=kernel)
+    extended = process.believing_its_mean(pending).believing_its_mean(pending[:1] + 0.01)
+    anew = GaussianProcess(X=extended.X, y=extended.y, kernel=kernel)
+    np.testing.assert_allclose(extended.predict(points), anew.predict(points), atol=1e-8)
+    np.testing.assert_allclose(extended.mean(points), process.mean(points), atol=1e-8)
+
+
 def test_a_fit_finds_the_parameter_that_matters():
     X, y = _observations(40)
     kernel = fit_kernel([(X, (y - y.mean()) / y.std())], CATEGORICAL, np.random.default_rng(0))
