@@ -321,12 +321,12 @@ def records_of(
     """Rows of `trials` with what belongs to them. which: the condition that they meet. full: with their curves."""
     curves: dict[int, dict[int, float]] = defaultdict(dict)
     points = select(intermediate_values).join(trials).where(which)
-    for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)) if full else ():
+    for trial_id, step, value in connection.execute(points.order_by(intermediate_values.c.step)).all() if full else ():
         curves[trial_id][step] = math.nan if value is None else value
     attributes: dict[int, dict[str, dict[str, Any]]] = defaultdict(lambda: {"user": {}, "system": {}})
     noted = select(trial_attributes).join(trials).where(which)
-    for attribute in connection.execute(noted):
-        attributes[attribute.trial_id][attribute.kind][attribute.key] = json.loads(attribute.value)
+    for trial_id, kind, key, value in connection.execute(noted).all():
+        attributes[trial_id][kind][key] = json.loads(value)
     sets = known.load(connection, {row.parameter_set_id for row in rows})
     return [_record(row, sets[row.parameter_set_id or 0], curves.get(row.id, {}), attributes[row.id]) for row in rows]
 

@@ -35,16 +35,20 @@ class Ranks:
         self._texts = sorted(texts)
         self._text_ranks = {text: float(rank) for rank, text in enumerate(self._texts)}
 
-    def keys_of(self, set_id: int, configurations: Sequence[bytes | None]) -> Keys:
-        """What configurations of one set are ordered by."""
+    def keys_of_stored(self, set_id: int, configurations: Sequence[bytes | None]) -> Keys:
+        """As `keys_of`, for configurations as they are stored."""
+        joined = unpack(b"".join(configuration or b"" for configuration in configurations))
+        return self.keys_of(set_id, joined.reshape(len(configurations), len(self._sets[set_id])))
+
+    def keys_of(self, set_id: int, internal: NDArray[np.float64]) -> Keys:
+        """What configurations of one set are ordered by. internal: shape (n, d)."""
         parameter_set = self._sets[set_id]
-        keys = np.empty((len(configurations), 2))
+        keys = np.empty((len(internal), 2))
         if self._name not in parameter_set.names:
             keys[:] = np.inf
             return keys
-        joined = unpack(b"".join(configuration or b"" for configuration in configurations))
         column = parameter_set.names.index(self._name)
-        values = joined.reshape(len(configurations), len(parameter_set.names))[:, column]
+        values = internal[:, column]
         distribution = parameter_set.distributions[column]
         if isinstance(distribution, CategoricalDistribution):
             table = np.array([self._key_of(choice) for choice in distribution.choices])
@@ -61,9 +65,9 @@ class Ranks:
             return 2.0, float(choice)
         return (0.0, float(choice)) if isinstance(choice, int | float) else (3.0, 0.0)
 
-    def position_of(self, set_id: int, configuration: bytes | None) -> str | None:
-        """What a configuration is ordered by, in words that mean the same when more texts have come."""
-        kind, value = self.keys_of(set_id, [configuration])[0].tolist()
+    def position_of(self, key: Sequence[float] | NDArray[np.float64]) -> str | None:
+        """A key in words that mean the same when more texts have come."""
+        kind, value = map(float, key)
         if math.isinf(kind):
             return None
         return f"{kind:.0f}:{self._texts[int(value)] if kind == _TEXT else repr(value)}"

@@ -351,7 +351,9 @@ class _Search:
             for row in rows:
                 by_set[row[1] or 0].append(row)
             for number, members in by_set.items():
-                best.add(np.array([row[0] for row in members]), ranks.keys_of(number, [row[2] for row in members]))
+                best.add(
+                    np.array([row[0] for row in members]), ranks.keys_of_stored(number, [row[2] for row in members])
+                )
         return best.ids()
 
     def _ranks(self, name: str) -> Ranks:

@@ -10,10 +10,23 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+from numpy.typing import NDArray
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Select,
+    and_,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from storage.database import Store
-from storage.distributions import ParameterSets
+from storage.distributions import DOUBLE, ParameterSets
 from storage.errors import StudyNotFoundError, TrialNotFoundError
 from storage.history import TrialRecord, records_of
 from storage.models import studies, trials
@@ -23,6 +36,8 @@ from storage.query_language import Field, QueryError, parse, parse_field
 from storage.query_plan import TRIAL_COLUMNS, Plan, load_sets, plan
 from storage.retries import retried
 
+FIRST_ROWS = 200  # looked at, for a page of a hundred; heuristic
+TRIALS_OF_A_ROW = 1_000  # so that no row grows too long: some megabytes with a hundred parameters
 NUMBER = Field(room="column", name="number")
 Position: TypeAlias = tuple[float | int | str | None, int]
 """Where a page ended: what its last trial is ordered by, and its number."""
@@ -117,11 +132,34 @@ class _Asked:
     study_id: int
 
     def matching(self, query: Select[Any]) -> Iterator[Sequence[Any]]:
-        """The rows of a query over `trials` that meet the condition, batch by batch."""
+        """The rows of a query over `trials` that meet the condition, in batches that grow: few are often enough."""
         query = query.add_columns(*self.plan.columns).where(trials.c.study_id == self.study_id, self.plan.where)
         with self.connection.execute(query, execution_options={"yield_per": ROWS_AT_A_TIME}) as result:
-            for rows in result.partitions():
+            size = FIRST_ROWS
+            while rows := result.fetchmany(size):
                 yield self.plan.keep(rows)
+                size = min(4 * size, ROWS_AT_A_TIME)
+
+    def configurations(self, sets: ParameterSets) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """The trials that meet the condition, by parameter set: their numbers, (n,), and internal values, (n, d)."""
+        packed: dict[int, bytearray] = defaultdict(bytearray)
+        if self.plan.is_exact:
+            which = trials.c.study_id == self.study_id, self.plan.where
+            is_sqlite = self.connection.dialect.name == "sqlite"
+            for set_id, some in self.connection.execute(_packed(is_sqlite=is_sqlite).where(*which)).all():
+                packed[set_id or 0] += bytes.fromhex(some) if is_sqlite else some
+        else:
+            query = select(trials.c.number, trials.c.parameter_set_id, trials.c.configuration)
+            for rows in self.matching(query.order_by(trials.c.number)):
+                for number, set_id, configuration, *_ in rows:
+                    packed[set_id or 0] += number.to_bytes(8, "big") + (configuration or b"")
+        known = load_sets(self.connection, sets, sorted(packed))
+        found = {}
+        for set_id, content in packed.items():
+            kind = np.dtype([("number", ">i8"), ("values", DOUBLE, (len(known[set_id]),))])
+            rows_of_set = np.frombuffer(content, kind)
+            found[set_id] = rows_of_set["number"].astype(np.int64), rows_of_set["values"]
+        return found
 
 
 def _by_column(asked: _Asked, order: Order, after: Position | None, most: int) -> list[Position]:
@@ -169,25 +207,34 @@ def _beyond(column: ColumnElement[Any], after: Position | None, *, descending: b
     return [at_least, or_(further, trials.c.number > number)]
 
 
+def _packed(*, is_sqlite: bool) -> Select[Any]:
+    """Numbers and configurations one after the other, by parameter set: text of hexadecimal digits, or bytes.
+
+    A thousand trials are one row, as each row of SQLite's makes a thread wait for its turn among those of a server.
+    """
+    if is_sqlite:
+        number = func.printf("%016X", trials.c.number)
+        packed = func.group_concat(number.concat(func.hex(trials.c.configuration)), "")
+    else:
+        number = func.int8send(cast(trials.c.number, BigInteger), type_=LargeBinary)
+        content = number.concat(func.coalesce(trials.c.configuration, literal(b"")))
+        packed = func.string_agg(content, literal(b""), type_=LargeBinary)
+    return select(trials.c.parameter_set_id, packed).group_by(
+        trials.c.parameter_set_id, trials.c.number // TRIALS_OF_A_ROW
+    )
+
+
 def _by_parameter(
     asked: _Asked, sets: ParameterSets, order: Order, after: Position | None, most: int
 ) -> list[Position]:
     """As `_by_column`; the configurations of all trials in question are looked at, and few are kept."""
-    query = select(trials.c.number, trials.c.parameter_set_id, trials.c.configuration)
-    query = query.order_by(trials.c.number)
-    numbers_of: dict[int, list[int]] = defaultdict(list)
-    configurations_of: dict[int, list[bytes | None]] = defaultdict(list)
-    for rows in asked.matching(query):
-        for number, set_id, configuration, *_ in rows:
-            numbers_of[set_id or 0].append(number)
-            configurations_of[set_id or 0].append(configuration)
-    if not numbers_of:
+    found = asked.configurations(sets)
+    if not found:
         return []
-    ranks = Ranks(order.by.name, load_sets(asked.connection, sets, sorted(numbers_of)))
-    numbers = np.concatenate([np.array(each) for each in numbers_of.values()])
-    keys = np.concatenate([ranks.keys_of(*each) for each in configurations_of.items()])
-    if order.descending:
-        keys = np.where(np.isinf(keys[:, :1]), keys, -keys)
+    ranks = Ranks(order.by.name, load_sets(asked.connection, sets, sorted(found)))
+    numbers = np.concatenate([each for each, _ in found.values()])
+    ranked = np.concatenate([ranks.keys_of(set_id, values) for set_id, (_, values) in found.items()])
+    keys = np.where(np.isinf(ranked[:, :1]), ranked, -ranked) if order.descending else ranked
     places = np.arange(len(numbers))
     if after is not None:
         start = ranks.key_of_position(None if after[0] is None else str(after[0]))
@@ -195,8 +242,7 @@ def _by_parameter(
             start = -start[0], -start[1]
         places = np.flatnonzero(after_key(keys, numbers, start, after[1]))
     chosen = places[np.lexsort((numbers[places], keys[places, 1], keys[places, 0]))[:most]]
-    described = [(each, configuration) for each, some in configurations_of.items() for configuration in some]
-    return [(ranks.position_of(*described[place]), int(numbers[place])) for place in chosen.tolist()]
+    return [(ranks.position_of(ranked[place]), int(numbers[place])) for place in chosen.tolist()]
 
 
 def _read(
