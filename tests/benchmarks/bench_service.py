@@ -3,10 +3,12 @@
 Each client asks for a trial, reads while it trains, reports and tells, and waits a moment before each request as people
 and trainers do, so that a trial takes some seven seconds and about forty run; they begin one after the other. The
 clients share a process beside the server's. A live update is the time from a report to its event.
+HPO_BENCH_TRIALS and HPO_BENCH_SECONDS in the environment make a shorter run of it.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import tempfile
@@ -18,21 +20,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import create_trial
 
 from hpo.client.client import Client
 from hpo.running.creation import create_study
 from hpo.studies.study_file import parse_spec
-from storage import tokens
-from storage.optuna_storage import HistoryStorage
+from storage import history, tokens
 from storage.schema import open_store
+from tests.benchmarks.filled_history import NEWEST, restore_history
 from tests.measured import Figure
 from tests.reliability.places import Place, postgresql_place, sqlite_place
 from tests.servers import hpo_serve
 
-CLIENTS, TRIALS, STUDIES = 50, 100_000, 20
+CLIENTS, TRIALS = 50, 100_000
 SECONDS = 60.0
 PAUSE_SECONDS = 1.0  # between the requests of a client, a mean: 50 requests a second in all
 READS = ("studies", "study", "trials", "trial", "curve")
@@ -43,10 +42,12 @@ Times = dict[str, list[float]]
 
 def main() -> Iterator[Figure]:
     """Seconds by kind of request, errors, and live updates."""
+    trials = int(os.environ.get("HPO_BENCH_TRIALS", TRIALS))
+    seconds = float(os.environ.get("HPO_BENCH_SECONDS", SECONDS))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
         for place in (sqlite_place(folder), stack.enter_context(postgresql_place())):
-            yield from measure(place)
+            yield from measure(place, trials=trials, seconds=seconds)
 
 
 def measure(
@@ -79,20 +80,10 @@ def measure(
 
 
 def _prepare(storage: str, folder: Path, trials: int) -> tuple[str, int, int]:
-    """Past studies of some trials each, one that is asked for trials, and a token."""
-    store, rng = open_store(storage), random.Random(0)
-    space: dict[str, BaseDistribution] = {
-        name: FloatDistribution(1e-5, 1.0, log=True) for name in ("lr", "decay", "eps")
-    }
-    for number in range(STUDIES):
-        study = optuna.create_study(storage=HistoryStorage(store), study_name=f"past {number}")
-        made = []
-        for _ in range(trials // STUDIES):
-            params = {name: 10 ** rng.uniform(-5, 0) for name in space}
-            curve = {step: 1.0 / (step + 1) for step in range(5)}
-            made.append(create_trial(params=params, distributions=space, value=rng.random(), intermediate_values=curve))
-        study.add_trials(made)
-    past_id = study._study_id
+    """Past studies with so many trials in all, a study that is asked for trials, and a token."""
+    restore_history(trials, storage)
+    store = open_store(storage)
+    past_id = history.get_study(store, NEWEST).study_id
     spec = parse_spec(
         {
             "study": "asked",
