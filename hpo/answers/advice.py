@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
+from typing_extensions import TypedDict
 
+from hpo.answers.plain import Number
 from storage.distributions import fields_of
 
 if TYPE_CHECKING:
     from hpo.decisions.range_advice import Advice, Region
 
 
-def advice_fields(advice: Advice, *, together: bool) -> dict[str, Any]:
+class AdvisedRange(TypedDict):
+    """The smallest region of one parameter that holds a good value for most tasks."""
+
+    name: str
+    distribution: Mapping[str, Any]  # all of it, as a study file has it
+    range: list[Any]  # its ends, or its choices
+    log: bool
+    when: dict[str, list[Any]] | None  # the parameter that decides whether it matters, and its values then
+    likely: list[Any]  # the ends of the region, or its choices
+    is_everything: bool
+    kept: Number  # share of the range
+    promise: Number  # probability for a new task
+    tasks: int
+    hits: Number  # tasks, each left out in turn, with a good value there
+    hit_rate: Number
+    hit_rate_interval95: list[float] | None
+    hardly_matters: bool
+
+
+class JointAdvice(TypedDict):
+    """The share of tasks with one good configuration inside every region."""
+
+    hit_rate: Number
+    hit_rate_interval95: list[float]
+
+
+class RangeAdvice(TypedDict):
+    """Where a good value of each hyperparameter lies for a new task."""
+
+    target: str
+    family: str
+    metric: str | None
+    direction: str
+    tasks: list[str]
+    own_task: str | None  # the target, where its own runs count among them
+    runs: int
+    left_out: list[str]  # tasks with too few finished runs
+    unused: list[str]  # parameters that never varied
+    together: bool  # whether the regions were widened to hold at once
+    parameters: list[AdvisedRange]
+    joint: JointAdvice | None
+
+
+def advice_fields(advice: Advice, *, together: bool) -> RangeAdvice:
     """Where good values are likely. together: whether the regions were widened to hold at once."""
     return {
         "target": advice.target,
@@ -32,13 +78,13 @@ def advice_fields(advice: Advice, *, together: bool) -> dict[str, Any]:
     }
 
 
-def _region_fields(region: Region) -> dict[str, Any]:
+def _region_fields(region: Region) -> AdvisedRange:
     is_choice = isinstance(region.distribution, CategoricalDistribution)
     several = len(region.statistics.tasks) > 1
     return {
         "name": region.name,
         "distribution": fields_of(region.distribution),
-        "range": region.distribution.choices if is_choice else [region.distribution.low, region.distribution.high],  # type: ignore[attr-defined]
+        "range": [*region.distribution.choices] if is_choice else [region.distribution.low, region.distribution.high],  # type: ignore[attr-defined]
         "log": bool(getattr(region.distribution, "log", False)),
         "when": None if region.condition is None else {region.condition.parent: list(region.condition.values)},
         "likely": list(region.likely),

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from typing_extensions import TypedDict
+
+from hpo.answers.plain import Number
 from storage.history import TrialRecord
 
 T = TypeVar("T")
 
 
-def curve_fields(trial: TrialRecord, points: int | None = None) -> dict[str, Any]:
+class Curve(TypedDict):
+    """What a trial reported along its training."""
+
+    number: int
+    state: str
+    value: Number
+    steps: list[int]
+    values: list[Number]
+    reported: int  # in all, of which these are some
+
+
+def curve_fields(trial: TrialRecord, points: int | None = None) -> Curve:
     """A trial's curve. points: at most so many, spread evenly, the first and the last among them."""
     steps, values = thinned_curve(trial.intermediate_values, points)
     return {
@@ -18,7 +32,7 @@ def curve_fields(trial: TrialRecord, points: int | None = None) -> dict[str, Any
         "state": trial.state.name.lower(),
         "value": trial.value,
         "steps": steps,
-        "values": values,
+        "values": [*values],
         "reported": len(trial.intermediate_values),
     }
 

@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from typing_extensions import TypedDict
+
+from hpo.answers.plain import Number
 from hpo.statistics.progress_bands import milestones
 
 if TYPE_CHECKING:
     from hpo.decisions.forecast import Estimate, Forecast, Stage
 
 
-def forecast_fields(found: Forecast) -> dict[str, Any]:
+class Expectation(TypedDict):
+    """What is expected, and between what it lies for 95 of 100 new tasks."""
+
+    expected: Number
+    interval95: list[float] | None  # null: too few past tasks to say so
+
+
+class Milestone(TypedDict):
+    """What is foretold for one number of trials."""
+
+    trials: int
+    tasks: int  # that are known at that number of trials
+    value: Expectation | None  # of the metric
+    share_of_the_way: Expectation | None  # from a task's median trial to the best that is known of it
+    held: int | None  # of these tasks, each foretold from the others
+    hours: Expectation | None
+    money: Expectation | None
+
+
+class Held(TypedDict):
+    """How often bands were right, for past tasks that were left out in turn."""
+
+    hits: int
+    cases: int
+
+
+class Plan(TypedDict):
+    """What a study will reach, how long it will take and what it will cost."""
+
+    study: str
+    task: str
+    family: str
+    metric: str
+    direction: str
+    enough: bool  # whether there is history enough to say so
+    statement: str | None  # why there is not
+    scale: Literal["metric", "share"]  # what is foretold: the value, or the share of the way
+    past_tasks: list[str]
+    replayed: int  # of them
+    held: Held | None
+    jobs: int
+    price_per_hour: Number
+    failed: Number  # share of the trials
+    pruned: Number
+    stages: list[Milestone]
+    notes: list[str]
+
+
+def forecast_fields(found: Forecast) -> Plan:
     """What a study will reach, and what it will take, at some numbers of trials."""
     return {
         "study": found.study,
@@ -44,10 +95,10 @@ def forecast_fields(found: Forecast) -> dict[str, Any]:
     }
 
 
-def _estimate_fields(estimate: Estimate | None) -> dict[str, Any] | None:
+def _estimate_fields(estimate: Estimate | None) -> Expectation | None:
     if estimate is None:
         return None
-    band = None if estimate.low is None else [estimate.low, estimate.high]
+    band = None if estimate.low is None or estimate.high is None else [estimate.low, estimate.high]
     return {"expected": estimate.expected, "interval95": band}
 
 

@@ -2,27 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from typing_extensions import TypedDict
+
+from hpo.answers.plain import Number
 from hpo.statistics.rates import rate_interval
 from hpo.tuning.prune_reasons import halving_reason_of, reason_of
 from hpo.tuning.receipts import Receipt, fell_inside, receipt_of
 from storage.history import StudySummary, TrialRecord
 
 
-def trial_explanation(study: StudySummary, trial: TrialRecord) -> dict[str, Any]:
+class LeansOn(TypedDict):
+    """How much a past study counts in a proposal."""
+
+    study: str
+    weight: float
+
+
+class ProposalReason(TypedDict):
+    """Why a trial was proposed and pruned, and whether what was predicted came true."""
+
+    number: int
+    state: str
+    value: Number
+    proposer: str  # hindsight, user, another sampler, unknown
+    role: str | None
+    role_text: str
+    why: str | None
+    predicted: Number
+    interval90: tuple[float, float] | None  # of the next value
+    best_case: Number  # with 5% the value is better than this, noise left out
+    inside: bool | None  # whether the value fell into the interval
+    improvement_probability: Number
+    incumbent: Number  # the best value when it was proposed
+    history_weight: Number  # 0 to 1
+    leans_on: list[LeansOn]
+    without_history: Mapping[str, Any] | None  # what would have been tried
+    pending: int | None  # trials that ran beside it
+    seconds: Number  # that the proposal took
+    cost: str | None  # what a trial costs, where that counts: seconds, or a user attribute
+    predicted_cost: Number
+    cost_interval90: tuple[float, float] | None
+    ignored: tuple[str, ...]  # sentences: what of the history did not count, and why
+    pruned_because: dict[str, Any] | None
+
+
+class TrialReason(ProposalReason):
+    """The same of one trial, with what it is of."""
+
+    study: str
+    metric: str | None
+    params: Mapping[str, Any]
+
+
+class IntervalsRight(TypedDict):
+    """How many values fell inside their intervals."""
+
+    inside: int
+    judged: int
+    share: Number
+    share_interval95: tuple[float, float] | None
+
+
+class StudyReasons(TypedDict):
+    """Why the trials of a study were proposed."""
+
+    study: str
+    metric: str | None
+    interval90: IntervalsRight
+    trials: list[ProposalReason]
+
+
+def trial_explanation(study: StudySummary, trial: TrialRecord) -> TrialReason:
     """One trial of a study."""
-    said = {"study": study.name, "metric": study.metric, "params": trial.params}
-    return said | receipt_fields(receipt_of(study, trial), trial)
+    reason = receipt_fields(receipt_of(study, trial), trial)
+    return {"study": study.name, "metric": study.metric, "params": trial.params, **reason}
 
 
-def study_explanation(study: StudySummary, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+def study_explanation(study: StudySummary, trials: Sequence[TrialRecord]) -> StudyReasons:
     """All trials of a study, and how often the value fell into its interval."""
     receipts = [receipt_of(study, trial) for trial in trials]
     judged = [fell_inside(receipt, trial) for receipt, trial in zip(receipts, trials, strict=True)]
     inside, total = sum(verdict is True for verdict in judged), sum(verdict is not None for verdict in judged)
-    calibration = {
+    calibration: IntervalsRight = {
         "inside": inside,
         "judged": total,
         "share": inside / total if total else None,
@@ -32,7 +96,7 @@ def study_explanation(study: StudySummary, trials: Sequence[TrialRecord]) -> dic
     return {"study": study.name, "metric": study.metric, "interval90": calibration, "trials": rows}
 
 
-def receipt_fields(receipt: Receipt, trial: TrialRecord) -> dict[str, Any]:
+def receipt_fields(receipt: Receipt, trial: TrialRecord) -> ProposalReason:
     """The receipt of a trial, and how it came out."""
     reason = reason_of(trial.system_attrs) or halving_reason_of(trial.system_attrs)
     return {

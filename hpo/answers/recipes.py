@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from trainers.recipes import Recipe
 
 
-def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+class ReadyTask(TypedDict):
+    """A recipe, with data and model."""
+
+    name: str
+    variants: list[str]  # behind a slash: `name/variant`
+    metric: str
+    summary: str
+    needs: list[str]  # what the user must have
+
+
+def recipe_fields(recipe: Recipe) -> ReadyTask:
     """A recipe."""
     return {
         "name": recipe.name,

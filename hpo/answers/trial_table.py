@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, NotRequired, cast
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from typing_extensions import TypedDict
 
-from hpo.answers.plain import jsonable
+from hpo.answers.plain import Number, jsonable
 from hpo.errors import SettingsError
 from storage.durable_files import draft_of
 from storage.errors import did_you_mean
@@ -77,6 +78,41 @@ class Column:
     name: str  # as its heading
     kind: Kind
     of: Callable[[TrialRow], Any]
+
+
+class HistoryTrial(TypedDict):
+    """A trial with what it belongs to: a row of the table as an object."""
+
+    task: str | None
+    study: str
+    family: str | None
+    source: str
+    metric: str | None
+    direction: str  # of the first objective
+    number: int
+    state: str
+    value: Number  # of the first objective
+    params: Mapping[str, Any]  # as the training code got them
+    seed: int | None
+    epochs: int | None
+    cost_seconds: Number
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+    worker: str | None
+    code_version: str | None
+    data_fingerprint: str | None
+    hardware: str | None
+    checkpoint: str | None
+    quarantine: str | None  # why nobody must learn from its study
+    attrs: Mapping[str, Any] | None  # user attributes
+    curve: NotRequired[Mapping[int, Number] | None]  # by step, where it is asked for
+
+
+def row_fields(row: TrialRow, *, curves: bool = False) -> HistoryTrial:
+    """A row as an object."""
+    columns = columns_of({}, nested=True, curves=curves)
+    return cast("HistoryTrial", {column.name: column.of(row) for column in columns})
 
 
 def columns_of(

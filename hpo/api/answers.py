@@ -23,12 +23,17 @@ def already_json(body: bytes, *, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type=MEDIA_TYPE)
 
 
-def looks_like(example: Any) -> dict[int | str, dict[str, Any]]:
-    """What a route that answers with plain data says of it: an example."""
-    return {200: {"content": {MEDIA_TYPE: {"schema": {}, "example": example}}}}
+def says(kind: Any, example: Any = None) -> dict[int | str, dict[str, Any]]:
+    """What a route that answers with plain data says of it: its type, and an example.
+
+    The type describes the answer, and checks nothing on its way out: that it is told right, the type checker sees
+    where the answer is made, and the tests where it is sent.
+    """
+    return {200: {"model": kind} | ({} if example is None else {"content": {MEDIA_TYPE: {"example": example}}})}
 
 
-def is_file(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """What a route that answers with a file says of it."""
+def is_file(*media_types: str, or_json: Any = None) -> dict[int | str, dict[str, Any]]:
+    """What a route that answers with a file says of it. or_json: the type of what is sent where JSON is asked for."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
-    return {200: {"content": content, "description": "The file."}}
+    more = {} if or_json is None else {"model": or_json}
+    return {200: {"content": content, "description": "The file.", **more}}

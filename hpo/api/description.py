@@ -1,4 +1,7 @@
-"""What does the API say of itself? OpenAPI, in which errors have the media type that they come with."""
+"""What does the API say of itself? OpenAPI 3.1, from which clients in other languages can be made.
+
+Errors have the media type that they come with, operations the short names of their functions.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from hpo.api.problems import MEDIA_TYPE
 
-JSON = "application/json"
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -20,12 +23,23 @@ def install(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             for response in _responses(described()):
-                content = response.get("content", {})
-                if content.get(JSON, {}).get("schema") == PROBLEM:
-                    content[MEDIA_TYPE] = content.pop(JSON)
+                _mend(response.get("content", {}))
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to change it
+
+
+def operation_name(route: APIRoute) -> str:
+    """What a client's function for it is called."""
+    return route.name
+
+
+def _mend(content: dict[str, Any]) -> None:
+    for kind in [kind for kind, said in content.items() if said.get("schema") == PROBLEM]:
+        content[MEDIA_TYPE] = content.pop(kind)
+    for said in content.values():
+        if said.pop("itemSchema", None) is not None:  # of OpenAPI 3.2
+            said["schema"] = {"type": "string"}
 
 
 def _responses(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing_extensions import TypedDict
 
-from hpo.answers.plain import jsonable
-from hpo.answers.trial_table import columns_of
-from hpo.api.paging import Page, decode_cursor, encode_cursor
+from hpo.answers.trial_table import HistoryTrial, row_fields
+from hpo.api.paging import decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from storage.database import Store
 from storage.queries import page_of_trials
@@ -14,9 +13,16 @@ from storage.queries import page_of_trials
 LARGEST = 2**31  # no history has more trials
 
 
+class HistoryPage(TypedDict):
+    """Some trials, and what asks for more."""
+
+    items: list[HistoryTrial]
+    next: str | None  # null: that was the last page
+
+
 def history_page(
     store: Store, *, where: str, order: str | None, limit: int, cursor: str | None, curves: bool
-) -> Page[dict[str, Any]]:
+) -> HistoryPage:
     """The trials that meet a condition and come after the page before."""
     name = (order or "").strip()
     after = decode_cursor(cursor, tuple[str, int])
@@ -31,6 +37,7 @@ def history_page(
         limit=limit,
         curves=curves,
     )
-    columns = columns_of({}, nested=True, curves=curves)
-    items = [{column.name: jsonable(column.of(row)) for column in columns} for row in page.rows]
-    return Page(items=items, next=None if page.end is None else encode_cursor([name, page.end]))
+    return {
+        "items": [row_fields(row, curves=curves) for row in page.rows],
+        "next": None if page.end is None else encode_cursor([name, page.end]),
+    }

@@ -38,7 +38,7 @@ async def healthz() -> Health:
     return Health(status="ok", reasons=[])
 
 
-@router.get("/readyz", responses={503: {"model": Health, "description": "Not ready, and why."}})
+@router.get("/readyz", responses={200: {"model": Health}, 503: {"model": Health, "description": "Not ready, and why."}})
 def readyz(service: ServiceState) -> Response:
     """Whether the history can be reached, has this program's schema, and all parts of the service are well. Public."""
     reasons = _reasons(service)
@@ -51,7 +51,9 @@ def _reader_unless_open(request: Request) -> None:
         _may_read(request)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 def metrics(request: Request, allowed: Annotated[None, Depends(_reader_unless_open)]) -> Response:
     """The figures for Prometheus. Takes a token that may read, unless the settings say `metrics: open`."""
     known: Metrics = request.app.state.metrics

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
-from hpo.answers.trial_table import columns_of, text_chunks, write_rows
+from hpo.answers.trial_table import HistoryTrial, columns_of, text_chunks, write_rows
 from hpo.api.access import Reader, ServiceState
 from hpo.api.answers import is_file
 from hpo.api.problems import ApiError
@@ -34,6 +34,7 @@ MEDIA_TYPES = {
     "json": "application/json",
     "parquet": "application/vnd.apache.parquet",
 }
+FILES = [kind for format, kind in MEDIA_TYPES.items() if format != "json"]
 
 FILES_AT_ONCE = 2  # heuristic: of the server's 40 threads
 _writing = threading.BoundedSemaphore(FILES_AT_ONCE)
@@ -41,7 +42,7 @@ _writing = threading.BoundedSemaphore(FILES_AT_ONCE)
 router = APIRouter(prefix="/export", tags=["export"])
 
 
-@router.get("", response_class=StreamingResponse, responses=is_file(*MEDIA_TYPES.values()))
+@router.get("", response_class=StreamingResponse, responses=is_file(*FILES, or_json=list[HistoryTrial]))
 def export(
     who: Reader,
     service: ServiceState,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
 from hpo.answers import questions
-from hpo.answers.history import family_fields
+from hpo.answers.history import FamilyInFull, FamilyQuality, FamilySummary, family_fields
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import already_json, as_json, looks_like
+from hpo.api.answers import already_json, as_json, says
 from hpo.api.slow_answers import SlowRoute
 from hpo.service.state import Service
 from storage.errors import FamilyNotFoundError
@@ -44,7 +43,7 @@ QUALITY = {
 router = APIRouter(prefix="/families", tags=["families"], route_class=SlowRoute)
 
 
-@router.get("")
+@router.get("", responses=says(list[FamilySummary]))
 def list_families(
     who: Reader,
     service: ServiceState,
@@ -54,7 +53,7 @@ def list_families(
     return as_json([family_fields(each) for each in overview(service.store).families if _fits(each, search)])
 
 
-@router.get("/{name:path}/quality", responses=looks_like(QUALITY))
+@router.get("/{name:path}/quality", responses=says(FamilyQuality, QUALITY))
 def get_quality(who: Reader, service: ServiceState, name: FamilyName) -> Response:
     """What is odd about the studies of a family, and what is in quarantine, each with its evidence.
 
@@ -66,11 +65,12 @@ def get_quality(who: Reader, service: ServiceState, name: FamilyName) -> Respons
     )
 
 
-@router.get("/{name:path}")
+@router.get("/{name:path}", responses=says(FamilyInFull))
 def get_family(who: Reader, service: ServiceState, name: FamilyName) -> Response:
     """One family with its space and its tasks."""
     tasks = list_tasks(service.store, family=name)
-    return as_json(family_fields(_family(service, name)) | {"members": [asdict(task) for task in tasks]})
+    told: FamilyInFull = {**family_fields(_family(service, name)), "members": tasks}
+    return as_json(told)
 
 
 def _family(service: Service, name: str) -> FamilyOverview:

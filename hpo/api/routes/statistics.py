@@ -9,10 +9,16 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpo.answers import questions
+from hpo.answers.advice import RangeAdvice
+from hpo.answers.effects import Effects, ParameterImportance
+from hpo.answers.front import FrontFound
+from hpo.answers.plan import Plan
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import already_json
+from hpo.api.answers import already_json, says
 from hpo.api.routes.trials import Where
 from hpo.api.slow_answers import SlowRoute
+from hpo.decisions.comparisons import Comparisons
+from hpo.decisions.winner import Best
 from hpo.errors import SpecError
 from hpo.service.calculations import Question
 from hpo.service.state import Service
@@ -82,7 +88,7 @@ class PlanQuestion(BaseModel):
         return self
 
 
-@router.get("/effects")
+@router.get("/effects", responses=says(Effects))
 def get_effects(
     who: Reader,
     service: ServiceState,
@@ -112,19 +118,19 @@ def get_effects(
     )
 
 
-@router.get("/importance")
+@router.get("/importance", responses=says(ParameterImportance | None))
 def get_importance(who: Reader, service: ServiceState, target: Target, where: Where = "") -> Response:
     """Which hyperparameters, and pairs of them, the outcome depends on, with intervals; null with too few trials."""
     return _answered(service, questions.importance, target=target, where=where)
 
 
-@router.get("/resemblance")
+@router.get("/resemblance", responses=says(questions.TaskMap))
 def get_resemblance(who: Reader, service: ServiceState, target: Target, where: Where = "") -> Response:
     """Which past tasks resemble which: a map by what their own runs say of the hyperparameters."""
     return _answered(service, questions.resemblance, target=target, where=where)
 
 
-@router.get("/best")
+@router.get("/best", responses=says(Best))
 def get_best(
     who: Reader,
     service: ServiceState,
@@ -135,7 +141,7 @@ def get_best(
     return _answered(service, questions.best, study=study, against=against)
 
 
-@router.post("/best")
+@router.post("/best", responses=says(Best))
 def ask_best(who: Reader, service: ServiceState, question: BestQuestion) -> Response:
     """The same, against a configuration too. It changes nothing."""
     rival = question.against
@@ -143,13 +149,13 @@ def ask_best(who: Reader, service: ServiceState, question: BestQuestion) -> Resp
     return _answered(service, questions.best, study=question.study, against=against)
 
 
-@router.get("/front")
+@router.get("/front", responses=says(FrontFound))
 def get_front(who: Reader, service: ServiceState, study: StudyName) -> Response:
     """The trials of a study of several objectives that no other beats in everything; as `hpo front --json`."""
     return _answered(service, questions.front, study=study)
 
 
-@router.get("/compare")
+@router.get("/compare", responses=says(Comparisons))
 def get_comparison(
     who: Reader,
     service: ServiceState,
@@ -160,7 +166,7 @@ def get_comparison(
     return _answered(service, questions.compare, first=first, others=other)
 
 
-@router.post("/plan")
+@router.post("/plan", responses=says(Plan))
 def ask_plan(who: Reader, service: ServiceState, question: PlanQuestion) -> Response:
     """What a study will reach, how long it will take and what it will cost; as `hpo plan --json`. It changes nothing.
 
@@ -174,7 +180,7 @@ def ask_plan(who: Reader, service: ServiceState, question: PlanQuestion) -> Resp
     return _answered(service, questions.plan, file=content, jobs=question.jobs, price_per_hour=question.price_per_hour)
 
 
-@router.get("/advise")
+@router.get("/advise", responses=says(RangeAdvice))
 def get_advice(
     who: Reader,
     service: ServiceState,

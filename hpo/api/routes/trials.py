@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
+from typing_extensions import TypedDict
 
 from hpo.answers import questions
-from hpo.answers.curves import curve_fields
-from hpo.answers.receipts import trial_explanation
-from hpo.answers.study_figures import course_fields, parallel_fields, slice_fields
+from hpo.answers.curves import Curve, curve_fields
+from hpo.answers.receipts import TrialReason, trial_explanation
+from hpo.answers.study_figures import (
+    Configurations,
+    ForetoldCourse,
+    Slice,
+    course_fields,
+    parallel_fields,
+    slice_fields,
+)
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import as_json, looks_like
-from hpo.api.history_pages import history_page
+from hpo.api.answers import as_json, says
+from hpo.api.history_pages import HistoryPage, history_page
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
@@ -74,6 +82,14 @@ PARALLEL = {
     "parameters": [{"name": "lr", "type": "float", "low": 1e-5, "high": 0.1, "log": True, "chosen": [0.01, 0.001]}],
 }
 
+
+class Curves(TypedDict):
+    """The learning curves of some trials of a study."""
+
+    study: int
+    curves: list[Curve]
+
+
 router = APIRouter(tags=["trials"], route_class=SlowRoute)
 
 
@@ -114,7 +130,7 @@ def get_trial(who: Reader, service: ServiceState, study_id: StudyId, number: Tri
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
 
 
-@router.get("/studies/{study_id}/trials/{number}/curve", responses=looks_like(CURVE))
+@router.get("/studies/{study_id}/trials/{number}/curve", responses=says(Curve, CURVE))
 def get_curve(
     who: Reader, service: ServiceState, study_id: StudyId, number: TrialNumber, points: Points = None
 ) -> Response:
@@ -122,14 +138,14 @@ def get_curve(
     return as_json(curve_fields(trial_numbered(service.store, study_id, number, known=service.known_sets), points))
 
 
-@router.get("/studies/{study_id}/trials/{number}/receipt")
+@router.get("/studies/{study_id}/trials/{number}/receipt", responses=says(TrialReason))
 def get_receipt(who: Reader, service: ServiceState, study_id: StudyId, number: TrialNumber) -> Response:
     """Why a trial was proposed and pruned, and whether what was predicted came true; as `hpo explain --json`."""
     trial = trial_numbered(service.store, study_id, number, known=service.known_sets)
     return as_json(trial_explanation(history.study_of_id(service.store, study_id), trial))
 
 
-@router.get("/studies/{study_id}/curves", responses=looks_like({"study": 12, "curves": [CURVE]}))
+@router.get("/studies/{study_id}/curves", responses=says(Curves, {"study": 12, "curves": [CURVE]}))
 def list_curves(
     who: Reader,
     service: ServiceState,
@@ -144,7 +160,7 @@ def list_curves(
     return as_json({"study": study_id, "curves": [curve_fields(trial, points) for trial in page.trials]})
 
 
-@router.get("/studies/{study_id}/course", responses=looks_like(COURSE))
+@router.get("/studies/{study_id}/course", responses=says(ForetoldCourse, COURSE))
 def get_course(
     who: Reader,
     service: ServiceState,
@@ -161,17 +177,17 @@ def get_course(
     study = history.study_of_id(service.store, study_id)
     columns = study_columns(service.store, study_id, known=service.known_sets)
     said = course_fields(study, columns, points)
-    return as_json(said | {"forecast": _forecast(service, study) if forecast else None})
+    return as_json({**said, "forecast": _forecast(service, study) if forecast else None})
 
 
-@router.get("/studies/{study_id}/parallel", responses=looks_like(PARALLEL))
+@router.get("/studies/{study_id}/parallel", responses=says(Configurations, PARALLEL))
 def get_parallel(who: Reader, service: ServiceState, study_id: StudyId, most: Drawn = 1_000) -> Response:
     """The configurations of complete trials as columns, one per parameter: for parallel coordinates."""
     columns = study_columns(service.store, study_id, known=service.known_sets)
     return as_json(parallel_fields(history.study_of_id(service.store, study_id), columns, most))
 
 
-@router.get("/studies/{study_id}/slice", responses=looks_like(PARALLEL | {"effects": None}))
+@router.get("/studies/{study_id}/slice", responses=says(Slice, PARALLEL | {"effects": None}))
 def get_slice(
     who: Reader,
     service: ServiceState,
@@ -189,10 +205,10 @@ def get_slice(
     """
     study = history.study_of_id(service.store, study_id)
     said = slice_fields(study, study_columns(service.store, study_id, known=service.known_sets), parameter, most)
-    return as_json(said | {"effects": _effects(service, study, parameter) if intervals else None})
+    return as_json({**said, "effects": _effects(service, study, parameter) if intervals else None})
 
 
-@router.get("/trials", tags=["history"])
+@router.get("/trials", tags=["history"], responses=says(HistoryPage))
 def query_trials(
     who: Reader,
     service: ServiceState,
@@ -202,13 +218,14 @@ def query_trials(
     cursor: Cursor = None,
     *,
     curves: Annotated[bool, Query(description="With the metric along the training.")] = False,
-) -> Page[dict[str, Any]]:
+) -> Response:
     """The trials of the whole history that meet a condition, as `hpo history query --json` prints them.
 
     As they were recorded if no other order is asked for; `best` puts complete trials first, by their value in the
     direction of their study.
     """
-    return history_page(service.store, where=where, order=order, limit=limit, cursor=cursor, curves=curves)
+    found = history_page(service.store, where=where, order=order, limit=limit, cursor=cursor, curves=curves)
+    return as_json(found)
 
 
 def position_of(cursor: str | None, order: str | None) -> Position | None:

@@ -13,6 +13,12 @@ from hpo.service.state import Service
 from storage import tokens
 from storage.database import Store
 from storage.tokens import Role
+from tests.integration.service.described import checks_answers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(warm_service: None) -> None:
+    """All of a service's processes are started fast."""
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def client_as(app: FastAPI, service: Service) -> Iterator[ClientAs]:
     def make(role: Role, owner: str | None = None, **options: Any) -> TestClient:
         secret, _ = tokens.create_token(service.store, owner=owner or role, role=role, created_by="a test", **options)
         client = TestClient(app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False)
-        opened.append(client)
+        opened.append(checks_answers(client))
         return client
 
     yield make

@@ -24,6 +24,7 @@ from storage.errors import StorageError
 from storage.importers.table import import_table
 from storage.integrity import verify
 from storage.revisions import history_mark
+from tests.integration.service.described import checks_answers
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def client(service: Service) -> Iterator[TestClient]:
     secret, _ = tokens.create_token(service.store, owner="ann", role="operator", created_by="a test")
     headers = {"Authorization": f"Bearer {secret}"}
     with TestClient(create_api(service), headers=headers, raise_server_exceptions=False) as client:
-        yield client
+        yield checks_answers(client)
 
 
 def _get(client: TestClient, path: str, **query: Any) -> Any:

@@ -33,6 +33,7 @@ from storage import audit, background_jobs, history, models, tokens
 from storage.database import Store
 from storage.optuna_storage import HistoryStorage
 from storage.queries import count_trials
+from tests.integration.service.described import checks_answers
 
 ROWS = "task,lr,val_loss\n" + "".join(f"t{i % 2},{10.0 ** -(1 + i / 20)},{0.3 + i / 100}\n" for i in range(40))
 
@@ -54,7 +55,7 @@ def client(service: Service) -> Iterator[TestClient]:
     secret, _ = tokens.create_token(service.store, owner="ann", role="operator", created_by="a test")
     headers = {"Authorization": f"Bearer {secret}"}
     with TestClient(create_api(service), headers=headers, raise_server_exceptions=False) as client:
-        yield client
+        yield checks_answers(client)
 
 
 @pytest.fixture(scope="module")

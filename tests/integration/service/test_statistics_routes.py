@@ -33,6 +33,7 @@ from storage.importers.flags import trust
 from storage.optuna_storage import HistoryStorage
 from storage.revisions import history_mark
 from storage.studies import create_study
+from tests.integration.service.described import checks_answers
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def client(service: Service) -> Iterator[TestClient]:
     with TestClient(
         create_api(service), headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False
     ) as client:
-        yield client
+        yield checks_answers(client)
 
 
 def _grow(store: Store, name: str, trials: int = 12) -> None:
