@@ -10,6 +10,8 @@ from typing import Any
 import lightning
 import torch
 
+from trainers.job import UPLOADED_CHECKPOINT
+
 
 class CheckpointError(Exception):
     """A checkpoint that a model cannot take over; the message says why, as in "because it is of another model"."""
@@ -19,13 +21,18 @@ def may_be_read_as_weights(checkpoint: Path, model: lightning.LightningModule) -
     """Whether a checkpoint can be read without unpickling objects; None where its format is the strategy's.
 
     Raises CheckpointError where it cannot be read, holds another model, or would have to be unpickled although it
-    belongs to somebody else.
+    belongs to somebody else or another machine has sent it.
     """
     if checkpoint.is_dir():
         return None
     try:
         content, is_plain = _load(checkpoint, weights_only=True), True
     except pickle.UnpicklingError as error:  # hyperparameters that are objects, for example
+        if checkpoint.name == UPLOADED_CHECKPOINT:
+            raise CheckpointError(
+                "it holds objects and was sent by another machine, whose code they could run; "
+                "let `save_hyperparameters` keep plain values only"
+            ) from error
         if checkpoint.stat().st_uid != os.geteuid():
             raise CheckpointError("it holds objects and belongs to another user, whose code they could run") from error
         content, is_plain = _load(checkpoint, weights_only=False), False

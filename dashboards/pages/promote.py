@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -13,8 +12,10 @@ from hpo.api.access import ServiceState
 from hpo.api.routes import jobs as job_routes
 from hpo.api.routes.studies import StudyId
 from hpo.api.wire_jobs import PromotionRequest
-from hpo.decisions.promotion import registry_name
+from hpo.decisions.promotion import refuse_unusable, registry_name
+from hpo.errors import SettingsError
 from storage import history
+from storage.history import StudySummary, TrialRecord
 from storage.trial_pages import trial_numbered
 
 router = APIRouter(prefix="/studies/{study_id}")
@@ -29,10 +30,9 @@ def get_promote(
     """What would be registered, and under which name."""
     study = history.study_of_id(service.store, study_id)
     chosen = trial_numbered(service.store, study_id, trial, known=service.known_sets)
-    is_kept = chosen.checkpoint is not None and Path(chosen.checkpoint).exists()
     has_mlflow = study.mlflow_uri is not None or service.mlflow_uri is not None
     content: dict[str, Any] = {"study": study, "trial": chosen, "name": registry_name(study.task or study.name)}
-    return page(request, "promote.html", who, **content, has_mlflow=has_mlflow, is_kept=is_kept)
+    return page(request, "promote.html", who, **content, has_mlflow=has_mlflow, why_not=_why_not(study, chosen))
 
 
 @router.post("/promote")
@@ -47,3 +47,12 @@ def post_promote(
     """Let it be registered, with the alias `champion`; on to the job that does it, which says what came of it."""
     job = job_routes.start_promotion(who, service, study_id, PromotionRequest(trial=trial, name=name.strip() or None))
     return back_to(f"/imports/{job.id}")
+
+
+def _why_not(study: StudySummary, trial: TrialRecord) -> str | None:
+    """Why there is no model to register; None where there is one."""
+    try:
+        refuse_unusable(study, trial)
+    except SettingsError as error:
+        return str(error)
+    return None

@@ -28,6 +28,7 @@ NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
     "audit",
     "session",
     "remote",
+    "checkpoints",
     "machines",
 )
 

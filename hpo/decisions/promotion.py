@@ -191,10 +191,17 @@ def refuse_unusable(summary: StudySummary, found: TrialRecord) -> None:
     number = found.number
     if found.state != TrialState.COMPLETE:
         raise SettingsError(f"trial {number} of study {summary.name!r} is {found.state.name.lower()}, not complete")
-    if found.checkpoint is None or not Path(found.checkpoint).exists():
+    told = found.checkpoint
+    if told is not None and not Path(told).is_absolute():
+        raise SettingsError(
+            f"the checkpoint of trial {number} of study {summary.name!r}, from which a model is registered, is not on "
+            f"the server but at {told}: workers send files of up to 2 GiB; for larger ones, and for folders, they and "
+            "the server take a folder of runs that they share (--runs)"
+        )
+    if told is None or not Path(told).exists():
         raise SettingsError(
             f"trial {number} of study {summary.name!r} has no checkpoint any more "
-            f"({found.checkpoint or 'none was kept'}); a model is registered from it"
+            f"({told or 'none was kept'}); a model is registered from it"
         )
 
 

@@ -238,6 +238,10 @@ class Desk:
         studies.check_attempt(self._store, claim)
         return study.is_to_be_pruned(claim.trial_id)
 
+    def check(self, held: Held, *, owner: str | None = None) -> None:
+        """Raises StaleAttemptError where a trial is not in the hands of the owner with that attempt."""
+        studies.check_attempt(self._store, self._claim_of(held, owner))
+
     def tell(
         self,
         held: Held,

@@ -1,8 +1,13 @@
-"""What it takes to train the trials of one study on this machine: its code, read once, and a folder for their files."""
+"""What it takes to train the trials of one study on this machine: its code, read once, and a folder for their files.
+
+To import code takes seconds, and some code takes minutes: trials of other studies do not wait for it.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -49,26 +54,57 @@ class Crew:
             compress=compress_section(self.spec, None, folder=projects),
         )
         self.executor: Executor = make_executor(HERE, config, jobs=jobs, resources={}, notice=notice)
+        self._imported: Future[None] = Future()
+        self._lock, self._is_closed = threading.Lock(), False
 
     def __enter__(self) -> Self:
-        """Import the user's code. Raises TrainerError."""
-        self.executor.start(self.spec.space)
+        """Begin to import the user's code."""
+        threading.Thread(target=self._import, name=f"importing for study {self.study_id}", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.executor.close()
+        with self._lock:
+            self._is_closed = True
+            if self._imported.done():  # else it is closed as soon as it can be
+                self.executor.close()
+
+    @property
+    def has_imported(self) -> bool:
+        """Whether the user's code has been imported, or cannot be. Before that, leave the executor alone."""
+        return self._imported.done()
 
     def trains_as(self, content: Mapping[str, Any]) -> bool:
         """Whether a study file is the same in all that is trained; a budget may have grown."""
         return all(self._content.get(key) == content.get(key) for key in DECISIVE)
 
-    def launch(self, given: Mapping[str, Any]) -> Path:
-        """Begin a trial; returns the folder of the attempt. Raises TrainerError."""
-        folder = folder_of(self._folder, number=given["trial"], attempt=given["attempt"])
+    def folder(self, given: Mapping[str, Any]) -> Path:
+        """Of the attempt at a trial."""
+        return folder_of(self._folder, number=given["trial"], attempt=given["attempt"])
+
+    def launch(self, given: Mapping[str, Any]) -> None:
+        """Begin a trial, once the code has been imported. Raises TrainerError, also of the import."""
+        self._imported.result()
         job = fit_job(
-            self.spec, folder, params=given["params"], seed=given["seed"], halve_batch=bool(given["halve_batch"])
+            self.spec,
+            self.folder(given),
+            params=given["params"],
+            seed=given["seed"],
+            halve_batch=bool(given["halve_batch"]),
         )
         self.executor.launch(given["trial"], job)
-        return folder
+
+    def _import(self) -> None:
+        error: BaseException | None = None
+        try:
+            self.executor.start(self.spec.space)
+        except BaseException as raised:
+            error = raised
+        with self._lock:
+            if self._is_closed:
+                self.executor.close()
+            if error is None:
+                self._imported.set_result(None)
+            else:
+                self._imported.set_exception(error)

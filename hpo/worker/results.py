@@ -6,12 +6,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hpo.client.refusals import is_trouble_of_service
 from hpo.client.transport import Transport
 from hpo.errors import HpoError, NotAllowedError, ServiceUnavailableError
 from hpo.running.outage import Outage
+from hpo.worker.checkpoints import named_place, send_checkpoint
 from hpo.worker.kept import Kept, Message
 from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError, TrialNotFoundError
 
@@ -141,6 +143,7 @@ class Results:
     def _refusal_of(self, message: Message) -> Exception | None:
         """Send it; why it was refused, None where it was not. Raises ServiceUnavailableError."""
         try:
+            self._send_checkpoint_of(message)
             self._send(message)
         except StaleAttemptError:
             return None  # kept by the service as a late one
@@ -149,6 +152,27 @@ class Results:
         except (HpoError, StorageError) as error:
             return error
         return None
+
+    def _send_checkpoint_of(self, message: Message) -> None:
+        """Where a trial's end was kept here, so was its checkpoint; without it the trial is told all the same."""
+        place = str(message.body.get("checkpoint"))
+        checkpoint = Path(place.partition(":")[2])
+        is_ours = place == named_place(checkpoint) and checkpoint.exists()
+        if not is_ours or message.body.get("state") != "complete":
+            return
+        try:
+            send_checkpoint(
+                self._transport,
+                message.path.removesuffix("/tell"),
+                attempt=int(message.body["attempt"]),
+                checkpoint=checkpoint,
+            )
+        except ServiceUnavailableError:
+            raise
+        except StaleAttemptError:
+            pass  # its value is kept by the service as a late one
+        except (HpoError, StorageError, OSError) as error:
+            self._notice(f"{message.about}: its checkpoint stays at {place}: {error}")
 
     def _keep(self, message: Message) -> None:
         try:

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from hpo.running.budgets import why_not_measured
 from hpo.running.interrupts import Interrupts
 from hpo.running.outage import Outage
 from hpo.studies.provenance import git_commit, hardware, this_worker
+from hpo.worker.checkpoints import Sender, named_place
 from hpo.worker.crew import Crew
 from hpo.worker.heartbeat import Heartbeat, Held
 from hpo.worker.kept import FOLDER, Kept
@@ -32,13 +33,14 @@ from hpo.worker.refused import Refused
 from hpo.worker.results import Results
 from storage.errors import StaleAttemptError, StorageError
 from trainers.errors import TrainerError
-from trainers.job import OUTPUT_LOG, Event, Failed, Finished, Reported
+from trainers.job import OUTPUT_LOG, Event, Failed, Finished, Outcome, Reported
 
 LEASE_SECONDS = 60.0
 POLL_SECONDS = 0.2
 CALL_SECONDS = 3.0  # how long a call waits for the service: trials wait meanwhile, and go on without it after that
 ASK_SECONDS = 30.0  # for an answer to the question for work: something may have to be learned first
 REFUSED_SECONDS = 15.0  # after which to ask again where the question was refused
+SENDING_SECONDS = 10.0  # that a worker which is to end waits for checkpoints that are on their way
 TAIL_LINES = 6
 MOST_NOTES = 100  # that a service takes of a trial
 
@@ -63,7 +65,15 @@ class _Running:
     number: int
     attempt: int
     folder: Path
-    halve_batch: bool
+    given: Mapping[str, Any]  # as the service tells of it
+
+    @property
+    def halve_batch(self) -> bool:
+        return bool(self.given["halve_batch"])
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.crew.study_id, self.number
 
     @property
     def path(self) -> str:
@@ -78,6 +88,15 @@ class _Running:
         return f"trial {self.number} of {self.crew.name}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    """A trial that is complete, while its checkpoint is sent."""
+
+    running: _Running
+    outcome: Outcome
+    sending: Future[None]
+
+
 class Worker:
     """One process that pulls trials from one service. `notice` is told what happens, in a line or a few."""
 
@@ -89,6 +108,9 @@ class Worker:
         self._heart = Heartbeat(transport, worker=self._name, lease_seconds=LEASE_SECONDS)
         self._crews: dict[int, tuple[Crew, ExitStack]] = {}
         self._running: dict[tuple[int, int], _Running] = {}  # by study and number
+        self._not_begun: dict[tuple[int, int], _Running] = {}  # those of them whose code is being imported
+        self._sender = Sender(transport, at_once=options.jobs)
+        self._sent: list[_Sent] = []
         self._refused = Refused()  # studies that cannot be trained here
         self._changed: set[int] = set()  # studies of which trials run here as their files were before
         self._asking: Future[Any] | None = None
@@ -118,8 +140,10 @@ class Worker:
         try:
             while self._goes_on(asker):
                 interrupts.check()
+                self._begin_imported()
                 for crew, event in self._events():
                     self._handle(crew, event)
+                self._tell_sent()
                 self._stop_lost()
         finally:
             self._abandon_all()
@@ -141,13 +165,14 @@ class Worker:
         """Fill the free places; whether there is, or may be, anything to do."""
         if self._outage.is_over(self._catch_up):
             self._take_answer()
-            if self._results.barred is not None and not self._running:
+            if self._results.barred is not None and not self._running and not self._sent:
                 raise self._results.barred
-            is_free = len(self._running) < self._options.jobs and self._asking is None and self._results.barred is None
-            if is_free and time.monotonic() >= self._ask_at:
+            is_free = max(len(self._running), len(self._sent)) < self._options.jobs
+            may_ask = self._asking is None and self._results.barred is None
+            if is_free and may_ask and time.monotonic() >= self._ask_at:
                 self._has_ended = False
                 self._asking = asker.submit(self._ask)
-        is_idle = not self._running and self._asking is None and self._told_idle
+        is_idle = not self._running and not self._sent and self._asking is None and self._told_idle
         return not (self._options.once and is_idle and not self._outage.is_on)
 
     def _ask(self) -> Any:
@@ -212,20 +237,32 @@ class Worker:
             return
         try:
             crew = self._crew(study)
-            folder = crew.launch(given)
         except (HpoError, TrainerError) as error:
-            self._refused.add(held[0])
-            self._notice(f"study {study['name']!r} cannot be trained here, and is left to other workers: {error}")
-            self._decline(study, held, f"a worker on {socket.gethostname()} cannot train it: {_first_line(error)}")
+            self._refuse(study, held, error)
             return
-        self._refused.forgive(held[0])
-        running = _Running(
-            crew=crew, number=held[1], attempt=held[2], folder=folder, halve_batch=bool(given["halve_batch"])
-        )
-        self._running[held[:2]] = running
-        again = f", attempt {running.attempt}" if running.attempt > 1 else ""
-        params = ", ".join(f"{name}={_short(value)}" for name, value in given["params"].items())
-        self._notice(f"{running.about}{again}: {params}")
+        running = _Running(crew=crew, number=held[1], attempt=held[2], folder=crew.folder(given), given=given)
+        self._running[running.key] = self._not_begun[running.key] = running
+
+    def _begin_imported(self) -> None:
+        """Begin the trials whose code is there by now; other trials go on meanwhile."""
+        for running in [each for each in self._not_begun.values() if each.crew.has_imported]:
+            given = self._not_begun.pop(running.key).given
+            try:
+                running.crew.launch(given)
+            except (HpoError, TrainerError) as error:
+                self._forget(running)
+                self._dismiss(running.crew)
+                self._refuse(given["study"], running.held, error)
+                continue
+            self._refused.forgive(running.crew.study_id)
+            again = f", attempt {running.attempt}" if running.attempt > 1 else ""
+            params = ", ".join(f"{name}={_short(value)}" for name, value in given["params"].items())
+            self._notice(f"{running.about}{again}: {params}")
+
+    def _refuse(self, study: Mapping[str, Any], held: Held, error: Exception) -> None:
+        self._refused.add(held[0])
+        self._notice(f"study {study['name']!r} cannot be trained here, and is left to other workers: {error}")
+        self._decline(study, held, f"a worker on {socket.gethostname()} cannot train it: {_first_line(error)}")
 
     def _decline(self, study: Mapping[str, Any], held: Held, reason: str) -> None:
         self._heart.drop(held)
@@ -264,6 +301,11 @@ class Worker:
         self._crews[crew.study_id] = (crew, stack)
         return crew
 
+    def _dismiss(self, crew: Crew) -> None:
+        """Let a crew whose code cannot be imported be made anew for the next trial."""
+        if self._crews.get(crew.study_id, (None,))[0] is crew:
+            self._crews.pop(crew.study_id)[1].close()
+
     def _catch_up(self) -> None:
         """What is done first when the service is back: keep our trials, and tell what they brought meanwhile."""
         try:
@@ -278,7 +320,8 @@ class Worker:
     # Training -------------------------------------------------------------------------------------------------------
 
     def _events(self) -> list[tuple[Crew, Event]]:
-        busy = {running.crew.study_id: running.crew for running in self._running.values()}
+        begun = [running for running in self._running.values() if running.key not in self._not_begun]
+        busy = {running.crew.study_id: running.crew for running in begun}
         if not busy:
             time.sleep(POLL_SECONDS)
         return [(crew, event) for crew in busy.values() for event in crew.executor.poll(POLL_SECONDS / len(busy))]
@@ -310,6 +353,35 @@ class Worker:
 
     def _finish(self, running: _Running, event: Finished) -> None:
         outcome = event.outcome
+        if outcome.checkpoint is None or outcome.pruned:  # of which there will be no champion
+            self._tell(running, outcome)
+            return
+        self._heart.hold(running.held)
+        sending = self._sender.send(running.path, attempt=running.attempt, checkpoint=Path(outcome.checkpoint))
+        self._sent.append(_Sent(running=running, outcome=outcome, sending=sending))
+
+    def _tell_sent(self) -> None:
+        """Tell of the trials whose checkpoints are there, or stay here."""
+        for sent in [each for each in self._sent if each.sending.done()]:
+            self._sent.remove(sent)
+            self._tell_of_sent(sent)
+
+    def _tell_of_sent(self, sent: _Sent) -> None:
+        running = sent.running
+        self._heart.drop(running.held)
+        try:
+            sent.sending.result(0)
+        except (ServiceUnavailableError, StaleAttemptError):
+            pass  # it is sent when the end of its trial can be told; or nobody wants it
+        except (HpoError, StorageError, OSError, CancelledError) as error:
+            self._notice(f"{running.about}: its checkpoint stays on this machine: {error or 'there was no time'}")
+        try:
+            self._tell(running, sent.outcome)
+        except (HpoError, StorageError) as error:  # somebody else has it, or it was deleted
+            self._notice(f"{running.about}: {error}")
+        self._has_ended, self._told_idle = True, False
+
+    def _tell(self, running: _Running, outcome: Outcome) -> None:
         values = [outcome.value, *outcome.more_values]
         body = {
             "attempt": running.attempt,
@@ -320,7 +392,7 @@ class Worker:
             "cost_seconds": outcome.seconds,
             "epochs": outcome.epochs,
             "peak_memory_bytes": outcome.peak_memory_bytes,
-            "checkpoint": None if outcome.checkpoint is None else f"{socket.gethostname()}:{outcome.checkpoint}",
+            "checkpoint": None if outcome.checkpoint is None else named_place(outcome.checkpoint),
         }
         self._results.end(running.path, "tell", sendable(body), about=running.about)
         is_kept = running.crew.spec.training.keep_folds
@@ -369,11 +441,13 @@ class Worker:
         """Stop a trial that is not ours any more."""
         self._forget(running)
         self._results.lose(running.path)
-        running.crew.executor.kill(running.number)
+        if running.crew.has_imported:
+            running.crew.executor.kill(running.number)
         self._notice(f"{running.about}: {reason}")
 
     def _forget(self, running: _Running) -> None:
-        self._running.pop((running.crew.study_id, running.number), None)
+        self._running.pop(running.key, None)
+        self._not_begun.pop(running.key, None)
         self._has_ended = True
         if not any(each.crew is running.crew for each in self._running.values()):
             self._told_idle &= running.crew.study_id not in self._changed  # there may be work of that one now
@@ -387,13 +461,21 @@ class Worker:
         for running in list(self._running.values()):
             self._forget(running)
             with suppress(TrainerError):  # it ends with its executor at the latest
-                running.crew.executor.kill(running.number)
+                if running.crew.has_imported:
+                    running.crew.executor.kill(running.number)
             with suppress(HpoError, StorageError):
                 self._release(running, "interrupted")
+        self._end_sending()
         for _, stack in self._crews.values():
             stack.close()
         self._give_back_what_is_being_asked_for()
         self._results.close()
+
+    def _end_sending(self) -> None:
+        """What is complete is told, with its checkpoint where that takes no longer than a moment."""
+        wait([sent.sending for sent in self._sent], SENDING_SECONDS)
+        self._sender.close()
+        self._tell_sent()
 
     def _say_goodbye(self) -> None:
         with suppress(HpoError, StorageError):

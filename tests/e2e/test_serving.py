@@ -1,8 +1,9 @@
-"""Does MLflow's own scoring server, in an empty folder, answer with the champion's predictions?"""
+"""Is a model that a worker trained promoted on the server, and served by MLflow from an empty folder as it predicts?"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +16,17 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
+import yaml
 
+from hpo.api.app import create_api
 from hpo.decisions.champions import list_champions
+from hpo.running.creation import create_study
+from hpo.service.state import Service
+from hpo.studies.study_file import parse_spec
+from storage import launches, tokens
+from storage.schema import open_store
 from tests.e2e.conftest import Project
+from tests.servers import served as served_here
 
 START_SECONDS = 150.0
 MODEL = """
@@ -33,9 +42,9 @@ class Served(Net):
 def test_a_champion_is_served_by_mlflow_and_predicts_as_its_checkpoint(project: Project, tmp_path: Path) -> None:
     (project.code / "served.py").write_text(MODEL)
     trainer = {"model": "served.Served", "data": "user_models.Line", "max_epochs": 1}
-    study = project.study("line", budget={"trials": 1}, trainer=trainer)
-    project.hpo("tune", study)
+    train_by_worker(project, project.study("line", budget={"trials": 1}, trainer=trainer))
     champion = project.json("promote", "line", mlflow=project.mlflow)
+    assert Path(champion["checkpoint"]).is_relative_to(project.work / "of the server")
     assert champion["model_uri"] == "models:/line@champion"
     (listed,) = list_champions(project.mlflow)
     assert (listed.name, listed.version, listed.model_uri) == ("line", "1", champion["model_uri"])
@@ -47,6 +56,25 @@ def test_a_champion_is_served_by_mlflow_and_predicts_as_its_checkpoint(project: 
     weights = torch.load(champion["checkpoint"], weights_only=True)["state_dict"]
     expected = torch.tensor(inputs) @ weights["layer.weight"].T + weights["layer.bias"]
     np.testing.assert_allclose(answer["predictions"], expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def train_by_worker(project: Project, study: Path) -> None:
+    """Let a machine train it whose files nobody else sees: they are gone afterwards."""
+    store = open_store(project.storage)
+    spec = parse_spec(yaml.safe_load(study.read_text()))
+    study_id = create_study(store, spec, folder=project.code, mlflow_uri=None)
+    launches.request_launch(store, study_id, owner="ann", place="workers")
+    secret, _ = tokens.create_token(store, owner="box", role="worker", created_by="a test")
+    service = Service(store=store, mlflow_uri=None, runs=project.work / "of the server", projects=project.code)
+    theirs = project.work / "of the worker"
+    with served_here(create_api(service)) as url:
+        words = ("--server", url, "--token", secret, "--projects", project.code, "--runs", theirs, "--once")
+        done = project.hpo("worker", *words)
+    service.desk.close()
+    store.dispose()
+    assert "complete" in done.stderr, done.stderr
+    assert list(theirs.rglob("best.ckpt"))
+    shutil.rmtree(theirs)
 
 
 @contextmanager

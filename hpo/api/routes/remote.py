@@ -34,6 +34,7 @@ from hpo.api.wire_remote import (
     study_to_train,
 )
 from hpo.errors import ServiceUnavailableError
+from hpo.service.checkpoints import Whose, place_told
 from hpo.service.desk import PROPOSAL_SECONDS, Assignment, Begun, Desk, Held
 from storage import history, machines
 from storage.errors import StudyNotFoundError
@@ -111,7 +112,7 @@ def report(
     """Note what a trial reports; whether it is to be pruned. 409 where the attempt is not its current one."""
     held = Held(study_id=study_id, trial=number, attempt=body.attempt)
     return Verdict(
-        prune=service.desk.report(held, step=body.step, value=body.value, metrics=body.metrics, owner=_owner(who))
+        prune=service.desk.report(held, step=body.step, value=body.value, metrics=body.metrics, owner=owner_of(who))
     )
 
 
@@ -121,7 +122,7 @@ def should_prune(
 ) -> Verdict:
     """Whether a trial is to be pruned, by what it has reported."""
     held = Held(study_id=study_id, trial=number, attempt=body.attempt)
-    return Verdict(prune=service.desk.should_prune(held, owner=_owner(who)))
+    return Verdict(prune=service.desk.should_prune(held, owner=owner_of(who)))
 
 
 @router.post("/studies/{study_id}/trials/{number}/tell")
@@ -144,9 +145,9 @@ def tell(
         cost_seconds=body.cost_seconds,
         epochs=body.epochs,
         peak_memory_bytes=body.peak_memory_bytes,
-        checkpoint=body.checkpoint,
+        checkpoint=place_told(service, Whose(study_id=study_id, trial=number, attempt=body.attempt), body.checkpoint),
         study_error=body.study_error,
-        owner=_owner(who),
+        owner=owner_of(who),
     )
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
 
@@ -163,7 +164,7 @@ def release(
     """Give a trial back: it waits for whoever asks next."""
     held = Held(study_id=study_id, trial=number, attempt=body.attempt)
     again = service.desk.release(
-        held, reason=body.reason, counts=body.counts, halve_batch=body.halve_batch, owner=_owner(who)
+        held, reason=body.reason, counts=body.counts, halve_batch=body.halve_batch, owner=owner_of(who)
     )
     return Released(is_tried_again=again)
 
@@ -184,7 +185,7 @@ def worker_name(who: Identity, name: str) -> str:
     return f"{who.owner}/{name}"
 
 
-def _owner(who: Identity) -> str | None:
+def owner_of(who: Identity) -> str | None:
     """Whose trials somebody may speak of: a worker of its own owner's only, operators of all."""
     return current().user(who.owner) if who.role == "worker" else None  # as the trials have it
 

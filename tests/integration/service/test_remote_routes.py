@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -258,3 +259,63 @@ def test_a_script_without_torch_trains_a_whole_study(service: Service, store: St
     assert done.stdout.splitlines()[-1] == "False"
     trials = history.list_trials(store, study_id)
     assert [(trial.state.name, len(trial.intermediate_values)) for trial in trials] == [("COMPLETE", 5)] * 2
+
+
+def test_a_checkpoint_is_sent_in_parts_before_its_trial_is_told_of(
+    client: TestClient, store: Store, service: Service
+) -> None:
+    study_id, content = create(store, budget={"trials": 3}), os.urandom(5_000)
+    for _ in range(2):
+        ask(client, study_id)
+    trial = f"/studies/{study_id}/trials/0"
+    about = {"attempt": 1, "size": len(content), "digest": hashlib.sha256(content).hexdigest()}
+
+    def send(part: bytes, by: TestClient = client, **changed: Any) -> Any:
+        return by.post(f"/api/v1{trial}/checkpoint", data={**about, **changed}, files={"part": ("part", part)})
+
+    assert send(b"").json() == {"received": 0}
+    assert send(content[:3_000]).json() == {"received": 3_000}
+    assert send(b"").json() == {"received": 3_000}  # where to go on
+    assert send(content[4_000:], offset=4_000).json() == {"received": 3_000}  # nothing is left out
+    for _ in range(2):  # the answer to the last part may be lost
+        assert send(content[3_000:], offset=3_000).json() == {"received": 5_000}
+    wrong = send(content, size=5_000, digest="0" * 64, file="compressed")
+    assert (wrong.status_code, "is not what its digest says" in wrong.json()["detail"]) == (422, True)
+    too_large = send(b"", size=3 * 2**30)
+    assert (too_large.status_code, "at most 2,147,483,648" in too_large.json()["detail"]) == (422, True)
+    assert send(b"", attempt=2).json()["code"] == "stale-attempt"
+    with worker(service, NOT_ME) as other:
+        assert send(b"", other).json()["code"] == "stale-attempt"
+    ended = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.25, checkpoint="box:/there/best.ckpt")
+    kept = Path(ended.json()["checkpoint"])
+    assert (kept.name, kept.is_relative_to(service.runs), kept.read_bytes()) == ("uploaded.ckpt", True, content)
+    assert not list(service.runs.rglob("*.part"))
+    assert send(content).json()["code"] == "stale-attempt"  # nothing is changed of what has ended
+
+
+def test_a_place_that_a_worker_tells_of_opens_no_file_of_the_server_but_a_checkpoint_in_a_shared_folder(
+    client: TestClient, store: Store, service: Service, tmp_path: Path
+) -> None:
+    shared = service.runs / "a-study" / "trial-0000" / "attempt-1" / "best.ckpt"
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(b"weights")
+    (tmp_path / "best.ckpt").write_bytes(b"not theirs")
+    (shared.parent.parent / "best.ckpt").symlink_to(tmp_path / "best.ckpt")
+    study_id = create(store, budget={"trials": 9})
+    for told, kept in (
+        (f"box:{shared}", str(shared)),
+        ("box:/data/best.ckpt", "box:/data/best.ckpt"),
+        ("/etc/passwd", "elsewhere:/etc/passwd"),
+        (str(shared), f"elsewhere:{shared}"),
+        (f"box:{tmp_path}/best.ckpt", f"box:{tmp_path}/best.ckpt"),
+        (f"box:{shared.parent.parent}/best.ckpt", f"box:{shared.parent.parent}/best.ckpt"),
+        (f"box:{service.runs}/../x/best.ckpt", f"box:{service.runs}/../x/best.ckpt"),
+    ):
+        given = ask(client, study_id)
+        trial = f"/studies/{study_id}/trials/{given['trial']}"
+        ended = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.25, checkpoint=told)
+        assert ended.json()["checkpoint"] == kept, told
+    sent = {"attempt": 1, "size": 10**6, "digest": "0" * 64, "place": f"box:{shared}"}
+    given = ask(client, study_id)
+    path = f"/api/v1/studies/{study_id}/trials/{given['trial']}/checkpoint"
+    assert client.post(path, data=sent, files={"part": ("part", b"")}).json() == {"received": 10**6}  # it is seen

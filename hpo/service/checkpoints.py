@@ -1,0 +1,136 @@
+"""How does the model of a trial that a worker trained come to the server, and which file stands for it there?
+
+The worker sends the trial's checkpoint in parts, before it tells how the trial ended; a part that is sent again does no
+harm, and a connection that broke goes on where it was. What came from elsewhere has a name by which whoever reads it
+reads weights only (`trainers.trust`). A worker's own word for a place opens nothing here, but for a checkpoint in a
+folder of runs that it shares with the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hpo.errors import SettingsError
+from hpo.running.attempts import folder_of, study_folder
+from hpo.service.state import Service
+from storage import history
+from trainers.job import BEST_CHECKPOINT, COMPRESSED_MODEL, UPLOADED_CHECKPOINT
+
+MOST_BYTES = 2 * 2**30  # of a checkpoint; larger ones are for a folder that both share
+MOST_PART_BYTES = 8 * 2**20  # at once: proxies take as much
+
+File = Literal["checkpoint", "compressed"]  # what was compressed of it lies beside it
+NAMES: dict[File, str] = {"checkpoint": UPLOADED_CHECKPOINT, "compressed": COMPRESSED_MODEL}
+_OF_A_HOST = re.compile(r"[\w.\-]+:(?P<path>/.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whose:
+    """The attempt at a trial to which a checkpoint belongs."""
+
+    study_id: int
+    trial: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of a file that is being sent."""
+
+    file: File
+    size: int  # bytes of the whole
+    digest: str  # SHA-256 of the whole, in hexadecimal digits
+    offset: int
+    content: bytes  # empty: only asks how much is there
+
+
+def take(service: Service, whose: Whose, part: Part) -> int:
+    """Keep a part; returns how many bytes of the file are there, from which to go on.
+
+    Raises SettingsError for what is too large, fits on no disk, or is not what its digest says; StudyNotFoundError.
+    """
+    if part.size > MOST_BYTES:
+        raise SettingsError(
+            f"the checkpoint has {part.size:,} bytes, and at most {MOST_BYTES:,} are taken; let the server and its "
+            "workers share a folder of runs (--runs)"
+        )
+    whole = _folder(service, whose) / NAMES[part.file]
+    if _is(whole, part):
+        return part.size
+    draft = whole.with_name(f"{whole.name}.{part.digest[:16]}.part")
+    try:
+        return _write(draft, whole, part)
+    except OSError as error:
+        raise SettingsError(f"the server cannot keep the checkpoint: {error.strerror or error}") from error
+
+
+def place_told(service: Service, whose: Whose, told: str | None) -> str | None:
+    """What the history holds as the place of a checkpoint that a worker tells of: a file that is here, or only words.
+
+    told: as `HOST:/PATH`, by which whoever needs it may find it there.
+    """
+    if told is None:
+        return None
+    uploaded = _folder(service, whose) / UPLOADED_CHECKPOINT
+    if uploaded.is_file():
+        return str(uploaded)
+    return shared_place(service.runs, told) or (told if _OF_A_HOST.fullmatch(told) else f"elsewhere:{told}")
+
+
+def shared_place(runs: Path, told: str) -> str | None:
+    """The best checkpoint of a trial in our own folder of runs, if that is what a worker tells of."""
+    found = _OF_A_HOST.fullmatch(told)
+    if found is None or "\0" in told:
+        return None
+    path = Path(found["path"])
+    is_ours = path.name == BEST_CHECKPOINT and path.resolve().is_relative_to(runs.resolve())
+    return str(path) if is_ours and path.exists() else None
+
+
+def _folder(service: Service, whose: Whose) -> Path:
+    study = history.study_of_id(service.store, whose.study_id)
+    folder = study_folder(service.runs, study.name, store_url=service.store.url, created_at=study.created_at)
+    return folder_of(folder, number=whose.trial, attempt=whose.attempt)
+
+
+def _is(whole: Path, part: Part) -> bool:
+    """Whether the file is there already: the answer to its last part may have been lost."""
+    return whole.is_file() and whole.stat().st_size == part.size and _digest(whole) == part.digest
+
+
+def _write(draft: Path, whole: Path, part: Part) -> int:
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    if part.offset == 0:
+        for other in draft.parent.glob(f"{whole.name}.*.part"):  # of a file that is not sent any more
+            if other != draft:
+                other.unlink(missing_ok=True)
+    if not part.content and not draft.exists():
+        return 0
+    with os.fdopen(os.open(draft, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        there = file.seek(0, os.SEEK_END)
+        if part.offset > there or part.offset + len(part.content) > part.size:
+            return there
+        file.seek(part.offset)
+        file.write(part.content)
+        there = max(there, file.tell())
+        if there < part.size:
+            return there
+        file.flush()
+        os.fsync(file.fileno())
+    if _digest(draft) != part.digest:
+        draft.unlink(missing_ok=True)
+        raise SettingsError("the checkpoint is not what its digest says; send it again from its beginning")
+    with suppress(FileNotFoundError):  # the same part, sent twice at once
+        draft.replace(whole)
+    return there
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
