@@ -162,6 +162,7 @@ def regret_chart(overall: Sequence[Mapping[str, Any]], *, kind: str) -> Chart:
                 "hovertemplate": "%{y:.3f}",
             }
         )
+    longest = max((max(trace["x"], default=0) for trace in traces), default=0)
     return {
         "title": f"Mean {kind} regret",
         "table": {
@@ -172,7 +173,7 @@ def regret_chart(overall: Sequence[Mapping[str, Any]], *, kind: str) -> Chart:
         },
         "data": traces,
         "layout": {
-            "xaxis": {"title": {"text": "trials"}, "zeroline": False},
+            "xaxis": {"title": {"text": "trials"}, "zeroline": False, **whole_ticks(longest)},
             "yaxis": {"title": {"text": f"{REGRETS[kind]}, lower is better"}, "rangemode": "tozero"},
             "legend": {"orientation": "h"},
             "hovermode": "x unified",

@@ -307,7 +307,7 @@ def importance_chart(names: list[str], shares: Importance) -> Chart:
             "height": row_height(len(order)),
             "bargap": 0.5,
             "xaxis": {
-                "title": {"text": f"share of the variance, {LEVEL:.0%} intervals over {shares.over}"},
+                "title": {"text": f"share of the variance,<br>{LEVEL:.0%} intervals over {shares.over}"},
                 "tickformat": ".0%",
                 "rangemode": "tozero",
             },

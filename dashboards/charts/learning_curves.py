@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboards.charts.look import FAINT, SECOND, Chart, plain, series_colour, whole_ticks
+from dashboards.charts.look import FAINT, SECOND, Chart, series_colour, short, whole_ticks
 
 MOST_REPORTS = 400  # of one curve that are drawn
 
@@ -28,7 +28,6 @@ def learning_curves_chart(
 ) -> Chart:
     """Some curves faintly behind, others before them in colour. last_step: where a trial usually ends."""
     traces: list[dict[str, Any]] = []
-    longest = max((max(curve.points) for curve in [*behind, *before] if curve.points), default=0)
     for state, colour in (("complete", FAINT), ("pruned", SECOND)):
         members = [curve for curve in behind if curve.state == state]
         if members:
@@ -40,8 +39,8 @@ def learning_curves_chart(
         "data": traces,
         "empty": "No trial has reported anything on the way yet.",
         "layout": {
-            "xaxis": {"title": {"text": "step"}, "zeroline": False, **whole_ticks(longest)},
-            "yaxis": {"title": {"text": plain(metric)}, "zeroline": False},
+            "xaxis": {"title": {"text": "step"}, "zeroline": False, **_steps([*behind, *before])},
+            "yaxis": {"title": {"text": short(metric)}, "zeroline": False},
             "hovermode": "closest",
         },
         "summary": _summary(before),
@@ -56,6 +55,16 @@ def learning_curves_chart(
     }
 
 
+def _steps(curves: Sequence[LearningCurve]) -> dict[str, Any]:
+    """How the axis of steps is marked: only whole ones, also where there is but one."""
+    steps = [step for curve in curves for step in curve.points]
+    if not steps:
+        return {}
+    first, last = min(steps), max(steps)
+    alone = {} if first < last or any(curve.ending for curve in curves) else {"range": [first - 0.5, last + 0.5]}
+    return whole_ticks(last - first) | alone
+
+
 def _together(members: Sequence[LearningCurve], name: str, colour: str) -> dict[str, Any]:
     """Many curves as one line with gaps: fast to draw."""
     x: list[Any] = []
@@ -68,12 +77,13 @@ def _together(members: Sequence[LearningCurve], name: str, colour: str) -> dict[
         text += [f"trial {curve.number}"] * (len(points) + 1)
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines" if any(len(curve.points) > 1 for curve in members) else "markers",
         "name": name,
         "x": x,
         "y": y,
         "text": text,
         "line": {"color": colour, "width": 1},
+        "marker": {"color": colour, "size": 5},
         "opacity": 0.5,
         "hovertemplate": "%{text}, step %{x}: %{y:.5g}<extra></extra>",
     }

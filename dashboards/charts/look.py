@@ -10,6 +10,8 @@ import html
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from optuna.distributions import IntDistribution
+
 Chart: TypeAlias = dict[str, Any]
 
 ACCENT, SECOND, INK, FAINT = "#1f9d74", "#d0902c", "#7c8594", "#a3abb6"
@@ -38,9 +40,10 @@ def numbers(values: Iterable[Any]) -> list[float]:
 
 
 def number_axis(distribution: Any) -> dict[str, Any]:
-    """How an axis along a parameter with a range is scaled: decades of many are marked only."""
+    """How an axis along a parameter with a range is scaled: decades of many are marked only, and whole numbers."""
     if not getattr(distribution, "log", False):
-        return {"type": "linear"}
+        is_whole = isinstance(distribution, IntDistribution)
+        return {"type": "linear", **(whole_ticks(distribution.high - distribution.low) if is_whole else {})}
     ticks = {"dtick": 1} if distribution.high >= FEW_DECADES * distribution.low else {}
     return {"type": "log", "exponentformat": "power", **ticks}
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from dashboards.charts.look import Chart, plain
+from dashboards.charts.look import Chart, plain, short
 from hpo.spaces.encoding import encode_value
 
-BINS = 6  # of the values, from the best to the worst; each is one line with gaps, and has one colour
 COLOURS = ("#0b8f63", "#55ac5b", "#9dbb57", "#c9b25d", "#c39a7a", "#a3a6ad")  # the best first
 MOST_TRIALS = 600  # that are drawn: the best half and a sample of the others
 FEW = 200  # trials, of which the best have dots too
+ALL_NAMES, SHORTEST, VALUE = 110, 9, 16  # letters: of the names beside each other, of each at least, of a choice
 
 
 def parallel_chart(
@@ -28,23 +29,26 @@ def parallel_chart(
     """trials: number, value and configuration of the complete ones. space: the axes."""
     ordered = sorted(trials, key=lambda trial: (-trial[1] if maximize else trial[1], trial[0]))
     shown = _thinned(ordered)
+    groups = _groups([value for _, value, _ in shown])
     names = list(space)
     return {
         "title": f"Configurations by {metric}",
-        "data": [*_lines(shown, space, metric), _axes_trace(names)] if shown and names else [],
+        "data": [*_lines(shown, groups, space, metric), _axes_trace(names), *_scale(shown, groups, metric)]
+        if shown and names
+        else [],
         "empty": "No trial has been completed yet.",
         "layout": {
             "xaxis": {
                 "tickvals": list(range(len(names))),
-                "ticktext": [plain(name) for name in names],
+                "ticktext": [short(name, max(SHORTEST, ALL_NAMES // len(names))) for name in names],
                 "side": "top",
                 "showgrid": True,
                 "zeroline": False,
-                "range": [-0.25, len(names) - 0.6],
+                "range": [-0.25, len(names) - 0.5],
             },
             "yaxis": {"visible": False, "range": [-0.06, 1.06]},
-            "legend": {"orientation": "h", "y": -0.02, "yanchor": "top"},
-            "margin": {"l": 24, "r": 24, "t": 36, "b": 20},
+            "showlegend": False,
+            "margin": {"l": 24, "r": 24, "t": 36, "b": 60},
             "annotations": [note for at, name in enumerate(names) for note in _ticks(at, space[name])],
             "hovermode": "closest",
         },
@@ -66,11 +70,25 @@ def _thinned(ordered: Sequence[Any]) -> list[Any]:
     return [*best, *(rest[place] for place in places)]
 
 
-def _lines(shown: Sequence[Any], space: Mapping[str, BaseDistribution], metric: str) -> list[dict[str, Any]]:
-    """The worst first, so that the best lie above."""
-    groups = [list(part) for part in np.array_split(np.arange(len(shown)), min(BINS, len(shown)))]
+def _groups(values: Sequence[float]) -> list[range]:
+    """Places of about equally many trials that share a colour, the best first; equal values are not parted."""
+    starts = [0, *(at for at in range(1, len(values)) if values[at] != values[at - 1]), len(values)]
+    wanted = np.linspace(0, len(values), len(COLOURS) + 1)
+    ends = {starts[place] for place in np.searchsorted(starts, wanted)}
+    return [range(first, last) for first, last in pairwise(sorted(ends))]
+
+
+def _colours(groups: Sequence[range]) -> list[str]:
+    """As many colours as groups, from the best to the worst."""
+    return [COLOURS[place] for place in np.linspace(0, len(COLOURS) - 1, len(groups)).round().astype(np.intp)]
+
+
+def _lines(
+    shown: Sequence[Any], groups: Sequence[range], space: Mapping[str, BaseDistribution], metric: str
+) -> list[dict[str, Any]]:
+    """A line with gaps for each group; the worst first, so that the best lie above."""
     traces = []
-    for group in reversed(range(len(groups))):
+    for group, colour in reversed(list(enumerate(_colours(groups)))):
         x: list[Any] = []
         y: list[Any] = []
         text: list[Any] = []
@@ -85,30 +103,51 @@ def _lines(shown: Sequence[Any], space: Mapping[str, BaseDistribution], metric: 
             x.append(None)
             y.append(None)
             text.append("")
-        first, last = shown[groups[group][0]][1], shown[groups[group][-1]][1]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers" if group == 0 and len(shown) <= FEW else "lines",
-                "name": f"{first:.4g} … {last:.4g}" if len(groups[group]) > 1 else f"{first:.4g}",
                 "x": x,
                 "y": y,
                 "text": text,
-                "line": {"color": COLOURS[group], "width": 2.0 if group == 0 else 1.0},
+                "line": {"color": colour, "width": 2.0 if group == 0 else 1.0},
                 "marker": {"size": 4},
-                "opacity": 0.95 if group == 0 else 0.45,
+                "opacity": 0.95 if group == 0 else 0.55,
                 "hovertemplate": "%{text}<extra></extra>",
-                "legendrank": group,
             }
         )
     return traces
+
+
+def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str) -> list[dict[str, Any]]:
+    """Which values each colour has: a bar of the groups, the best at the left, with the values between them."""
+    if len(groups) < 2:
+        return []  # all came to the same
+    count = len(groups)
+    ends = [f"{shown[place][1]:.4g}" for place in (*(group[0] for group in groups), len(shown) - 1)]
+    told = [at for at in range(count + 1) if at == 0 or ends[at] != ends[at - 1]]
+    steps = [[place / count, colour] for at, colour in enumerate(_colours(groups)) for place in (at, at + 1)]
+    bar = {
+        "orientation": "h",
+        "thickness": 8,
+        "len": 0.9,
+        "y": -0.03,
+        "yanchor": "top",
+        "outlinewidth": 0,
+        "ticks": "",
+        "tickvals": told,
+        "ticktext": [ends[at] for at in told],
+        "title": {"text": f"{plain(metric)}, the best first", "side": "bottom", "font": {"size": 11}},
+    }
+    marker = {"colorscale": steps, "cmin": 0, "cmax": count, "color": [0], "showscale": True, "colorbar": bar}
+    return [{"type": "scatter", "mode": "markers", "x": [None], "y": [None], "hoverinfo": "skip", "marker": marker}]
 
 
 def _axes_trace(names: Sequence[str]) -> dict[str, Any]:
     x = [each for at in range(len(names)) for each in (at, at, None)]
     y = [each for _ in names for each in (0.0, 1.0, None)]
     line = {"color": "rgba(124, 133, 148, 0.55)", "width": 1}
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "showlegend": False}
+    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip"}
 
 
 def _place(distribution: BaseDistribution, value: Any) -> float | None:
@@ -129,7 +168,7 @@ def _ticks(at: int, distribution: BaseDistribution) -> list[dict[str, Any]]:
         values = [low, high]
     note = {"x": at, "showarrow": False, "xanchor": "left", "xshift": 6, "yshift": 8, "font": {"size": 10}}
     return [
-        note | {"y": place, "text": plain(_cell(value))}
+        note | {"y": place, "text": short(_cell(value), VALUE)}
         for value in values
         if (place := _place(distribution, value)) is not None
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from dashboards.charts.look import ACCENT, BAND, FAINT, INK, SECOND, Chart, plain, translucent, whole_ticks
+from dashboards.charts.look import ACCENT, BAND, FAINT, INK, SECOND, Chart, short, translucent, whole_ticks
 from hpo.arrays import Array
 from hpo.decisions.worth_course import Worth
 
@@ -45,7 +45,7 @@ def study_course_chart(
         "layout": {
             "xaxis": {"title": {"text": "finished trials"}, "zeroline": False, **whole_ticks(len(numbers))},
             "yaxis": {
-                "title": {"text": plain(metric)},
+                "title": {"text": short(metric)},
                 "zeroline": False,
                 **_range(known, complete, best, maximize=maximize),
             },

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from dashboards.charts.look import ACCENT, BAND, INK, SECOND, Chart, plain, whole_ticks
+from dashboards.charts.look import ACCENT, BAND, INK, SECOND, Chart, plain, short, whole_ticks
 from hpo.decisions.study_surface import Plane, Slice
 
 MOST_POINTS = 300  # trials of each kind that are drawn, the latest: a browser takes a millisecond for each
@@ -25,8 +25,8 @@ def slice_chart(found: Slice, tried: Sequence[Tried], distribution: BaseDistribu
         "title": f"{metric} along {name}",
         "data": [*_tried(tried, name, is_choice=is_choice), *(_bars(x, found) if is_choice else _curve(x, found))],
         "layout": {
-            "xaxis": {"title": {"text": plain(name)}, "zeroline": False, **_axis(distribution)},
-            "yaxis": {"title": {"text": plain(metric)}, "zeroline": False, **_range(found, tried)},
+            "xaxis": {"title": {"text": short(name)}, "zeroline": False, **_axis(distribution)},
+            "yaxis": {"title": {"text": short(metric)}, "zeroline": False, **_range(found, tried)},
             "hovermode": "closest",
         },
         "summary": f"What {metric} is expected to be along {name}, all others as at the best.",
@@ -61,7 +61,7 @@ def plane_chart(
                 "colorscale": SCALE,
                 "reversescale": maximize,
                 "opacity": 0.9,
-                "colorbar": {"thickness": 10, "outlinewidth": 0, "title": {"text": plain(metric), "side": "right"}},
+                "colorbar": {"thickness": 10, "outlinewidth": 0, "title": {"text": short(metric), "side": "right"}},
                 "hovertemplate": f"{plain(first)} %{{x}}<br>{plain(second)} %{{y}}<br>"
                 f"{plain(metric)} %{{z:.5g}} ± %{{customdata:.3g}}<extra></extra>",
             },
@@ -78,8 +78,8 @@ def plane_chart(
             },
         ],
         "layout": {
-            "xaxis": {"title": {"text": plain(first)}, **_axis(distributions[0])},
-            "yaxis": {"title": {"text": plain(second)}, **_axis(distributions[1])},
+            "xaxis": {"title": {"text": short(first)}, **_axis(distributions[0])},
+            "yaxis": {"title": {"text": short(second)}, **_axis(distributions[1])},
             "hovermode": "closest",
         },
         "summary": f"What {metric} is expected to be over {first} and {second}, all others as at the best.",

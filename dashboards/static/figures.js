@@ -126,7 +126,8 @@ async function load(figure) {
       if (turn === figure.turn) await show(figure, content);
     }
   } catch (error) {
-    if (!figure.content?.data.length) say(figure, error.message);
+    if (!figure.content && figure.hasAttribute("data-quiet")) figure.hidden = true;
+    else if (!figure.content?.data.length) say(figure, error.message);
   }
   if (turn === figure.turn) figure.removeAttribute("aria-busy");
 }

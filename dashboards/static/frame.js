@@ -226,8 +226,14 @@ hindsight.onEach("form[data-once]", (form) => form.addEventListener("submit", (e
   button.classList.add("waits");
 }));
 
-// On a phone the place where one is may be out of sight in a row of links that scrolls
-hindsight.onEach("header nav [aria-current], .tabs [aria-current]", (link) => {
-  const row = link.parentElement;
-  row.scrollLeft += link.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - link.clientWidth) / 2;
+// On a phone the place where one is may be out of sight in a row of links that scrolls, and what is cut off there fades
+hindsight.onEach("header nav, .tabs", (row) => {
+  const here = row.querySelector("[aria-current]");
+  if (here) row.scrollLeft += here.getBoundingClientRect().left - row.getBoundingClientRect().left - (row.clientWidth - here.clientWidth) / 2;
+  const fade = () => {
+    row.toggleAttribute("data-more-before", row.scrollLeft > 1);
+    row.toggleAttribute("data-more-after", row.scrollLeft + row.clientWidth < row.scrollWidth - 1);
+  };
+  row.addEventListener("scroll", fade, { passive: true });
+  new ResizeObserver(fade).observe(row);
 });

@@ -122,12 +122,32 @@ def test_parallel_coordinates_put_the_best_above(maximize):
     trials = [(k, float(k), {"lr": 10.0 ** (-k % 4), EVIL: EVIL, "depth": 1 + k % 4}) for k in range(1, 13)]
     trials.append((13, 6.5, {"lr": 0.1}))  # where the others do not matter
     chart = check(parallel_chart(trials, SPACE, metric="loss", maximize=maximize))
-    above = chart["data"][-2]
+    above = [each for each in chart["data"] if "text" in each][-1]
     best = trials[11] if maximize else trials[0]
     assert f"trial {best[0]}:" in above["text"][0]
     assert all(place is None or 0.0 <= place <= 1.0 for each in chart["data"] for place in each["y"])
     assert chart["table"]["rows"][0][0] == best[0]
     assert None in next(row for row in chart["table"]["rows"] if row[0] == 13)
+
+
+def test_the_colours_of_parallel_coordinates_are_a_scale_of_values_and_equal_values_share_one():
+    values = [0.1] * 9 + [0.2, 0.3, 0.3, 0.4, 0.4, 0.4, 0.5]
+    trials = [(k, value, {"lr": 0.01}) for k, value in enumerate(values)]
+    chart = check(parallel_chart(trials, SPACE, metric="loss", maximize=False))
+    bar = chart["data"][-1]["marker"]["colorbar"]
+    told = [float(text) for text in bar["ticktext"]]
+    assert told[0] == 0.1 and told == sorted(set(told)) and bar["tickvals"] == list(range(len(told)))
+    colours = {each["line"]["color"] for each in chart["data"] if "text" in each}
+    assert colours == {colour for _, colour in chart["data"][-1]["marker"]["colorscale"]}
+    same = check(parallel_chart([(k, 1.0, {"lr": 0.01}) for k in range(9)], SPACE, metric="loss", maximize=False))
+    assert all("colorbar" not in each.get("marker", {}) for each in same["data"])
+
+
+def test_a_single_step_is_in_the_middle_of_its_axis():
+    behind = [LearningCurve(number=k, state="complete", points={0: 1.0 + k}) for k in range(3)]
+    chart = check(learning_curves_chart(behind, [], metric="loss"))
+    assert chart["layout"]["xaxis"]["range"] == [-0.5, 0.5] and chart["layout"]["xaxis"]["dtick"] == 1
+    assert chart["data"][0]["mode"] == "markers"
 
 
 def test_a_slice_has_its_interval_and_a_plane_its_half_width():
