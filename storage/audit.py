@@ -1,6 +1,7 @@
 """Who changed what by the service: a log that is only ever added to.
 
-Where a change and its entry must not part, the change is given its `Doer` and makes the entry in its own transaction.
+A change and its entry never part: whatever is changed by somebody is given its `Doer`, and makes the entry in its own
+transaction.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, insert, select
 from storage.database import Store
 from storage.models import audit
 from storage.privacy import current
-from storage.retries import Call, retried, retried_call
+from storage.retries import retried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,25 +42,18 @@ class Doer:
     details: Mapping[str, Any] | None = None
 
 
-@retried_call
-def note(
-    store: Store, call: Call, *, who: str, action: str, subject: str, details: Mapping[str, Any] | None = None
+def note_within(
+    connection: Connection, doer: Doer | None, subject: str, *, details: Mapping[str, Any] | None = None
 ) -> None:
-    """Add an entry. Details must hold no secret."""
-    with store.write() as connection:
-        same = select(audit.c.id).where(audit.c.at == call.at, audit.c.action == action, audit.c.subject == subject)
-        if call.is_repeated and connection.execute(same).first() is not None:
-            return  # its reply was lost
-        note_within(connection, Doer(who=who, action=action, details=details), subject, at=call.at)
+    """Add the entry of a change to its transaction; none for what nobody has to account for.
 
-
-def note_within(connection: Connection, doer: Doer | None, subject: str, *, at: float | None = None) -> None:
-    """Add the entry of a change to its transaction; none for what nobody has to account for."""
+    details: in addition to the doer's; without a secret, as those.
+    """
     if doer is None:
         return
-    privacy = current()
-    details = None if doer.details is None else json.dumps(privacy.document(doer.details), default=str)
-    row = {"at": time.time() if at is None else at, "who": privacy.user(doer.who), "details": details}
+    privacy, told = current(), {**(doer.details or {}), **(details or {})}
+    shown = json.dumps(privacy.document(told), default=str) if told else None
+    row = {"at": time.time(), "who": privacy.user(doer.who), "details": shown}
     connection.execute(insert(audit).values(action=doer.action, subject=subject, **row))
 
 

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from sqlalchemy import case, insert, or_, select, update
 
+from storage.audit import Doer, note_within
 from storage.database import Store, database_now
 from storage.errors import JobNotFoundError
-from storage.foreign_texts import without_secrets
+from storage.masking import without_secrets
 from storage.models import background_jobs
 from storage.privacy import current
 from storage.retries import Call, retried, retried_call
@@ -48,9 +49,19 @@ class Job:
 
 @retried_call
 def add_job(
-    store: Store, call: Call, *, kind: str, owner: str, settings: Mapping[str, Any], is_held: bool = False
+    store: Store,
+    call: Call,
+    *,
+    kind: str,
+    owner: str,
+    settings: Mapping[str, Any],
+    is_held: bool = False,
+    doer: Doer | None = None,
 ) -> Job:
-    """Ask for a job. is_held: what it needs is still to come; if it is not released within minutes, it fails."""
+    """Ask for a job. is_held: what it needs is still to come; if it is not released within minutes, it fails.
+
+    doer: who asks, for the log.
+    """
     row: dict[str, Any] = {
         "kind": kind,
         "owner": owner,
@@ -62,8 +73,12 @@ def add_job(
         row |= {"state": "running", "attempt": MOST_ATTEMPTS, "lease_until": database_now() + HELD_SECONDS}
     same = select(background_jobs).where(*(background_jobs.c[key] == row[key] for key in ("created_at", "settings")))
     with store.write() as connection:
-        made = connection.execute(same).first() if call.is_repeated else None  # and its reply was lost
-        return _job(made or connection.execute(insert(background_jobs).values(row).returning(background_jobs)).one())
+        made = connection.execute(same).first() if call.is_repeated else None
+        if made is not None:
+            return _job(made)  # and its reply was lost
+        job = _job(connection.execute(insert(background_jobs).values(row).returning(background_jobs)).one())
+        note_within(connection, doer, f"job {job.job_id}")
+        return job
 
 
 @retried
@@ -103,15 +118,17 @@ def list_jobs(
 
 
 @retried
-def cancel_job(store: Store, job_id: int) -> Job:
-    """End a job that has not ended; one that has stays as it is. Raises JobNotFoundError."""
+def cancel_job(store: Store, job_id: int, *, doer: Doer | None = None) -> Job:
+    """End a job that has not ended; one that has stays as it is. doer: for the log. Raises JobNotFoundError."""
     unfinished = background_jobs.c.state.in_(["queued", "running"])
     with store.write() as connection:
-        connection.execute(
+        ended = connection.execute(
             update(background_jobs)
             .where(background_jobs.c.id == job_id, unfinished)
             .values(state="cancelled", ended_at=database_now(), lease_until=None)
         )
+        if ended.rowcount:
+            note_within(connection, doer, f"job {job_id}")
     return get_job(store, job_id)
 
 

@@ -22,6 +22,7 @@ from storage.advice import advised
 from storage.database import BUSY_TIMEOUT_SECONDS, Store, insert_many, unavailable
 from storage.durable_files import draft_of, sync_folder
 from storage.errors import BackupError, SchemaTooNewError, StoreUnavailableError
+from storage.masking import without_secrets
 from storage.models import metadata
 from storage.sqlite_files import connect_for_reading, shared_memory_of, wal_of
 
@@ -67,7 +68,7 @@ def backup(store: Store, path: Path, *, force: bool = False, progress: Progress 
             _settle(draft, "DELETE")  # so that it can be read where nothing may be written
         else:
             _copy_rows(store, draft, revision, progress)
-        contents = examine(draft, what=f"the copy of {schema.masked(store)}", thoroughly=False)
+        contents = examine(draft, what=f"the copy of {without_secrets(store.url)}", thoroughly=False)
     return Contents(path=path, revision=contents.revision, rows=contents.rows)
 
 
@@ -406,7 +407,7 @@ def _blaming_store(store: Store) -> Iterator[None]:
     except sqlite3.Error as error:
         if "full" in str(error):  # only the copy is written
             raise
-        raise unavailable(store.url, advised(str(error), schema.masked(store))) from error
+        raise unavailable(store.url, advised(str(error), without_secrets(store.url))) from error
 
 
 @contextmanager
@@ -473,7 +474,7 @@ def _described(rows: Mapping[str, int]) -> str | None:
 
 def _would_replace(store: Store, found: str) -> BackupError:
     return BackupError(
-        f"The history at {schema.masked(store)} holds {found}.\n"
+        f"The history at {without_secrets(store.url)} holds {found}.\n"
         "Restore into an empty database (--storage URL), or replace all that is there by --force."
     )
 

@@ -10,7 +10,6 @@ they are about to change; readers see one snapshot.
 # ruff: noqa: D102 - what the methods do is said in Connections
 
 import os
-import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -26,6 +25,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 
 from storage.advice import advised
 from storage.errors import StoreUnavailableError
+from storage.masking import without_secrets
 from storage.retries import SQLITE_BUSY, is_passing, is_without_answer, patient_until, patiently
 from storage.sqlite_files import reader_options, why_not_opened
 from storage.statements import Outcome, Row, Statement, execute
@@ -332,15 +332,9 @@ class _Pool:
 
 def unavailable(url: str, reason: str, *, is_passing: bool = False) -> StoreUnavailableError:
     """The error for a store that cannot be used, saying which and why; the password stays hidden."""
-    error = StoreUnavailableError(f"The history at {masked(url)} cannot be used:\n{reason.strip()}")
+    error = StoreUnavailableError(f"The history at {without_secrets(url)} cannot be used:\n{reason.strip()}")
     error.is_passing = is_passing
     return error
-
-
-def masked(url: str) -> str:
-    """The URL without its password, wherever in it that stands."""
-    without = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&]password=)[^&\s]*", r"\1***", without)
 
 
 _ABOUT_STATEMENTS = (IntegrityError, ProgrammingError, DataError, NotSupportedError)

@@ -16,13 +16,14 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from storage.connections import Connections, PostgreSQLConnections, SQLiteConnections, masked, unavailable
+from storage.connections import Connections, PostgreSQLConnections, SQLiteConnections, unavailable
 from storage.filesystems import why_not_there
 from storage.locks import ForkSafeLock
+from storage.masking import without_secrets
 from storage.retries import PATIENCE_SECONDS
 from storage.statements import Dialect, Outcome, Row, Statement, wrapped
 
-__all__ = ["BUSY_TIMEOUT_SECONDS", "Dialect", "Store", "database_now", "insert_if_absent", "insert_many", "masked"]
+__all__ = ["BUSY_TIMEOUT_SECONDS", "Dialect", "Store", "database_now", "insert_if_absent", "insert_many"]
 __all__ += ["unavailable", "upsert"]
 
 BUSY_TIMEOUT_SECONDS = 60  # how long somebody waits for a lock of the whole store
@@ -104,7 +105,7 @@ class Store:
             connections.dispose()
 
     def __repr__(self) -> str:
-        return f"Store({self._url.render_as_string(hide_password=True)!r})"
+        return f"Store({without_secrets(self.url)!r})"
 
     def __reduce__(self) -> tuple[Any, tuple[str, float]]:
         return _restored, (self.url, self._patience_seconds)

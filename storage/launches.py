@@ -103,8 +103,12 @@ def request_launch(
     priority: int = 0,
     settings: Mapping[str, Any] | None = None,
     doer: Doer | None = None,
+    anew: bool = False,
 ) -> Launch:
-    """Let a study be run: one that was never run, is paused or has failed. Raises StudyNotFoundError, LaunchError."""
+    """Let a study be run: one that was never run, is paused or has failed. Raises StudyNotFoundError, LaunchError.
+
+    anew: also one that is done or was stopped, for it is to do more than it was asked for before.
+    """
     asked = {
         "owner": owner,
         "place": place,
@@ -122,7 +126,7 @@ def request_launch(
             return launch  # made by us, before its reply was lost
         if launch is None:
             connection.execute(insert(launches).values(study_id=study_id, **asked))
-        elif launch.state in ("paused", "failed"):
+        elif launch.state in ("paused", "failed") or (anew and launch.state in OVER):
             _change(connection, study_id, **asked)
         else:
             raise LaunchError(f"study {launch.study!r} is {_in_words(launch)}; it cannot be started")

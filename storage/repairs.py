@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, func, select, update
 
+from storage.audit import Doer, note_within
 from storage.database import Store
 from storage.errors import FamilyNotFoundError, StorageError, StudyNotFoundError
 from storage.families import note_change, note_loss
@@ -105,7 +106,7 @@ def oddities(store: Store, family: str) -> list[Oddity]:
     return sorted(found, key=lambda each: each.study_id)
 
 
-def repair(store: Store, study: str, *, kind: str, who: str) -> Remedy:
+def repair(store: Store, study: str, *, kind: str, who: str, doer: Doer | None = None) -> Remedy:
     """Mend what is odd of that kind about a study, and learn from it again; returns what was done.
 
     Raises StudyNotFoundError, StorageError where there is nothing to mend, while trials run, or where the study has
@@ -124,7 +125,7 @@ def repair(store: Store, study: str, *, kind: str, who: str) -> Remedy:
     if not remedies:
         there = ", ".join(f"{each.kind}: {each.evidence}" for each in found) or "nothing is odd about it"
         raise StorageError(f"There is no {kind} to mend in study {study!r}; {there}.")
-    _mend(store, row.id, remedies[0], kind=kind, who=who, revision=row.revision)
+    _mend(store, row.id, remedies[0], kind=kind, who=who, revision=row.revision, doer=doer)
     return remedies[0]
 
 
@@ -156,13 +157,18 @@ def _scaled(values: Values, *, is_mixed: bool) -> Remedy:
 
 
 def _mirrored(values: Values) -> Remedy:
-    """The same values counted from the other end of their scale: 1 - value for fractions."""
+    """The same values counted from the other end of their scale: 1 - value for fractions.
+
+    The metric keeps its name: it is the family's, which the values contradicted, and with them mended it is true.
+    """
     top = next((top for top in TOPS if values.min() >= 0.0 and values.max() <= top), 0.0)
     words = f"all {len(values):,} values become {f'{top:g} - value' if top else '-value'}"
     return Remedy(kind="mirror", factor=-1.0, offset=top, above=None, trials=len(values), sentence=words)
 
 
-def _mend(store: Store, study_id: int, remedy: Remedy, *, kind: str, who: str, revision: int | None) -> None:
+def _mend(
+    store: Store, study_id: int, remedy: Remedy, *, kind: str, who: str, revision: int | None, doer: Doer | None
+) -> None:
     """revision: of the study, when it was looked at."""
     with store.write() as connection:
         study = connection.execute(select(studies).where(studies.c.id == study_id).with_for_update()).first()
@@ -193,6 +199,7 @@ def _mend(store: Store, study_id: int, remedy: Remedy, *, kind: str, who: str, r
             note_loss(connection, study.family_id)
         seal_trials(connection, study_id, 0)
         seal_study(connection, study_id)
+        note_within(connection, doer, study.name, details={"done": remedy.sentence})
 
 
 def _check_finished(connection: Connection, study: Any) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, inspect, text
 
 from storage.database import BUSY_TIMEOUT_SECONDS, Store, unavailable
 from storage.errors import RevisionError, SchemaOutdatedError, SchemaTooNewError
+from storage.masking import without_secrets
 from storage.models import metadata
 from storage.privacy import current
 from storage.retries import PATIENCE_SECONDS
@@ -104,7 +105,7 @@ def what_is_lost(url: str, revision: str) -> tuple[str, ...]:
     earlier = [*newest_first[newest_first.index(state.current) + 1 :], "base"]
     if revision not in earlier:
         what = f"is where it is already, at {revision}" if revision == state.current else f"cannot go to {revision!r}"
-        raise RevisionError(f"The history at {masked(Store(url))} {what}; it can go back to {', '.join(earlier)}.")
+        raise RevisionError(f"The history at {without_secrets(url)} {what}; it can go back to {', '.join(earlier)}.")
     undone = _scripts().iterate_revisions(state.current, revision)
     return tuple(
         f"{script.revision}: {script.module.downgrade.__doc__ or 'what only this version knows.'}" for script in undone
@@ -181,7 +182,7 @@ def _migrating(store: Store) -> Iterator[tuple[Connection, Config]]:
 
 def mismatch(store: Store, state: SchemaState) -> SchemaOutdatedError | SchemaTooNewError:
     """The error for a history whose schema is not this program's, with the command to run."""
-    where = masked(store)
+    where = without_secrets(store.url)
     if state.current is not None and is_known(state.current):
         return SchemaOutdatedError(
             f"The history at {where} has schema {state.current}, this program needs {state.head}. Run:\n"
@@ -191,11 +192,6 @@ def mismatch(store: Store, state: SchemaState) -> SchemaOutdatedError | SchemaTo
         f"The history at {where} has schema {state.current}, which this program does not know: a newer version "
         f"made it.\nUpgrade the program:\n  pip install --upgrade hindsight-hpo"
     )
-
-
-def masked(store: Store) -> str:
-    """The URL of a store as it may be shown."""
-    return repr(store)[len("Store(") + 1 : -2]
 
 
 def _config() -> Config:

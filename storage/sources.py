@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select
 
+from storage.audit import Doer, note_within
 from storage.database import Store, upsert
 from storage.errors import LaunchError, SourceNotFoundError, StorageError, did_you_mean
 from storage.families import leave_family
@@ -89,11 +90,12 @@ def ran_here(store: Store, name: str) -> bool:
         return connection.execute(select(studies.c.id).where(studies.c.source == name, ~imported)).first() is not None
 
 
-def forget(store: Store, name: str, *, dry_run: bool = False) -> Forgotten:
+def forget(store: Store, name: str, *, dry_run: bool = False, doer: Doer | None = None) -> Forgotten:
     """Remove a source with all its studies and trials, and what was learned from them.
 
     Raises SourceNotFoundError; StorageError while one of its trials is running, LaunchError while a service runs one of
     its studies, or is to. One that is taken up meanwhile stays, with those after it.
+    doer: who does it, for the log, which says so with the first that goes.
     """
     with store.read() as connection:
         found = connection.execute(select(studies.c.id).where(studies.c.source == name)).scalars().all()
@@ -107,13 +109,16 @@ def forget(store: Store, name: str, *, dry_run: bool = False) -> Forgotten:
         number = _count_trials(connection, name)
         _check_at_rest(connection, studies.c.source == name)
     if not dry_run:
+        told = {"studies": len(found), "trials": number}
         for start in range(0, len(found), STUDIES_AT_A_TIME):
             with store.write() as connection:
                 some = found[start : start + STUDIES_AT_A_TIME]
                 lock_studies(connection, some)  # nobody claims a trial of them or launches one any more
                 _check_at_rest(connection, studies.c.id.in_(some))
+                note_within(connection, doer if start == 0 else None, name, details=told)
                 delete_studies(connection, some)
         with store.write() as connection:
+            note_within(connection, None if found else doer, name, details=told)
             connection.execute(delete(sources).where(sources.c.name == name))
     return Forgotten(studies=len(found), trials=number)
 

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
+from storage.audit import Doer, note_within
 from storage.database import Store
 from storage.errors import StorageError, TokenNotFoundError
 from storage.models import tokens
@@ -59,11 +60,12 @@ def create_token(
     created_by: str,
     lifetime_seconds: float | None = None,
     session_of: int | None = None,
+    doer: Doer | None = None,
 ) -> tuple[str, Token]:
     """Make a token; returns its secret, which is kept nowhere, and what is known of it.
 
     owner: a person or machine, 1 to 100 printable characters without a slash, which ends it in the names of workers.
-    Raises StorageError.
+    doer: who does it, for the log. Raises StorageError.
     """
     if role not in ROLES:
         raise StorageError(f"role {role!r} is unknown; use one of {', '.join(ROLES)}")
@@ -82,15 +84,19 @@ def create_token(
         "created_at": now,
         "expires_at": None if lifetime_seconds is None else now + lifetime_seconds,
     }
-    return secret, _insert(store, row)
+    return secret, _insert(store, row, doer)
 
 
 @retried_call
-def _insert(store: Store, call: Call, row: Mapping[str, Any]) -> Token:
+def _insert(store: Store, call: Call, row: Mapping[str, Any], doer: Doer | None) -> Token:
     same = select(tokens).where(tokens.c.digest == row["digest"])
     with store.write() as connection:
-        made = connection.execute(same).first() if call.is_repeated else None  # and its reply was lost
-        return _token(made or connection.execute(insert(tokens).values(row).returning(tokens)).one())
+        made = connection.execute(same).first() if call.is_repeated else None
+        if made is not None:
+            return _token(made)  # and its reply was lost
+        token = _token(connection.execute(insert(tokens).values(row).returning(tokens)).one())
+        _note(connection, doer, token)
+        return token
 
 
 @retried
@@ -125,16 +131,18 @@ def list_tokens(store: Store) -> list[Token]:
 
 
 @retried
-def revoke_token(store: Store, token_id: int) -> Token:
-    """End a token and the sessions opened with it; again is fine. Raises TokenNotFoundError."""
+def revoke_token(store: Store, token_id: int, *, doer: Doer | None = None) -> Token:
+    """End a token and the sessions opened with it; again is fine. doer: for the log. Raises TokenNotFoundError."""
     concerned = or_(tokens.c.id == token_id, tokens.c.session_of == token_id)
     with store.write() as connection:
-        connection.execute(
+        ended = connection.execute(
             update(tokens).where(concerned, tokens.c.revoked_at.is_(None)).values(revoked_at=time.time())
         )
         row = connection.execute(select(tokens).where(tokens.c.id == token_id)).first()
         if row is None:
             raise TokenNotFoundError(f"There is no token with id {token_id}.")
+        if ended.rowcount:
+            _note(connection, doer, _token(row))
     return _token(row)
 
 
@@ -151,6 +159,15 @@ def has_tokens(store: Store, *, roles: Sequence[Role] = ROLES) -> bool:
     """Whether anybody holds a valid token of one of these roles."""
     now = datetime.now(UTC)
     return any(token.role in roles and token.is_valid(now=now) for token in list_tokens(store))
+
+
+def _note(connection: Connection, doer: Doer | None, token: Token) -> None:
+    """A session is known by the token that it was opened with."""
+    if token.session_of is not None:
+        note_within(connection, doer, f"token {token.session_of}")
+        return
+    told = {"owner": token.owner, "role": token.role, "expires_at": token.expires_at}
+    note_within(connection, doer, f"token {token.token_id}", details=told)
 
 
 def _session(session: Token, opener: Token | None) -> Token | None:

@@ -13,7 +13,7 @@ from dashboards.frame import PageReader, page
 from hpo.api.access import ServiceState
 from hpo.api.slow_answers import SlowRoute
 from storage import history
-from storage.connections import masked
+from storage.masking import without_secrets
 
 FRESH_SECONDS = 10.0  # so long what MLflow has said is said again
 
@@ -23,7 +23,7 @@ router = APIRouter(route_class=SlowRoute)
 @router.get("/champions")
 def get_champions(request: Request, who: PageReader, service: ServiceState) -> HTMLResponse:
     """The page; what MLflow says follows as a part, for that takes as long as MLflow takes."""
-    where = None if service.mlflow_uri is None else masked(service.mlflow_uri)
+    where = None if service.mlflow_uri is None else without_secrets(service.mlflow_uri)
     return page(request, "champions.html", who, mlflow=where)
 
 
@@ -37,7 +37,7 @@ def get_list(request: Request, who: PageReader, service: ServiceState) -> HTMLRe
             questions.champions, store_url=service.store.url, as_of=moment, line="MLflow", mlflow_uri=service.mlflow_uri
         )
     ids = history.ids_of_studies(service.store, {each["study"] for each in found if each["study"]})
-    uri = "" if service.mlflow_uri is None else shlex.quote(masked(service.mlflow_uri))
+    uri = "" if service.mlflow_uri is None else shlex.quote(without_secrets(service.mlflow_uri))
     lines = [
         f"MLFLOW_TRACKING_URI={uri} mlflow models serve --env-manager local --port 5001 \\\n"
         f"  --model-uri {shlex.quote(each['model_uri'])}"

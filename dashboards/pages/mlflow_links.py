@@ -16,7 +16,7 @@ from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import TrialNumber
 from hpo.service.state import Service
 from storage import history
-from storage.connections import masked
+from storage.masking import without_secrets
 from storage.mlflow_runs import known_run
 from storage.trial_pages import trial_numbered
 
@@ -44,7 +44,7 @@ def _to_run(service: Service, study_id: int, number: int | None, attempt: int | 
     if study.mlflow_uri is None:
         raise ApiError(404, "no-mlflow", f"study {study.name!r} is not sent to MLflow")
     if study.mlflow_uri != service.mlflow_uri:
-        where = masked(study.mlflow_uri)
+        where = without_secrets(study.mlflow_uri)
         raise ApiError(404, "no-mlflow", f"study {study.name!r} is in another MLflow than this service's: {where}")
     run = known_run(service.store, study_id, number, attempt, mlflow_uri=study.mlflow_uri)
     if run is None:

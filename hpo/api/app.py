@@ -9,8 +9,8 @@ from fastapi import APIRouter, FastAPI
 
 from hpo.api import description, guards, idempotency, mlflow_proxy, operations, problems, request_log
 from hpo.api.metrics import Metrics
-from hpo.service.attempts import Attempts
 from hpo.service.state import Service
+from hpo.service.wrong_tokens import WrongTokens
 
 PREFIX = "/api/v1"
 NOUNS = (  # the modules in `hpo.api.routes`, each with a `router`
@@ -47,7 +47,7 @@ def create_api(service: Service) -> FastAPI:
         responses={"default": {"model": problems.Problem, "description": "What went wrong, as problem+json."}},
     )
     app.state.service = service
-    app.state.attempts = Attempts()
+    app.state.wrong_tokens = WrongTokens()
     app.state.metrics = Metrics(service)
     problems.install(app)
     description.install(app)

@@ -28,7 +28,7 @@ from hpo.errors import (
 )
 from hpo.problem_codes import code_of
 from storage import errors as store
-from storage.foreign_texts import without_secrets
+from storage.masking import without_secrets
 from trainers.errors import TrainerError
 
 MEDIA_TYPE = "application/problem+json"

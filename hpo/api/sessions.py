@@ -14,8 +14,9 @@ from fastapi.responses import Response
 
 from hpo.api.access import SESSION_COOKIE, Identity, check_same_origin, identity_of, service_of
 from hpo.api.problems import ApiError
-from hpo.service.attempts import Attempts
-from storage import audit, tokens
+from hpo.service.wrong_tokens import WrongTokens
+from storage import tokens
+from storage.audit import Doer
 
 LIFETIME_SECONDS = 12 * 3600.0
 
@@ -27,9 +28,9 @@ def open_session(request: Request, secret: str) -> tuple[str, Identity]:
     many wrong tokens.
     """
     check_same_origin(request)
-    attempts: Attempts = request.app.state.attempts
+    wrong_tokens: WrongTokens = request.app.state.wrong_tokens
     address = request.client.host if request.client else "?"
-    if (wait := attempts.seconds_to_wait(address)) > 0:
+    if (wait := wrong_tokens.seconds_to_wait(address)) > 0:
         raise ApiError(
             429,
             "too-many-attempts",
@@ -40,11 +41,11 @@ def open_session(request: Request, secret: str) -> tuple[str, Identity]:
     try:
         opener = identity_of(store, secret)
     except ApiError:
-        attempts.note_failure(address)
+        wrong_tokens.note_failure(address)
         raise
     if not opener.may("read"):
         raise ApiError(403, "not-allowed", f"a token with the role {opener.role} is for a program: it opens no pages")
-    attempts.forget(address)
+    wrong_tokens.forget(address)
     tokens.remove_ended_sessions(store)
     opened_by = opener.token.session_of or opener.token.token_id
     session, token = tokens.create_token(
@@ -54,17 +55,16 @@ def open_session(request: Request, secret: str) -> tuple[str, Identity]:
         created_by=opener.owner,
         lifetime_seconds=LIFETIME_SECONDS,
         session_of=opened_by,
+        doer=Doer(who=opener.owner, action="session.open"),
     )
-    audit.note(store, who=opener.owner, action="session.open", subject=f"token {opened_by}")
     return session, Identity(owner=opener.owner, role=opener.role, token=token)
 
 
 def close_session(request: Request, identity: Identity) -> None:
     """End the session that a request came with; a token that was sent as such stays."""
     if identity.token.session_of is not None:
-        store = service_of(request).store
-        tokens.revoke_token(store, identity.token.token_id)
-        audit.note(store, who=identity.owner, action="session.close", subject=f"token {identity.token.session_of}")
+        doer = Doer(who=identity.owner, action="session.close")
+        tokens.revoke_token(service_of(request).store, identity.token.token_id, doer=doer)
 
 
 def set_cookie(request: Request, response: Response, secret: str, identity: Identity) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.background_jobs import Job
+from storage.masking import without_secrets
 
 Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 Method = Literal[
@@ -141,7 +142,7 @@ def job_of(job: Job) -> JobRecord:
         kind=job.kind,  # type: ignore[arg-type]  # pydantic checks it
         state=job.state,
         owner=job.owner,
-        settings={name: _masked(value) for name, value in job.settings.items() if value not in (None, [], "")},
+        settings=told_settings(job.settings),
         done=job.done,
         total=job.total,
         result=job.result,
@@ -153,5 +154,7 @@ def job_of(job: Job) -> JobRecord:
     )
 
 
-def _masked(value: Any) -> Any:
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", value) if isinstance(value, str) else value
+def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, without secrets."""
+    given = {name: value for name, value in settings.items() if value not in (None, [], "")}
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in given.items()}

@@ -15,12 +15,13 @@ from hpo.cli.front import show_front
 from hpo.cli.options import existing_url
 from hpo.cli.show import number, open_console, params_text, print_json, simple_table
 from hpo.cli.source import opened, own_store
-from hpo.cli.text import escape, without_password
+from hpo.cli.text import escape
 from hpo.decisions.winner import Against, Best, Contender, Rival
 from hpo.errors import SettingsError
 from hpo.running.executors import HERE, Placement
 from hpo.settings import storage_url
 from hpo.studies.replicates import SURE, Fresh, Replication
+from storage.masking import without_secrets
 
 if TYPE_CHECKING:
     from hpo.running.runner import Progress
@@ -113,7 +114,7 @@ def _replicated(
         words = ["hpo", "best", study]
         for option, value in {**given, **places}.items():
             if value is not None and (option, value) not in (("storage", storage_url()), ("executor", "local")):
-                words += [f"--{option.replace('_', '-')}", without_password(str(value))]
+                words += [f"--{option.replace('_', '-')}", without_secrets(str(value))]
         console.print(f"interrupted; nothing is lost. Go on with: {escape(shlex.join(words))}", soft_wrap=True)
         raise
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hpo.cli.show import amount, number, open_console, print_json
 from hpo.cli.source import Source
-from hpo.cli.text import escape, without_password
+from hpo.cli.text import escape
 from hpo.decisions.promotion import Promotion
+from storage.masking import without_secrets
 
 
 def promote_and_tell(source: Source, study: str, *, trial: int | None, name: str | None, as_json: bool) -> None:
@@ -42,7 +43,7 @@ def _print(done: Promotion) -> None:
     if done.note:
         console.print(f"  kept as a pickle with its code: {escape(done.note)}", soft_wrap=True)
     console.print(
-        f'load it: mlflow.set_tracking_uri("{escape(without_password(done.mlflow_uri))}"); '
+        f'load it: mlflow.set_tracking_uri("{escape(without_secrets(done.mlflow_uri))}"); '
         f'mlflow.pytorch.load_model("{escape(done.model_uri)}")',
         soft_wrap=True,
     )

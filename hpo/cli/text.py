@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.markup import escape as escape_markup
 
 
@@ -12,11 +10,6 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def without_password(text: str) -> str:
-    """The text with the password of a URL in it left out."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", text)
 
 
 def escape(text: str) -> str:

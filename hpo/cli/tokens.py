@@ -40,19 +40,17 @@ def create(
 
     from hpo.answers.tokens import token_fields
     from hpo.cli.show import print_json
-    from storage import audit
+    from storage.audit import Doer
     from storage.tokens import create_token
 
-    store = _store(storage)
     secret, token = create_token(
-        store,
+        _store(storage),
         owner=owner or getpass.getuser(),
         role=role,
         created_by=CREATED_BY,
         lifetime_seconds=None if forever else days * SECONDS_PER_DAY,
+        doer=Doer(who=CREATED_BY, action="token.create"),
     )
-    details = {"owner": token.owner, "role": token.role, "expires_at": token.expires_at}
-    audit.note(store, who=CREATED_BY, action="token.create", subject=f"token {token.token_id}", details=details)
     if json:
         print_json({"secret": secret, **token_fields(token)})
     else:
@@ -103,13 +101,10 @@ def revoke(
     from hpo.answers.tokens import token_fields
     from hpo.cli.show import print_json
     from hpo.cli.text import visible
-    from storage import audit
+    from storage.audit import Doer
     from storage.tokens import revoke_token
 
-    store = _store(storage)
-    ended = revoke_token(store, token)
-    details = {"owner": ended.owner, "role": ended.role}
-    audit.note(store, who=CREATED_BY, action="token.revoke", subject=f"token {token}", details=details)
+    ended = revoke_token(_store(storage), token, doer=Doer(who=CREATED_BY, action="token.revoke"))
     if json:
         print_json(token_fields(ended))
     else:

@@ -18,7 +18,6 @@ from rich.progress import Progress as ProgressBar
 from hpo.cli import show
 from hpo.cli.front import print_front
 from hpo.cli.source import OwnHistory, Source
-from hpo.cli.text import without_password
 from hpo.errors import StudyFailedError
 from hpo.running.executors import Placement
 from hpo.running.runner import Progress, StudyRunner, Watcher
@@ -26,6 +25,7 @@ from hpo.settings import storage_url
 from hpo.studies.front import front_of
 from hpo.studies.spec import StudySpec
 from hpo.studies.study_file import load_spec
+from storage.masking import without_secrets
 
 
 def tune_with_progress(
@@ -80,13 +80,13 @@ def _resume_command(study_file: Path, options: Mapping[str, Any]) -> str:
     words = ["hpo", "tune", str(study_file), "--resume"]
     for option, value in options.items():
         if value is not None and (option, value) not in (("jobs", 1), ("executor", "local")):
-            words += [f"--{option.replace('_', '-')}", without_password(str(value))]
+            words += [f"--{option.replace('_', '-')}", without_secrets(str(value))]
     return shlex.join(words)
 
 
 def print_result(source: Source, name: str, *, as_json: bool, server: str | None = None) -> None:
     """What a study has come to. server: that it is on, if any. Raises StudyFailedError where it came to nothing."""
-    there = "" if server is None else f" --server {shlex.quote(without_password(server))}"
+    there = "" if server is None else f" --server {shlex.quote(without_secrets(server))}"
     summary, trials = source.study(name), source.trials(name)
     best, found = show.best_trial(summary, trials), front_of(summary, trials)
     if best is None and not found.points:

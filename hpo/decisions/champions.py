@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpo.errors import MlflowUnavailableError
-from storage.foreign_texts import without_secrets
 from storage.importers.logged.mlflow_server import mlflow_errors
+from storage.masking import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from hpo.replay.race import Progress, Race, run_race
 from hpo.replay.report import Report, Setting, report_on
 from hpo.replay.runs import Run
 from hpo.replay.tables import RecordedFamily, chosen_tasks, read_source
+from storage.masking import without_secrets
 
 DEFAULT_METHODS = ("history", "gp+portfolio", "portfolio", "tpe", "random")
 
@@ -54,7 +54,7 @@ def prepared(options: ReplayOptions, say: Callable[[str], None]) -> tuple[Race, 
         rows=options.rows,
     )
     setting = Setting(
-        source=_without_password(options.source),
+        source=without_secrets(options.source),
         regime=options.regime,
         budget=options.budget,
         seeds=options.seeds,
@@ -85,10 +85,6 @@ def known_methods(methods: Sequence[str]) -> list[str]:
     for name in names:
         load_method(name)
     return names
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _size(family: RecordedFamily) -> str:

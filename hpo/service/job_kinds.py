@@ -20,9 +20,9 @@ from hpo.errors import SettingsError
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
 from hpo.service.uploads import unpacked
 from storage import history
-from storage.connections import masked
 from storage.database import Store
 from storage.errors import ImportFailedError
+from storage.masking import without_secrets
 
 ROWS_KEPT = 200  # of a report, of those that were not taken
 LONGEST_COMMENT = 2**16 - 1  # of a ZIP archive
@@ -179,7 +179,7 @@ def _promotion(settings: Mapping[str, Any], around: Surroundings) -> Any:
         mlflow=None if study.mlflow_uri is not None else around.places.own_mlflow,
         storage=around.store.url,
     )
-    return done.to_json() | {"mlflow_uri": masked(done.mlflow_uri)}
+    return done.to_json() | {"mlflow_uri": without_secrets(done.mlflow_uri)}
 
 
 def _summarize(settings: Mapping[str, Any], around: Surroundings) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import queue
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +19,11 @@ from pathlib import Path
 from typing import Literal
 
 from hpo.errors import SettingsError
+from storage.masking import without_secrets
 
 Format = Literal["text", "json"]
 MOST_WAITING = 10_000
 TALKATIVE = ("hpo", "storage", "trainers")  # the loggers whose ordinary news are written, too
-SECRETS = (
-    (re.compile(r"hpo_[\w-]{16,}"), "hpo_***"),
-    (re.compile(r"(://[^:/@\s]*):[^@/\s]*@"), r"\1:***@"),
-    (re.compile(r"([?&]password=)[^&\s\"]*", re.IGNORECASE), r"\1***"),
-)
 
 
 @contextmanager
@@ -54,13 +49,6 @@ def logging_to(file: Path | None, *, kind: Format) -> Iterator[None]:
         handler.say_what_was_dropped()
         writer.stop()
         target.close()
-
-
-def without_secrets(text: str) -> str:
-    """The text with tokens, and passwords in URLs, left out."""
-    for pattern, replacement in SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 _FORMATTER = logging.Formatter()

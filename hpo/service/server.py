@@ -33,9 +33,11 @@ from hpo.service.settings import ServiceSettings
 from hpo.service.state import Service
 from hpo.service.supervisor import Supervisor
 from hpo.settings import refuse_shared_database
-from storage import audit, tokens
-from storage.database import Store, masked
+from storage import tokens
+from storage.audit import Doer
+from storage.database import Store
 from storage.errors import StorageError
+from storage.masking import without_secrets
 from storage.schema import open_store
 
 APPLICATION = "dashboards.app"  # pages and API; by its name, for imports point the other way
@@ -172,8 +174,8 @@ class _Server:
             Announcement(
                 url=self._url,
                 login=self._first_login(),
-                storage=masked(self._store.url),
-                mlflow=None if self._options.mlflow is None else masked(self._options.mlflow),
+                storage=without_secrets(self._store.url),
+                mlflow=None if self._options.mlflow is None else without_secrets(self._options.mlflow),
                 has_mlflow_ui=self._mlflow is not None,
                 runs=self._options.runs,
                 projects=self._options.projects,
@@ -187,14 +189,14 @@ class _Server:
         """A link with an admin's token in it, made where nobody has one."""
         if tokens.has_tokens(self._store, roles=("admin",)):
             return None
-        secret, token = tokens.create_token(
+        secret, _ = tokens.create_token(
             self._store,
             owner=_user(),
             role="admin",
             created_by="hpo serve",
             lifetime_seconds=tokens.DEFAULT_DAYS * SECONDS_PER_DAY,
+            doer=Doer(who="hpo serve", action="token.create"),
         )
-        audit.note(self._store, who="hpo serve", action="token.create", subject=f"token {token.token_id}")
         return f"{self._url}/login#token={secret}"
 
     def _end(self) -> None:

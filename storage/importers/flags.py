@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from sqlalchemy import Connection, bindparam, select, update
 
 from storage.arrays import TrialArrays, read_arrays
+from storage.audit import Doer, note_within
 from storage.database import Store
 from storage.distributions import ParameterSets
 from storage.errors import StudyNotFoundError
@@ -295,10 +296,10 @@ def _quarantine(store: Store, flags: Iterable[Flag]) -> None:
                 seal_study(connection, row.id)
 
 
-def quarantine(store: Store, study: str, reason: str) -> str | None:
+def quarantine(store: Store, study: str, reason: str, *, doer: Doer | None = None) -> str | None:
     """Let nobody learn from a study, for a reason in addition to those that there are; returns those.
 
-    Raises StudyNotFoundError.
+    doer: who does it, for the log. Raises StudyNotFoundError.
     """
     with store.write() as connection:
         query = select(studies.c.id, studies.c.quarantine, studies.c.family_id).where(studies.c.name == study)
@@ -310,11 +311,12 @@ def quarantine(store: Store, study: str, reason: str) -> str | None:
         if row.family_id is not None:
             note_loss(connection, row.family_id)
         seal_study(connection, row.id)
+        note_within(connection, doer, study, details={"reason": reason})
         return None if row.quarantine is None else str(row.quarantine)
 
 
-def trust(store: Store, study: str) -> str | None:
-    """Let the tuner learn from a study again; returns why it did not."""
+def trust(store: Store, study: str, *, doer: Doer | None = None) -> str | None:
+    """Let the tuner learn from a study again; returns why it did not. doer: who does it, for the log."""
     with store.write() as connection:
         before = connection.execute(
             select(studies.c.id, studies.c.quarantine, studies.c.family_id).where(studies.c.name == study)
@@ -326,6 +328,7 @@ def trust(store: Store, study: str) -> str | None:
         if row.family_id is not None:
             note_loss(connection, row.family_id)
         seal_study(connection, row.id)
+        note_within(connection, doer, study, details={"was": row.quarantine})
         return str(row.quarantine)
 
 

@@ -141,7 +141,7 @@ def test_a_password_is_never_shown(filled: Project) -> None:
     for arguments in (("upgrade",), ("verify",), ("restore", "saved.db")):
         done = filled.hpo("db", *arguments, "--storage", url, code=3)
         assert "secret" not in done.stdout + done.stderr
-        assert "tuner:***@127.0.0.1:9" in done.stderr and "refused" in done.stderr
+        assert "://***@127.0.0.1:9" in done.stderr and "refused" in done.stderr
 
 
 def test_wrong_paths_are_named(filled: Project, tmp_path: Path) -> None:

@@ -246,7 +246,9 @@ def find_problems(store):
 
 def test_accounts(store, rules):
     _, token = tokens.create_token(store, owner=SECRET, role="operator", created_by=f"{SECRET} admin")
-    audit.note(store, who=token.owner, action="study.pause", subject="study 1", details={"folder": PATH, "who": SECRET})
+    doer = audit.Doer(who=token.owner, action="study.pause", details={"folder": PATH})
+    with store.write() as connection:
+        audit.note_within(connection, doer, "study 1", details={"who": SECRET})
     assert SECRET not in told(store)
     assert audit.list_entries(store, who=token.owner)
 

@@ -29,6 +29,7 @@ from hpo.api.wire_jobs import (
     State,
     UploadSettings,
     job_of,
+    told_settings,
 )
 from hpo.decisions.promotion import refuse_unusable
 from hpo.errors import SettingsError
@@ -36,7 +37,8 @@ from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_
 from hpo.service.jobs import DAYS_KEPT, folder_of
 from hpo.service.state import Service
 from hpo.service.uploads import safe_name
-from storage import audit, background_jobs, history
+from storage import background_jobs, history
+from storage.audit import Doer
 from storage.errors import FamilyNotFoundError, did_you_mean
 from storage.importers.mapping import RunMapping
 from storage.overview import kinds_of, known_names
@@ -87,9 +89,7 @@ def get_file(who: Reader, service: ServiceState, job_id: JobId) -> FileResponse:
 def cancel_job(who: Operator, service: ServiceState, job_id: JobId) -> JobRecord:
     """End a job that has not ended; what an import has taken till then stays. One that has ended stays as it is."""
     before = background_jobs.get_job(service.store, job_id)
-    job = background_jobs.cancel_job(service.store, job_id)
-    if before.state != job.state:
-        audit.note(service.store, who=who.owner, action="job.cancel", subject=f"job {job_id}")
+    job = background_jobs.cancel_job(service.store, job_id, doer=Doer(who=who.owner, action="job.cancel"))
     if before.state == "queued":
         shutil.rmtree(folder_of(service.runs, job_id), ignore_errors=True)
     return job_of(job)
@@ -127,7 +127,10 @@ def upload_table(
         raise RequestValidationError([{**each, "loc": ("settings", *each["loc"])} for each in error.errors()]) from None
     RunMapping.of(how.mapping)
     asked = {"kind": "table", "upload": name, **how.model_dump(mode="json")}
-    job = background_jobs.add_job(service.store, kind="import", owner=who.owner, settings=asked, is_held=True)
+    doer = Doer(who=who.owner, action="import.upload", details={"file": name})
+    job = background_jobs.add_job(
+        service.store, kind="import", owner=who.owner, settings=asked, is_held=True, doer=doer
+    )
     folder = folder_of(service.runs, job.job_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -140,7 +143,6 @@ def upload_table(
     job = background_jobs.release_job(service.store, job.job_id)
     if job.state == "cancelled":  # while it was sent
         shutil.rmtree(folder, ignore_errors=True)
-    audit.note(service.store, who=who.owner, action="import.upload", subject=name, details={"job": job.job_id})
     return job_of(job)
 
 
@@ -190,10 +192,8 @@ def start_promotion(who: Operator, service: ServiceState, study_id: StudyId, req
 
 
 def _asked(service: Service, who: Identity, kind: Kind, settings: Mapping[str, Any]) -> JobRecord:
-    job = background_jobs.add_job(service.store, kind=kind, owner=who.owner, settings=settings)
-    told = job_of(job)
-    audit.note(service.store, who=who.owner, action=f"{kind}.start", subject=f"job {job.job_id}", details=told.settings)
-    return told
+    doer = Doer(who=who.owner, action=f"{kind}.start", details=told_settings(settings))
+    return job_of(background_jobs.add_job(service.store, kind=kind, owner=who.owner, settings=settings, doer=doer))
 
 
 def _places(service: Service) -> Places:

@@ -11,7 +11,8 @@ from hpo.answers.tokens import token_fields
 from hpo.api.access import Admin, ServiceState
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.wire_accounts import NewToken, Token
-from storage import audit, tokens
+from storage import tokens
+from storage.audit import Doer
 from storage.tokens import DEFAULT_DAYS, LEAST_DAYS, MOST_DAYS, Role
 
 SECONDS_PER_DAY = 86_400.0
@@ -52,13 +53,7 @@ def create_token(who: Admin, service: ServiceState, wanted: TokenRequest) -> New
         role=wanted.role,
         created_by=who.owner,
         lifetime_seconds=None if wanted.days is None else wanted.days * SECONDS_PER_DAY,
-    )
-    audit.note(
-        service.store,
-        who=who.owner,
-        action="token.create",
-        subject=f"token {token.token_id}",
-        details={"owner": token.owner, "role": token.role, "expires_at": token.expires_at},
+        doer=Doer(who=who.owner, action="token.create"),
     )
     return NewToken(secret=secret, **token_fields(token))
 
@@ -66,11 +61,4 @@ def create_token(who: Admin, service: ServiceState, wanted: TokenRequest) -> New
 @router.delete("/{token_id}", status_code=204)
 def revoke_token(who: Admin, service: ServiceState, token_id: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> None:
     """End a token, and the browser sessions that were opened with it."""
-    token = tokens.revoke_token(service.store, token_id)
-    audit.note(
-        service.store,
-        who=who.owner,
-        action="token.revoke",
-        subject=f"token {token_id}",
-        details={"owner": token.owner, "role": token.role},
-    )
+    tokens.revoke_token(service.store, token_id, doer=Doer(who=who.owner, action="token.revoke"))

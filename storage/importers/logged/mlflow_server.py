@@ -20,8 +20,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from storage.errors import ImportFailedError, did_you_mean
-from storage.foreign_texts import without_secrets
 from storage.importers.runs import Curve
+from storage.masking import without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

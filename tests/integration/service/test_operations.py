@@ -164,7 +164,7 @@ def test_no_line_holds_a_secret_or_breaks(log_file: Path, capsys: pytest.Capture
     logged, failed = lines_of(log_file, 2)
     text = json.dumps([logged, failed])
     assert secret not in text and "hunter2" not in text
-    assert logged["message"] == "token hpo_*** at postgresql://me:***@host/db?password=***&x=1\nsecond line"
+    assert logged["message"] == "token hpo_*** at postgresql://***@host/db?password=***&x=1\nsecond line"
     assert "ValueError: no hpo_***" in str(failed["traceback"])
     with logs.logging_to(None, kind="text"):
         log.info("a\x1b[31m\nb %s", secret, extra={"fields": {"study": 3}})

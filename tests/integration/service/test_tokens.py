@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from hpo.api.access import SESSION_COOKIE
-from hpo.service.attempts import MOST_FAILURES, Attempts
 from hpo.service.state import Service
+from hpo.service.wrong_tokens import MOST_FAILURES, WrongTokens
 from storage import audit, tokens
+from storage.audit import Doer
 from tests.integration.service.conftest import ClientAs
 
 ORIGIN = {"Origin": "http://testserver"}
@@ -127,18 +128,18 @@ def test_guessing_is_slowed_down(app: FastAPI, service: Service) -> None:
     assert 0 < int(refused.headers["retry-after"]) <= 60
 
 
-def test_attempts_are_forgotten_after_a_minute_and_with_a_right_token() -> None:
+def test_wrong_tokens_are_forgotten_after_a_minute_and_with_a_right_token() -> None:
     now = [0.0]
-    attempts = Attempts(clock=lambda: now[0])
+    wrong = WrongTokens(clock=lambda: now[0])
     for _ in range(MOST_FAILURES):
-        attempts.note_failure("10.0.0.1")
-    assert attempts.seconds_to_wait("10.0.0.1") == 60.0
-    assert attempts.seconds_to_wait("10.0.0.2") == 0.0
+        wrong.note_failure("10.0.0.1")
+    assert wrong.seconds_to_wait("10.0.0.1") == 60.0
+    assert wrong.seconds_to_wait("10.0.0.2") == 0.0
     now[0] = 61.0
-    assert attempts.seconds_to_wait("10.0.0.1") == 0.0
-    attempts.note_failure("10.0.0.1")
-    attempts.forget("10.0.0.1")
-    assert attempts.seconds_to_wait("10.0.0.1") == 0.0
+    assert wrong.seconds_to_wait("10.0.0.1") == 0.0
+    wrong.note_failure("10.0.0.1")
+    wrong.forget("10.0.0.1")
+    assert wrong.seconds_to_wait("10.0.0.1") == 0.0
 
 
 def test_ended_sessions_leave_nothing_behind(app: FastAPI, service: Service) -> None:
@@ -158,9 +159,11 @@ def test_ended_sessions_leave_nothing_behind(app: FastAPI, service: Service) -> 
 
 
 def test_the_audit_log_is_read_in_pages_and_by_who_and_what(client_as: ClientAs, service: Service) -> None:
-    for number in range(5):
-        audit.note(service.store, who="ann" if number % 2 else "bob", action="study.pause", subject=str(number))
-    audit.note(service.store, who="bob", action="study.stop", subject="5", details={"reason": "<b>"})
+    with service.store.write() as connection:
+        for number in range(5):
+            doer = Doer(who="ann" if number % 2 else "bob", action="study.pause")
+            audit.note_within(connection, doer, str(number))
+        audit.note_within(connection, Doer(who="bob", action="study.stop"), "5", details={"reason": "<b>"})
     admin = client_as("admin")
     first = admin.get("/api/v1/audit", params={"limit": 4}).json()
     second = admin.get("/api/v1/audit", params={"limit": 4, "cursor": first["next"]}).json()

@@ -12,7 +12,7 @@ WINDOW_SECONDS = 60.0
 MOST_ADDRESSES = 10_000  # remembered; the longest quiet one is forgotten first
 
 
-class Attempts:
+class WrongTokens:
     """The failures of the last minute by address. Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,10 +1,10 @@
-"""What is masked in the texts of others, and what stays."""
+"""What is masked in addresses and in the texts of others, and what stays."""
 
 import time
 
 import pytest
 
-from storage.foreign_texts import without_secrets
+from storage.masking import without_secrets
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from storage.foreign_texts import without_secrets
         ("http://h/x?access_token=p", "http://h/x?access_token=***"),
         ("http://127.0.0.1:9/api is away; ask ann@example.org", "http://127.0.0.1:9/api is away; ask ann@example.org"),
         ("key=value, a: b", "key=value, a: b"),
+        ("Bearer hpo_0123456789abcdef-_ and hpo_serve", "Bearer hpo_*** and hpo_serve"),
     ],
 )
 def test_secrets_of_urls_are_masked(text: str, shown: str) -> None:
