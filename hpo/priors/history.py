@@ -25,12 +25,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrmm
 
 from hpo.arrays import Array, keys
 from hpo.priors.portfolio import PastTask
 from hpo.statistics.loss_scale import LossScale, LossScales
-from hpo.surrogates.gaussian_process import Kernel, cholesky
+from hpo.surrogates.gaussian_process import Kernel, cholesky, extended_inverse, inverse_lower
 from hpo.surrogates.process_stack import ProcessStack
 
 LEAST_NOISE = 1e-2  # variance
@@ -140,21 +140,24 @@ class HistoryProcess:
     kernel: Kernel
     belief: Belief
     outlook: Outlook  # at X
+    begun: HistoryProcess | None = None  # the same without the last observations, where that has been worked out
 
     def log_evidence(self) -> Array:
         """Log density of the standardised losses, shape (c,)."""
-        half = solve_triangular(self._factor, self._residuals, lower=True, check_finite=False)
-        n = len(self.X)
-        evidence: Array = -0.5 * (half**2).sum(0) - np.log(np.diag(self._factor)).sum() - 0.5 * n * np.log(2.0 * np.pi)
+        inverse_factor, n = self._inverse_factor, len(self.X)
+        log_determinant = -np.log(np.diag(inverse_factor)).sum()
+        evidence: Array = -0.5 * ((inverse_factor @ self._residuals) ** 2).sum(0)
+        evidence -= log_determinant + 0.5 * n * np.log(2.0 * np.pi)
         return evidence
 
     def predict(self, points: Array, outlook: Outlook) -> tuple[Array, Array]:
         """Means (c, m) and standard deviation (m,) of the noiseless losses at points (m, d)."""
         there = self._prior_at(outlook)
         cross = self._prior.covariance(there, self.kernel.correlation(self.X, points))
-        half = self._inverse_factor @ cross
-        variance = there.variance - np.einsum("ij,ij->j", half, half)
-        return there.mean + self._alpha.T @ cross, np.sqrt(np.maximum(variance, 1e-10))
+        means = there.mean + self._alpha.T @ cross
+        half = dtrmm(1.0, self._inverse_factor, cross.T, side=1, lower=1, trans_a=1, overwrite_b=1)
+        variance = there.variance - np.einsum("ij,ij->i", half, half)
+        return means, np.sqrt(np.maximum(variance, 1e-10))
 
     def believing(self, points: Array, outlook: Outlook) -> HistoryProcess:
         """As if the evaluations running at points (p, d) had come out as expected."""
@@ -170,13 +173,12 @@ class HistoryProcess:
             kernel=self.kernel,
             belief=self.belief,
             outlook=both,
+            begun=self,
         )
 
     def keeping(self, columns: NDArray[np.intp]) -> HistoryProcess:
         """With some of its scales only."""
-        return HistoryProcess(
-            X=self.X, Z=self.Z[:, columns], kernel=self.kernel, belief=self.belief, outlook=self.outlook
-        )
+        return replace(self, Z=self.Z[:, columns], begun=self)
 
     def at(self, rows: NDArray[np.intp]) -> HistoryProcess:
         """Given some of the observations only."""
@@ -202,18 +204,23 @@ class HistoryProcess:
         return self.Z - self._prior.mean[:, None]
 
     @cached_property
-    def _factor(self) -> Array:
-        covariance = self._prior.covariance(self._prior, self.kernel.correlation(self.X, self.X))
-        return cholesky(covariance + self.noise * np.eye(len(self.X)))
-
-    @cached_property
     def _inverse_factor(self) -> Array:
-        return np.asarray(solve_triangular(self._factor, np.eye(len(self.X)), lower=True, check_finite=False))
+        """The inverse Cholesky factor of the covariance with noise, shape (n, n)."""
+        known = 0 if self.begun is None else len(self.begun.X)
+        if self.begun is not None and known == len(self.X):
+            return self.begun._inverse_factor
+        prior, X = self._prior.at(slice(known, None)), self.X[known:]
+        covariance = prior.covariance(prior, self.kernel.correlation(X, X))
+        covariance.flat[:: len(X) + 1] += self.noise
+        if self.begun is None:
+            return inverse_lower(cholesky(covariance))
+        cross = prior.covariance(self.begun._prior, self.kernel.correlation(X, self.begun.X))
+        return extended_inverse(self.begun._inverse_factor, cross, covariance)
 
     @cached_property
     def _alpha(self) -> Array:
-        half = solve_triangular(self._factor, self._residuals, lower=True, check_finite=False)
-        return np.asarray(solve_triangular(self._factor, half, lower=True, trans="T", check_finite=False))
+        alpha: Array = self._inverse_factor.T @ (self._inverse_factor @ self._residuals)
+        return alpha
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -224,6 +231,15 @@ class _Prior:
     mean: Array  # (m,)
     std: Array  # (m,)
     departures: Array  # (t, m)
+
+    def at(self, columns: slice) -> _Prior:
+        """At some of the points."""
+        return _Prior(
+            belief=self.belief,
+            mean=self.mean[columns],
+            std=self.std[columns],
+            departures=self.departures[:, columns],
+        )
 
     def covariance(self, other: _Prior, correlation: Array) -> Array:
         """With the same task at other points, given the kernel's correlation (m, m')."""

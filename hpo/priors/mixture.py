@@ -7,7 +7,7 @@ counts by its evidence times its prior weight.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -59,6 +59,21 @@ class Mixture:
     history: History | None
     past_tasks: int
     alone: Mixture | None  # the models that know this study only; None where these are all
+
+    def believing(self, pending: Array) -> Mixture:
+        """As if the evaluations running at `pending` (p, d) had come out as each model expects: its mean stays."""
+        return self if not len(pending) else self._believing(pending, {})
+
+    def _believing(self, pending: Array, known: dict[int, Process]) -> Mixture:
+        outlook = self._look(pending)
+        for model in self.models:
+            if id(model.process) not in known:  # the others are those of `alone` as well
+                known[id(model.process)] = _process_believing(model.process, pending, outlook)
+        return replace(
+            self,
+            models=[replace(model, process=known[id(model.process)]) for model in self.models],
+            alone=None if self.alone is None else self.alone._believing(pending, known),
+        )
 
     @property
     def history_weight(self) -> float:
@@ -149,12 +164,11 @@ def mixture(
     categorical: Mask,
     rng: np.random.Generator,
     *,
-    pending: Array,
     history: History | None,
     shares: Shares | None = None,
     feasible: Mask | None = None,
 ) -> Mixture:
-    """What X (n, d) with raw losses (n,), evaluations running at `pending` (p, d), and the past say together.
+    """What X (n, d) with raw losses (n,) and the past say together.
 
     History counts by its Bayes factor against the same model without its knowledge, on the same scales: against a model
     whose scale these few losses chose, any history would look unlikely. Its prior odds are those of the `shares` that
@@ -163,7 +177,7 @@ def mixture(
     fitted = np.sort(best_and_some(losses, FITTED_TRIALS, rng))
     best = np.ones(len(X), dtype=bool) if feasible is None or not feasible.any() else feasible
     plain = _plain(X, losses, fitted, categorical, rng, _usual(history))
-    alone = _together(plain, X[best], pending)
+    alone = _together(plain, X[best])
     if history is None:
         return alone
     outlook = history.look(X)
@@ -177,20 +191,17 @@ def mixture(
         *_weighed(plain, log_expit(-log_odds) - _log_total(plain)),
         *_weighed(informed, log_expit(log_odds) - _log_total(informed)),
     ]
-    return _together(models, X[best], pending, history, alone)
+    return _together(models, X[best], history, alone)
 
 
 def _together(
-    models: Sequence[Model], best: Array, pending: Array, history: History | None = None, alone: Mixture | None = None
+    models: Sequence[Model], best: Array, history: History | None = None, alone: Mixture | None = None
 ) -> Mixture:
     """The average of models by their log weights. best: (b, d) tried points that are to be improved on."""
     models = _normalised(models)
     past_tasks = 0 if history is None else len(history.tasks)
     if not any(isinstance(model.process, HistoryProcess) for model in models):
         history = None
-    if len(pending):
-        at_pending = None if history is None else history.look(pending)
-        models = [_believing(model, pending, at_pending) for model in models]
     at_best = None if history is None else history.look(best)
     return Mixture(
         models=models,
@@ -292,13 +303,11 @@ def _normalised(models: Sequence[Model]) -> list[Model]:
     return kept
 
 
-def _believing(model: Model, pending: Array, outlook: Outlook | None) -> Model:
-    if isinstance(model.process, HistoryProcess):
+def _process_believing(process: Process, pending: Array, outlook: Outlook | None) -> Process:
+    if isinstance(process, HistoryProcess):
         assert outlook is not None
-        process: Process = model.process.believing(pending, outlook)
-    else:
-        process = model.process.believing_its_mean(pending)
-    return Model(process=process, scales=model.scales, weights=model.weights, noise=model.noise)
+        return process.believing(pending, outlook)
+    return process.believing_its_mean(pending)
 
 
 def _bisect(below: Callable[[float], float], level: float, low: float, high: float, least: float) -> float:

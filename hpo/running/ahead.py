@@ -6,7 +6,7 @@ So proposals can be made before somebody asks for them. Nothing is written.
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -56,6 +56,12 @@ class Outlook(HistoryStorage):
         self._study_id, self._supposed, self._kept = study_id, trials, {}
         return _running(len(trials), {}, space)
 
+    def look_on(self, params: Mapping[str, Any], space: SearchSpace) -> FrozenTrial:
+        """Take one more proposal for handed out, and nothing else for changed; the trial that comes next."""
+        self._supposed = [*self._supposed, _running(len(self._supposed), params, space)]
+        self._kept = {}
+        return _running(len(self._supposed), {}, space)
+
     @property
     def kept(self) -> Mapping[str, Any]:
         """What was to be kept with the trial that is not there."""
@@ -85,13 +91,20 @@ class Foreteller:
         self._outlook, self._space = outlook, spec.search_space()
         self._study = tuned_study(outlook, spec)
 
-    def propose(self, begun: Sequence[Mapping[str, Any]]) -> Proposed:
-        """The next proposal, after those whose parameters are given. Raises StorageError."""
+    def propose(self, begun: Sequence[Mapping[str, Any]], *, count: int = 1) -> Iterator[Proposed]:
+        """The next proposals, after those whose parameters are given; each counts on those before.
+
+        All know the same trials: those that had ended when the first was asked for. Raises StorageError.
+        """
         study, outlook = self._study, self._outlook
         trial = outlook.look_ahead(study._study_id, begun, self._space)
-        space = study.sampler.infer_relative_search_space(study, trial)
-        params = study.sampler.sample_relative(study, trial, space)
-        return Proposed(params=_active(self._space, params), receipt=outlook.kept.get(RECEIPT))
+        for place in range(count):
+            space = study.sampler.infer_relative_search_space(study, trial)
+            params = _active(self._space, study.sampler.sample_relative(study, trial, space))
+            receipt = outlook.kept.get(RECEIPT)
+            if place < count - 1:
+                trial = outlook.look_on(params, self._space)
+            yield Proposed(params=params, receipt=receipt)
 
 
 def _running(number: int, params: Mapping[str, Any], space: SearchSpace) -> FrozenTrial:

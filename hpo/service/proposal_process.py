@@ -1,6 +1,7 @@
 """The process beside the server in which proposals are made, so that a server that answers need not wait for them.
 
-A line of JSON in asks for a proposal, a line out is one. It ends when its input does, however the server ends.
+A line of JSON in asks for some proposals; a line out is one, or says why there are no more. It ends when its input
+does, however the server ends.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -26,24 +27,26 @@ def serve(lines: TextIO, answers: TextIO) -> None:
     outlook = Outlook(Store(json.loads(lines.readline())["storage"]))
     studies: OrderedDict[str, Foreteller] = OrderedDict()
     for line in lines:
-        asked = json.loads(line)
-        print(json.dumps(_answer(outlook, studies, asked)), file=answers, flush=True)
+        for answer in _answers(outlook, studies, json.loads(line)):
+            print(json.dumps(answer), file=answers, flush=True)
         while len(studies) > STUDIES_KEPT:
             studies.popitem(last=False)
 
 
-def _answer(outlook: Outlook, studies: OrderedDict[str, Foreteller], asked: Mapping[str, Any]) -> dict[str, Any]:
+def _answers(
+    outlook: Outlook, studies: OrderedDict[str, Foreteller], asked: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     key = json.dumps([asked["study_id"], asked["spec"]], sort_keys=True)
     try:
         if key not in studies:
             studies[key] = Foreteller(outlook, parse_spec(asked["spec"]))
         studies.move_to_end(key)
-        proposed = studies[key].propose(asked["begun"])
+        for proposed in studies[key].propose(asked["begun"], count=asked["count"]):
+            yield {"params": proposed.params, "receipt": proposed.receipt}
     except StorageError as error:
-        return {"unavailable": str(error)}
+        yield {"unavailable": str(error)}
     except Exception as error:  # the server tells whoever asked
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"params": proposed.params, "receipt": proposed.receipt}
+        yield {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A proposal costs .02 to .3 s of processor; who asks shall not wait so long where others were trained meanwhile. Those
 that are ready were made with what was known then. The fewer trials run, the more the last result matters: where less
 than ten run none is handed out that does not know all results, else one that lacks a tenth as many as trials run at
-most (measured: see DECISIONS.md).
+most (measured: see DECISIONS.md). Where several are wanted they are made one after the other from one look at the
+results: most of the work of a proposal is to learn from these.
 
 A process takes seconds and 100 MB to be there: the first one is started as soon as somebody may ask (`warm`), and each
 of the others where all that are there have something to do.
@@ -22,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -71,6 +72,13 @@ class _Study:
         """How many shall be ready: none where each would have to be made again after the next result."""
         is_active = time.monotonic() - self.asked_at < ACTIVE_SECONDS
         return min(READY, self.may_lack) if is_active else 0
+
+    @property
+    def lacks(self) -> int:
+        """How many are to be made now, from one look at the results; none while half of those wanted are left."""
+        if not self.waiting and (not self.wanted or len(self.ready) > self.wanted // 2):
+            return 0
+        return min(len(self.waiting) + max(self.wanted - len(self.ready), 0), READY)
 
     def take_waiting(self) -> list[Future[Proposed]]:
         """Who waits; nobody does afterwards."""
@@ -186,20 +194,27 @@ class Proposer:
                     "study_id": study.study_id,
                     "spec": study.spec,
                     "begun": [each.params for each in begun],
+                    "count": max(study.lacks, 1),
                 }
                 results = study.results
             try:
-                proposed = process.ask(request)
+                for proposed in process.ask(request):
+                    self._deliver(study, _Ready(proposed=proposed, results=results))
             except ServiceUnavailableError as error:
                 self._give_back(process)
                 self._fail(study, error)
             else:
                 self._give_back(process)
-                self._deliver(study, _Ready(proposed=proposed, results=results))
+                self._end_turn(study)
 
     def _give_back(self, process: _Process) -> None:
         with self._changed:
             self._idle.append(process)
+
+    def _end_turn(self, study: _Study) -> None:
+        with self._changed:
+            study.is_served = False
+            self._changed.notify_all()
 
     def _next(self) -> _Study | None:
         """The study that is served next, once there is one; None when all is over."""
@@ -207,7 +222,7 @@ class Proposer:
             while not self._is_closed:
                 idle = [study for study in self._studies.values() if not study.is_served]
                 urgent = [study for study in idle if study.waiting]
-                lacking = [study for study in idle if len(study.ready) < study.wanted]
+                lacking = [study for study in idle if study.lacks]
                 if urgent or lacking:
                     found = min(urgent or lacking, key=lambda study: study.served_at)  # each in its turn
                     found.is_served, found.served_at = True, time.monotonic()
@@ -218,14 +233,12 @@ class Proposer:
     def _deliver(self, study: _Study, ready: _Ready) -> None:
         """To the first who still waits for it; it stays ready where nobody does."""
         with self._changed:
-            study.is_served = False
             while study.waiting:
                 if self._hand_out(study, ready.proposed, study.waiting.popleft()):
                     break
             else:
                 study.ready.append(ready)
                 study.drop_stale()
-            self._changed.notify_all()
 
     def _hand_out(self, study: _Study, proposed: Proposed, future: Future[Proposed]) -> bool:
         """Whether somebody still waits for it."""
@@ -278,17 +291,21 @@ class _Process:
         if self._over.is_set():
             self._process.kill()  # it was about to be
 
-    def ask(self, request: Mapping[str, Any]) -> Proposed:
-        """What the process proposes. Raises ServiceUnavailableError."""
-        try:
-            answer = self._exchange_again(request)
-        except (OSError, ValueError) as error:
-            self.end()
-            raise ServiceUnavailableError(f"the process that makes proposals was lost: {error}") from error
-        problem = answer.get("unavailable") or answer.get("error")
-        if problem is not None:
-            raise ServiceUnavailableError(f"no proposal could be made: {problem}")
-        return Proposed(params=answer["params"], receipt=answer["receipt"])
+    def ask(self, request: Mapping[str, Any]) -> Iterator[Proposed]:
+        """What the process proposes, as many as are asked for, each as soon as it is made.
+
+        Raises ServiceUnavailableError; nothing comes after it.
+        """
+        for place in range(request["count"]):
+            try:
+                answer = self._read() if place else self._exchange_again(request)
+            except (OSError, ValueError) as error:
+                self.end()
+                raise ServiceUnavailableError(f"the process that makes proposals was lost: {error}") from error
+            problem = answer.get("unavailable") or answer.get("error")
+            if problem is not None:
+                raise ServiceUnavailableError(f"no proposal could be made: {problem}")
+            yield Proposed(params=answer["params"], receipt=answer["receipt"])
 
     def end_for_good(self) -> None:
         """End it at once, even while a thread waits for its answer, who is told that it was lost."""
@@ -323,6 +340,9 @@ class _Process:
     def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self.start()
         self._write(request)
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdout is not None
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())

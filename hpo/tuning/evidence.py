@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ class Evidence:
         if self.constraints is None:
             return np.ones(len(self.losses), dtype=bool)
         return np.asarray((self.constraints <= 0.0).all(axis=1), dtype=bool)
+
+    def fingerprint(self, space: str) -> bytes:
+        """The same for the same finished trials of a space, whatever else runs."""
+        parts = [self.X, self.losses] if self.constraints is None else [self.X, self.losses, self.constraints]
+        return sha256(b"".join([space.encode(), *(part.tobytes() for part in parts)])).digest()
 
     def at(self, rows: NDArray[np.intp]) -> Evidence:
         """Some of the finished trials."""

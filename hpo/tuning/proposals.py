@@ -71,6 +71,15 @@ class Proposal:
     seconds: float = 0.0  # that the decision took
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learned:
+    """What a study's finished trials and its past say, whatever runs beside them."""
+
+    known: Evidence  # the trials that are modelled; `X`, `losses` and `feasible` alone are meant
+    models: Mixture
+    feasibility: Term | None
+
+
 def propose(
     ground: Ground,
     evidences: Sequence[Evidence],
@@ -78,19 +87,37 @@ def propose(
     *,
     design: np.random.Generator,
     rng: np.random.Generator,
+    learned: Callable[[], Learned] | None = None,
 ) -> Proposal:
     """The next point, from the evidence and the past of each objective: of the same trials.
 
-    design: the randomness of a start without a past, the same for all trials of a study.
+    design: the randomness of a start without a past, the same for all trials of a study. learned: what `learn` said of
+    the same finished trials, where somebody knows it; of a study with one objective.
     """
     begun = time.perf_counter()
     ground = replace(ground, costs=_costs(ground, evidences[0], pasts, rng))
     if len(evidences) == 1:
-        proposal = _decide(ground, evidences[0], pasts[0], design, rng)
+        learned = learned or (lambda: learn(ground.encoding, evidences[0], pasts[0], rng))
+        proposal = _decide(ground, evidences[0], pasts[0], learned, design, rng)
     else:
         proposal = _decide_for_several(ground, evidences, pasts, design, rng)
     cost = None if ground.costs is None else ground.costs.predict(proposal.point)
     return replace(proposal, cost=cost, seconds=time.perf_counter() - begun)
+
+
+def learn(encoding: Encoding, evidence: Evidence, past: Past | None, rng: np.random.Generator) -> Learned:
+    """The models of the finished trials: most of the work of a proposal, and the same for all until another ends."""
+    known = evidence.at(np.sort(best_and_some(_standing(evidence.losses, evidence.feasible), MODELLED_TRIALS, rng)))
+    models = mixture(
+        known.X,
+        known.losses,
+        encoding.categorical,
+        rng,
+        history=None if past is None else past.history,
+        shares=None if past is None else past.shares,
+        feasible=known.feasible,
+    )
+    return Learned(known=known, models=models, feasibility=log_feasibility(known, encoding, rng))
 
 
 def _costs(
@@ -105,11 +132,16 @@ def _costs(
     return cost_model(TaskCosts(X=own.X[rows], logs=own.logs[rows]), past, ground.encoding.categorical, rng)
 
 
-def _decide(
-    ground: Ground, evidence: Evidence, past: Past | None, design: np.random.Generator, rng: np.random.Generator
+def _decide(  # noqa: PLR0917
+    ground: Ground,
+    evidence: Evidence,
+    past: Past | None,
+    learned: Callable[[], Learned],
+    design: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Proposal:
     if evidence.position >= FIRST_POINTS and len(evidence.losses):
-        return _from_model(ground, evidence, past, design, rng)
+        return _from_model(ground, evidence, past, learned(), design, rng)
     start = _from_design(ground, evidence, design, rng)
     if past is not None and evidence.position == LISTED_POINTS:
         why = "Far from where the past leads, in case it misleads."
@@ -167,23 +199,18 @@ def _start(ground: Ground, design: np.random.Generator) -> Array:
     return encoding.uniform(where_hoped(encoding, _centred_latin_hypercube(FIRST_POINTS, len(encoding.names), design)))
 
 
-def _from_model(
-    ground: Ground, evidence: Evidence, past: Past | None, design: np.random.Generator, rng: np.random.Generator
+def _from_model(  # noqa: PLR0917
+    ground: Ground,
+    evidence: Evidence,
+    past: Past | None,
+    learned: Learned,
+    design: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Proposal:
     """The largest expected improvement, by history and by this study's own trials."""
-    encoding, n = ground.encoding, len(evidence.losses)
-    known = evidence.at(np.sort(best_and_some(_standing(evidence.losses, evidence.feasible), MODELLED_TRIALS, rng)))
-    models = mixture(
-        known.X,
-        known.losses,
-        encoding.categorical,
-        rng,
-        pending=evidence.pending,
-        history=None if past is None else past.history,
-        shares=None if past is None else past.shares,
-        feasible=known.feasible,
-    )
-    preferences = _preferences(ground, known, n, rng)
+    n, known = len(evidence.losses), learned.known
+    models = learned.models.believing(evidence.pending)
+    preferences = _preferences(ground, learned.feasibility, n)
     anchors = known.X[np.argsort(_standing(known.losses, known.feasible))[:ANCHORS]]
     misled = past is not None and models.history_weight < MISLED  # and so were the first points
     of_the_start = _next_of_the_start(ground, evidence, design) if misled else None
@@ -260,16 +287,15 @@ def _from_models(
                 column,
                 encoding.categorical,
                 rng,
-                pending=known.pending,
                 history=None if past is None else past.history,
                 shares=None if past is None else past.shares,
-            )
+            ).believing(known.pending)
             for column, past in zip(losses[rows].T, pasts, strict=True)
         ],
         losses=losses[goal],
         front=losses[front],
     )
-    preferences = _preferences(ground, known, n, rng)
+    preferences = _preferences(ground, log_feasibility(known, encoding, rng), n)
     anchors = everyone.X[rng.permutation(front)[:ANCHORS]]
     alone = objectives.alone
     is_safe = alone is None or (known.position - LISTED_POINTS) % SAFE_EVERY == 0
@@ -296,9 +322,8 @@ def _standing_of_several(losses: Array, feasible: Mask, front: NDArray[np.intp])
     return _standing(rankdata(losses, axis=0).max(axis=1) + len(losses) * beaten, feasible)
 
 
-def _preferences(ground: Ground, known: Evidence, trials: int, rng: np.random.Generator) -> list[Term]:
-    encoding = ground.encoding
-    terms = [log_hope(encoding, trials), log_feasibility(known, encoding, rng), log_thrift(ground.costs)]
+def _preferences(ground: Ground, feasibility: Term | None, trials: int) -> list[Term]:
+    terms = [log_hope(ground.encoding, trials), feasibility, log_thrift(ground.costs)]
     return [term for term in terms if term is not None]
 
 

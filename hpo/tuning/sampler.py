@@ -33,10 +33,10 @@ from hpo.spaces.inferred_conditions import inferred_conditions
 from hpo.spaces.space import Condition, SearchSpace, declared_space
 from hpo.spaces.space_mapping import SpaceMapping, relate
 from hpo.tuning.candidates import Candidates, Configuration, agreeing, plain_value
-from hpo.tuning.evidence import CONSTRAINTS, PastStudy, gather, look_back, past_costs
+from hpo.tuning.evidence import CONSTRAINTS, Evidence, PastStudy, gather, look_back, past_costs
 from hpo.tuning.learning import learned_past
 from hpo.tuning.past import LANDMARKS, PAST_STUDIES, Past, share_of_trials
-from hpo.tuning.proposals import Ground, Proposal, count, propose
+from hpo.tuning.proposals import Ground, Learned, Proposal, count, learn, propose
 from hpo.tuning.receipts import ENQUEUED, RECEIPT, Source, receipt
 from storage.families import METRIC_NAMES, Family
 from storage.summaries import StudySample
@@ -50,6 +50,8 @@ PASTS_KEPT = 8  # as many as a study has objectives, mostly
 NAMED = 3  # studies in a sentence
 MAPPINGS_KEPT = 4096
 GUIDES_KEPT = 256  # trials begun side by side, at most
+LEARNED_KEPT = 2  # studies that are asked by turns
+LEARNING = crc32(b"learning")  # the randomness of what is learned from the finished trials
 
 Constraints: TypeAlias = Callable[[FrozenTrial], Sequence[float]]
 
@@ -113,6 +115,7 @@ class HistorySampler(BaseSampler):
         self._constraints_func = constraints_func
         self._pasts: dict[str, Past] = {}  # a pure cache of the latest ones
         self._mappings: dict[tuple[int, str], SpaceMapping] = {}  # the same, by family and space
+        self._learned: dict[bytes, tuple[Past | None, Learned]] = {}  # the same, by the finished trials
         self._guides: dict[tuple[str, int], Guide] = {}  # the same, by study and number of the trial
         self._said: set[str] = set()  # what of the past was ignored, once in the log
 
@@ -147,7 +150,14 @@ class HistorySampler(BaseSampler):
                 self._past(study, encoding, encoding.names, candidates, objective=objective)
                 for objective in range(len(evidences))
             ]
-            proposal = propose(ground, evidences, pasts, design=design, rng=rng)
+            proposal = propose(
+                ground,
+                evidences,
+                pasts,
+                design=design,
+                rng=rng,
+                learned=lambda: self._learned_of(encoding, evidences[0], pasts[0]),
+            )
 
         def configuration(point: Array) -> dict[str, Any]:
             return encoding.decode(point) if candidates is None else candidates.at(point, encoding.names)
@@ -249,6 +259,19 @@ class HistorySampler(BaseSampler):
             common=frozenset.intersection(*map(frozenset, alike)),
             given=frozenset(trial.params),
         )
+
+    # What the finished trials say
+
+    def _learned_of(self, encoding: Encoding, evidence: Evidence, past: Past | None) -> Learned:
+        """The same for every trial that is proposed before another ends: its randomness is that of their number."""
+        key = evidence.fingerprint(repr(encoding.space))
+        known_past, known = self._learned.get(key, (None, None))
+        if known is None or known_past is not past:
+            known = learn(encoding, evidence, past, self._rng(len(evidence.losses), LEARNING))
+            while len(self._learned) >= LEARNED_KEPT:
+                self._learned.pop(next(iter(self._learned)), None)
+            self._learned[key] = past, known
+        return known
 
     # What history says
 

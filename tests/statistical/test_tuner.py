@@ -99,7 +99,7 @@ def test_history_counts_while_it_is_right_and_not_when_it_is_reversed():
             centres = CENTRE + 0.1 * rng.standard_normal((4, D))
             past, X = _past(centres[1:], rng, sign), rng.random((12, D))
             losses = _bowl(X, centres[0])
-            models = mixture(X, losses, NUMBERS, rng, pending=X[:0], history=past.history, shares=past.shares)
+            models = mixture(X, losses, NUMBERS, rng, history=past.history, shares=past.shares)
             collected.append(models.history_weight)
     assert np.mean(weights[1.0]) > 0.5
     assert np.mean(weights[-1.0]) < 0.1
@@ -135,7 +135,6 @@ def _believed(past, X, losses, points):
         losses,
         NUMBERS,
         np.random.default_rng(0),
-        pending=X[:0],
         history=history.history,
         shares=history.shares,
     )

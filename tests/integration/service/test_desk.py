@@ -20,6 +20,7 @@ from sqlalchemy import update
 from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.running.ahead import Foreteller, Outlook
 from hpo.running.attempts import HALVED_BATCH
+from hpo.running.tuner import tuned_study
 from hpo.service import proposer
 from hpo.service.desk import Assignment, Desk, Held
 from hpo.service.proposer import Proposer
@@ -38,6 +39,11 @@ SPACE = {
     "optimizer": {"type": "categorical", "choices": ["sgd", "adam"]},
     "momentum": {"type": "float", "low": 0.0, "high": 0.99, "when": {"optimizer": ["sgd"]}},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_service() -> None:
+    """Its processes are looked for by their command lines here: they are real ones."""
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +196,22 @@ def test_nothing_is_proposed_again_while_a_trial_that_has_it_waits(desk: Desk, s
     given = [ask(desk, study_id) for _ in range(3)]
     desk.release(held(given[0]), reason="interrupted")
     spec = parse_spec(history.study_of_id(store, study_id).spec or {})
-    proposed = Foreteller(Outlook(store), spec).propose([])
+    (proposed,) = Foreteller(Outlook(store), spec).propose([])
     assert proposed.params not in [dict(each.params) for each in given]
+
+
+def test_proposals_made_from_one_look_are_those_that_are_made_one_by_one(store: Store) -> None:
+    study_id = create(store, budget={"trials": 90})
+    spec = parse_spec(history.study_of_id(store, study_id).spec or {})
+    study, foreteller = tuned_study(HistoryStorage(store), spec), Foreteller(Outlook(store), spec)
+    study.optimize(lambda trial: abs(math.log(spec.search_space().suggest(trial)["lr"]) + 6), n_trials=6)
+    together = list(foreteller.propose([], count=3))
+    assert len({each.params["lr"] for each in together}) == 3
+    begun: list[Any] = []
+    for each in together:
+        (alone,) = Foreteller(Outlook(store), spec).propose(begun)
+        assert alone.params == each.params
+        begun.append(each.params)
 
 
 def test_nothing_is_proposed_again_whichever_trial_has_its_parameters_first(store: Store) -> None:
@@ -202,7 +222,7 @@ def test_nothing_is_proposed_again_whichever_trial_has_its_parameters_first(stor
     given: list[Any] = []
     for claim in reversed(claims):
         assert claim is not None
-        proposed = foreteller.propose([]).params
+        proposed = next(foreteller.propose([])).params
         assert proposed not in given
         given.append(proposed)
         distributions = spec.search_space().distributions

@@ -30,7 +30,8 @@ def _history(sign=1.0, tasks=2, trials=25):
 
 def _mixture(history, n=8, pending=NOBODY, shift=0.0):
     X = np.random.default_rng(2).random((n, 2))
-    return mixture(X, _bowl(X) + shift, NUMBERS, np.random.default_rng(3), pending=pending, history=history)
+    models = mixture(X, _bowl(X) + shift, NUMBERS, np.random.default_rng(3), history=history)
+    return models.believing(pending)
 
 
 def test_weights_sum_to_one():

@@ -50,6 +50,10 @@ def study_on(storage, *, space=SPACE, seed=0, direction="minimize", name="new"):
     return study
 
 
+def _is_shallow(trial):
+    return [trial.params["depth"] - 3.5]
+
+
 def receipts(study):
     return [trial.system_attrs[RECEIPT] for trial in study.get_trials()]
 
@@ -110,6 +114,22 @@ def test_the_same_seed_and_data_give_the_same_trials_in_any_process():
             study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=1)
         runs.append([trial.params for trial in study.trials])
     assert runs[0] == runs[1]
+
+
+def test_what_is_remembered_of_finished_trials_changes_no_proposal():
+    def asked(remembers):
+        storage = history_of(0.0)
+        study = study_on(storage)
+        study.sampler = HistorySampler(storage, seed=0, constraints_func=_is_shallow)
+        study.optimize(lambda trial: loss(SPACE.suggest(trial)), n_trials=6)
+        found = []
+        for _ in range(3):  # side by side
+            if not remembers:
+                study.sampler = HistorySampler(storage, seed=0, constraints_func=_is_shallow)
+            found.append(SPACE.suggest(study.ask()))
+        return found
+
+    assert asked(remembers=True) == asked(remembers=False)
 
 
 def test_maximising_mirrors_minimising():
