@@ -23,7 +23,6 @@ from tests.integration.test_trainers_local import (
     started_pids,
     wait_for,
 )
-from tests.warm_launcher import warm_launcher
 from trainers.errors import ParameterMismatchError
 from trainers.executors import Executor
 from trainers.executors.launched import LaunchedExecutor
@@ -43,7 +42,7 @@ class Kind:
 
 
 @pytest.fixture(scope="module", params=["local", "ray", "launched"])
-def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kind]:
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     match request.param:
         case "local":
             yield from _kind(lambda config, jobs: LocalExecutor(config, jobs=jobs))
@@ -53,8 +52,8 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
             yield from _kind(lambda config, jobs: RayExecutor(config, jobs=jobs, address=cluster.address))
         case "launched":
-            with warm_launcher(tmp_path_factory.mktemp("launcher")) as command:
-                yield from _kind(lambda config, jobs: LaunchedExecutor(config, jobs=jobs, command=command))
+            command = request.getfixturevalue("warm_python").launcher
+            yield from _kind(lambda config, jobs: LaunchedExecutor(config, jobs=jobs, command=command))
 
 
 def _kind(make: Callable[[TrainerConfig, int], Executor]) -> Iterator[Kind]:

@@ -17,6 +17,7 @@ import yaml
 
 from hpo.cli import main
 from storage.schema import Store
+from tests.warm_python import WarmPython
 
 MODELS = '''
 """A user's own code; it knows nothing of Hindsight."""
@@ -111,6 +112,7 @@ class Project:
 
     code: Path
     work: Path
+    python: WarmPython
 
     @property
     def storage(self) -> str:
@@ -147,7 +149,7 @@ class Project:
         return {**environment, "HPO_STORAGE": self.storage, "MLFLOW_TRACKING_URI": mlflow}
 
     def start(self, *arguments: str | Path, mlflow: str = "none") -> subprocess.Popen[str]:
-        """Start `hpo ARGUMENTS` in the working folder."""
+        """Start `hpo ARGUMENTS` in the working folder, as a shell does."""
         return subprocess.Popen(
             [sys.executable, "-m", "hpo", *map(str, arguments)],
             cwd=self.work,
@@ -159,12 +161,12 @@ class Project:
 
     def hpo(self, *arguments: str | Path, mlflow: str = "none", code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run `hpo ARGUMENTS` to its end and check its exit code; no error may come unforeseen."""
-        process = self.start(*arguments, mlflow=mlflow)
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
-        assert "unforeseen" not in err, err
-        assert "Traceback" not in out, out
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        words = ["-m", "hpo", *map(str, arguments)]
+        done = self.python.run(words, folder=self.work, environment=self.environment(mlflow), timeout=240)
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "unforeseen" not in done.stderr, done.stderr
+        assert "Traceback" not in done.stdout, done.stdout
+        return done
 
     def json(self, *arguments: str | Path, **options: Any) -> Any:
         """The JSON that `hpo ARGUMENTS --json` prints."""
@@ -178,12 +180,12 @@ def _interruptible() -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, warm_python: WarmPython) -> Project:
     code, work = tmp_path / "their project", tmp_path / "elsewhere"
     code.mkdir()
     work.mkdir()
     (code / "user_models.py").write_text(MODELS)
-    return Project(code=code, work=work)
+    return Project(code=code, work=work, python=warm_python)
 
 
 # The command line in this process, on a small history

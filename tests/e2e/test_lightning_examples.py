@@ -18,6 +18,7 @@ import torch
 
 import hpo
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
 EXAMPLES = Path(__file__).parents[1] / "examples" / "lightning_modules"
 
 

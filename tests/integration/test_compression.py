@@ -159,7 +159,7 @@ def test_what_a_model_cannot_take_is_said(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def two_ranks() -> Iterator[LocalExecutor]:
+def two_ranks(warm_templates: None) -> Iterator[LocalExecutor]:
     with LocalExecutor(make_config(devices=2), jobs=1) as executor:
         executor.start(["width", "compress.sparsity"])
         yield executor

@@ -16,6 +16,8 @@ from trainers.fitting.folds import check_folds, fits_of
 from trainers.job import Failed, Finished, FitJob, TrainerConfig
 from trainers.programs.loading import load_program
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
+
 
 def folded(**changes: Any) -> TrainerConfig:
     return make_config(**{"model": "folded.Told", "data": "folded.Folded", "folds": 3, "max_epochs": 2, **changes})

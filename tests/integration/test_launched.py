@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tests.integration.test_trainers_local import (
     started_pids,
     wait_for,
 )
-from tests.warm_launcher import warm_launcher
+from tests.warm_python import WarmPython
 from trainers.errors import TrainerError
 from trainers.executors.launched import LaunchedExecutor
 from trainers.job import Failed, Finished
@@ -42,19 +41,18 @@ exit $code
 """
 
 
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with warm_launcher(tmp_path_factory.mktemp("launcher")) as command:
-        yield command
+@pytest.fixture
+def launcher(warm_python: WarmPython) -> str:
+    return warm_python.launcher
 
 
-def test_a_trial_over_two_nodes_is_pruned_on_both(tmp_path: Path) -> None:
+def test_a_trial_over_two_nodes_is_pruned_on_both(launcher: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     script = tmp_path / "two_nodes.sh"
     script.write_text(TWO_NODES.format(torchrun=Path(sys.executable).with_name("torchrun"), port=port))
     script.chmod(stat.S_IRWXU)
-    with LaunchedExecutor(make_config(nodes=2), jobs=1, command=f"{script} {{command}}") as executor:
+    with LaunchedExecutor(make_config(nodes=2), jobs=1, command=f"{script} {launcher}") as executor:
         *reports, end = run(executor, make_job(tmp_path / "trial", habit="logs_by_rank"), prune_at=1)
     assert [(report.epoch, report.value) for report in reports] == [(0, 3.0), (1, 1.0)]  # of rank 0 only
     assert isinstance(end, Finished), end

@@ -14,6 +14,8 @@ from storage.history import get_study, list_trials
 from storage.schema import open_store
 from tests.integration.test_trainers_local import USER_CODE
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
+
 
 def study() -> dict[str, Any]:
     """A study whose every configuration has a batch of 32, which is too much for the model."""

@@ -27,6 +27,7 @@ from trainers.executors.local import LocalExecutor
 from trainers.fitting.checkpoints import RECORD
 from trainers.job import Event, Failed, Finished, FitJob, Outcome, Reported
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
 EPOCHS = 6
 RESUMED = "went on after epoch 2 of attempt-1"
 

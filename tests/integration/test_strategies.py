@@ -24,6 +24,7 @@ from trainers.errors import TrainerError
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
 EPOCHS = 3
 
 

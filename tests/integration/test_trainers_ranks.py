@@ -22,6 +22,8 @@ from tests.integration.test_trainers_local import (
 from trainers.executors.local import LocalExecutor
 from trainers.job import Failed, Finished, Reported
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
+
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[LocalExecutor]:

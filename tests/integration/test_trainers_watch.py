@@ -24,6 +24,7 @@ from tests.integration.test_trainers_local import (
 from trainers.executors.local import LocalExecutor
 from trainers.job import Event, Failed, Finished, FitJob, Reported
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
 STALL_SECONDS = 9.0
 
 
