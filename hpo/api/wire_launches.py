@@ -52,6 +52,24 @@ class StartStudy(BaseModel):
     launch: LaunchRequest | None = None
 
 
+class NewReplicates(BaseModel):
+    """How often the contenders of a study are to be trained again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"replicates": 12, "jobs": 2}]})
+
+    replicates: int = Field(ge=1, le=10_000, description="In all, those that there are included; fewer may do.")
+    against: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="A trial that is among the contenders, whatever it came to."
+    )
+    jobs: int = Field(1, ge=1, le=MOST_JOBS, description="Replicates side by side.")
+    priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="The larger, the sooner.")
+    executor: Literal["local", "ray"] | None = Field(None, description="Null: as the service is set.")
+
+    def options(self) -> LaunchOptions:
+        """As the service takes it."""
+        return LaunchOptions(jobs=self.jobs, priority=self.priority, executor=self.executor)
+
+
 class NewPriority(BaseModel):
     """When a study's turn is to be."""
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from hpo.cli.front import show_front
 from hpo.cli.options import existing_url
 from hpo.cli.show import number, open_console, params_text, print_json, simple_table
-from hpo.cli.source import opened, own_store
+from hpo.cli.source import opened, server_to_ask
 from hpo.cli.text import escape
 from hpo.decisions.winner import Against, Best, Contender, Rival
 from hpo.errors import SettingsError
@@ -48,9 +48,14 @@ def best_of_study(
             return
         if replicates is None:
             found = source.best(study, against=rival)
-        else:
-            own_store(source, "--replicates")
-    if replicates is not None:
+    if replicates is not None and (address := server_to_ask(storage, server)) is not None:
+        from hpo.cli.remote_tuning import replicate_on_server
+
+        again = ["hpo", "best", study, "--replicates", str(replicates), "--jobs", str(jobs)]
+        found = replicate_on_server(
+            study, replicates, address, against=rival, jobs=jobs, placement=placement, describe=_describe, again=again
+        )
+    elif replicates is not None:
         storage = existing_url(storage)
         given = {"against": against, "replicates": replicates, "jobs": None if jobs == 1 else jobs, "runs": runs}
         places = {"storage": storage, "mlflow": mlflow, "runs": runs, **asdict(placement)}

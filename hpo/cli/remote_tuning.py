@@ -1,9 +1,12 @@
-"""`hpo tune --server`: a study is launched on a service and followed by its events. Ctrl-C only stops looking on."""
+"""`hpo tune --server`: a study is launched on a service and followed by its events. Ctrl-C only stops looking on.
+
+So are replicates, for `hpo best --replicates --server`.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from hpo.cli.text import escape
 from hpo.cli.tuning import Display, print_beginning, print_result
 from hpo.client.client import Client
 from hpo.client.events import Event
+from hpo.decisions.winner import Against, Best
 from hpo.errors import SettingsError, StudyFailedError
 from hpo.running.executors import HERE, Placement
 from hpo.running.runner import Progress
@@ -40,22 +44,22 @@ def tune_on_server(
     as_json: bool,
 ) -> None:
     """Launch the study of a file, or go on with it, and follow it to its end."""
-    if placement.launch is not None or placement.launch_host is not None:
-        raise SettingsError("--launch is for trials that this process starts; on a server, say --executor or nothing")
+    check_placement(placement)
     content = _content(study_file, trials=trials, study=name, stop=stop)
     console = Console(stderr=True, highlight=False)
     with Client(server, patience_seconds=PATIENCE_SECONDS) as client:
         if resume:
             study = _resumed(client, parse_spec(content, source=str(study_file)).study, trials, stop)
         else:
-            executor = None if placement.executor == HERE.executor else placement.executor
             study = client.create_study(
-                content, place="server", jobs=jobs, executor=executor, ray_address=placement.ray_address
+                content, place="server", jobs=jobs, executor=_executor(placement), ray_address=placement.ray_address
             )
         study = client.study(study.study_id)
         print_beginning(console, parse_spec(study.spec or content))
         try:
-            state, message = _followed(client, study, console)
+            watch = _Watch(study, _best_so_far(client, study))
+            with Display(console) as display:
+                state, message = _followed(client, study, watch, display)
         except KeyboardInterrupt:
             again = shlex.join(["hpo", "tune", str(study_file), "--resume", "--server", client.transport.url])
             console.print(f"detached; the study goes on there. Look on again with: {escape(again)}", soft_wrap=True)
@@ -83,11 +87,60 @@ def _resumed(client: Client, name: str, trials: int | None, stop: str | None) ->
     return client.study(name) if launch["state"] in GOES_ON else client.resume(name)
 
 
-def _followed(client: Client, study: StudySummary, console: Console) -> tuple[str | None, str | None]:
+def replicate_on_server(
+    study: str,
+    most: int,
+    server: str,
+    *,
+    against: Against | None,
+    jobs: int,
+    placement: Placement,
+    describe: Callable[[Progress], str],
+    again: Sequence[str],
+) -> Best:
+    """Let a service train the contenders of a study again, or look on where it does so already; what is best then.
+
+    again: the command that looks on again.
+    """
+    check_placement(placement)
+    console = Console(stderr=True, highlight=False)
+    number = against if isinstance(against, int) else None
+    with Client(server, patience_seconds=PATIENCE_SECONDS) as client:
+        held = client.replicates_of(study)
+        if held is None or (client.launch_of(held) or {}).get("state") not in GOES_ON:
+            executor = _executor(placement)
+            held = client.start_replicates(study, most, jobs=jobs, against=number, executor=executor)
+        watch = _Watch(held, None, total=most)
+        try:
+            with Display(console, describe=describe, unit="replicates") as display:
+                state, message = _followed(client, held, watch, display)
+        except KeyboardInterrupt:
+            words = shlex.join([*again, "--server", client.transport.url])
+            console.print(f"detached; they are trained there. Look on again with: {escape(words)}", soft_wrap=True)
+            raise
+        if state in ("failed", "stopped"):
+            raise StudyFailedError(f"study {held.name!r} is {state}: {message or 'its log says why'}")
+        return client.best(study, against=against)
+
+
+def check_placement(placement: Placement) -> None:
+    """Raises SettingsError for a way to start trials that a service has not."""
+    if placement.launch is not None or placement.launch_host is not None:
+        raise SettingsError("--launch is for trials that this process starts; on a server, say --executor or nothing")
+
+
+def _executor(placement: Placement) -> str | None:
+    return None if placement.executor == HERE.executor else placement.executor
+
+
+def _best_so_far(client: Client, study: StudySummary) -> TrialRecord | None:
+    return show.best_trial(study, client.trials(study.name)) if study.best is not None else None
+
+
+def _followed(client: Client, study: StudySummary, watch: _Watch, display: Display) -> tuple[str | None, str | None]:
     """Show how the study goes on; in which state the service leaves it, and what it said last."""
     state = message = said = None
-    watch = _Watch(study, show.best_trial(study, client.trials(study.name)) if study.best is not None else None)
-    with Display(console) as display, client.watch(study, patience_seconds=FOLLOWED_SECONDS) as events:
+    with client.watch(study, patience_seconds=FOLLOWED_SECONDS) as events:
         for event in events:
             state, message = event.state or state, event.message if event.study is not None else message
             if message and message != said:
@@ -102,9 +155,9 @@ def _followed(client: Client, study: StudySummary, console: Console) -> tuple[st
 class _Watch:
     """How far a study is, by what was heard of it."""
 
-    def __init__(self, study: StudySummary, best: TrialRecord | None) -> None:
+    def __init__(self, study: StudySummary, best: TrialRecord | None, *, total: int | None = None) -> None:
         self._study, self._best = study, best
-        self._total = ((study.spec or {}).get("budget") or {}).get("trials")
+        self._total = total or ((study.spec or {}).get("budget") or {}).get("trials")
         self._sign = -1.0 if study.directions[0] == "maximize" else 1.0
 
     def hear(self, event: Event) -> Progress:

@@ -197,7 +197,7 @@ def own_store(source: Source, option: str) -> Store:
     raise SettingsError(f"{option} needs the whole history: use it where that is, with --storage instead of --server")
 
 
-def ready_tasks(server: str | None) -> list[dict[str, Any]]:
+def ready_tasks(server: str | None) -> Sequence[Mapping[str, Any]]:
     """The recipes of a service, else of this program, as `hpo.answers.recipes` says them."""
     if server is not None:
         from hpo.client.client import Client
@@ -207,4 +207,4 @@ def ready_tasks(server: str | None) -> list[dict[str, Any]]:
     from hpo.answers.recipes import recipe_fields
     from trainers.recipes import RECIPES
 
-    return [recipe_fields(recipe) for recipe in RECIPES.values()]
+    return [{**recipe_fields(recipe)} for recipe in RECIPES.values()]

@@ -253,6 +253,57 @@ class Client:
         from hpo.client.records import result_of
         from hpo.decisions.comparisons import Comparisons
 
+    def replicate(
+        self,
+        study: Study,
+        most: int,
+        *,
+        against: Against | None = None,
+        jobs: int = 1,
+        priority: int = 0,
+        executor: str | None = None,
+    ) -> Best:
+        """Train the contenders of a study again on fresh seeds, on the server, and wait for it; as `hpo.replicate`.
+
+        Ctrl-C only stops waiting. Raises LaunchError while they are being trained already, StudyFailedError.
+        """
+        number = against if isinstance(against, int) else None
+        held = self.start_replicates(study, most, against=number, jobs=jobs, priority=priority, executor=executor)
+        with self.watch(held) as events:
+            *_, last = (event for event in events if event.study is not None)
+        if last.state in ("failed", "stopped"):
+            raise StudyFailedError(f"study {held.name!r} is {last.state}: {last.message or 'its log says why'}")
+        return self.best(study, against=against)
+
+    def start_replicates(
+        self,
+        study: Study,
+        most: int,
+        *,
+        against: int | None = None,
+        jobs: int = 1,
+        priority: int = 0,
+        executor: str | None = None,
+    ) -> StudySummary:
+        """The same without waiting: the study that holds the replicates, to be watched, paused and stopped as any.
+
+        most: replicates in all; fewer are trained where a winner stands out. against: a trial that is a contender.
+        """
+        from hpo.client.records import study_of
+
+        body = {"replicates": most, "against": against, "jobs": jobs, "priority": priority, "executor": executor}
+        return study_of(
+            self._by_id(study, lambda study_id: self.transport.post(f"/studies/{study_id}/replicates", body))
+        )
+
+    def replicates_of(self, study: Study) -> StudySummary | None:
+        """The study that holds the replicates of another; None where there are none yet."""
+        from hpo.studies.replicates import SUFFIX
+
+        with suppress(StudyNotFoundError):
+            return self.study(self._name(study) + SUFFIX)
+        return None
+
         return result_of(Comparisons, self._statistics("compare", first=first, other=list(others)))
 
     def effects(

@@ -7,7 +7,6 @@ share their seeds, so that they can be compared in pairs. No replicate is pruned
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,17 @@ from hpo.running.runner import StudyRunner, Watcher
 from hpo.settings import storage_url
 from hpo.statistics.allocation import FIRST_ROUND, Standing, next_round, standing
 from hpo.studies.provenance import git_commit
-from hpo.studies.replicates import REPLICATE, SUFFIX, SURE, is_usable, replicates_of, standing_of
-from hpo.studies.spec import StudySpec
-from hpo.studies.study_file import parse_spec
+from hpo.studies.replicates import (
+    REPLICATE,
+    SURE,
+    check_name,
+    is_usable,
+    replicates_of,
+    spec_of_replicates,
+    standing_of,
+)
 from storage import history
 from storage.database import Store
-from storage.errors import StudyNotFoundError
 from storage.history import StudySummary, TrialRecord
 from storage.schema import open_store
 
@@ -60,16 +64,43 @@ def replicate(
     takes them. Raises SettingsError for a study that `hpo tune` has not run, and whatever
     `hpo.best` and `hpo.tune` raise.
     """
-    placement = Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host)
+    return train_replicates(
+        study,
+        most,
+        storage=storage,
+        mlflow=mlflow,
+        runs=runs,
+        jobs=jobs,
+        against=against,
+        placement=Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host),
+        watcher=watcher or Watcher(),
+    )
+
+
+def train_replicates(
+    study: str,
+    most: int,
+    *,
+    storage: str | None,
+    mlflow: str | None,
+    runs: str | Path | None,
+    jobs: int,
+    against: int | Mapping[str, Any] | None,
+    placement: Placement,
+    watcher: Watcher,
+    projects: Path | None = None,
+    is_served: bool = False,
+) -> Best:
+    """As `replicate`. projects: where the code is; None: where it was. is_served: a service has made their study."""
     judged = best(study, storage, against=against)
     store = open_store(storage_url(storage), upgrade=False)
     summary = history.get_study(store, study)
-    spec, folder = _spec_of(summary, most)
-    _check_name(store, spec.study)
+    spec = spec_of_replicates(summary, most)
+    folder = projects or _folder_of(summary)
+    check_name(store, spec.study)
     before = replicates_of(store, summary)
     always = [against] if isinstance(against, int) else []
     contenders = _contenders(judged, summary, history.list_trials(store, summary.study_id), before, most, always)
-    watcher = watcher or Watcher()
     plan = Replicates(store, summary, contenders, seed=spec.seeds.training, most=most, jobs=jobs)
     if not plan.is_done(before):
         _tell_of_changed_code(summary, folder, watcher)
@@ -83,6 +114,7 @@ def replicate(
             placement=placement,
             watcher=watcher,
             plan=plan,
+            is_served=is_served,
         ).run(resume=False)
     return best(study, storage, against=against)
 
@@ -207,32 +239,10 @@ def _likely_best(judged: Best, study: StudySummary, trials: list[TrialRecord]) -
     return chosen
 
 
-def _spec_of(study: StudySummary, most: int) -> tuple[StudySpec, Path]:
-    """The study's file as it was kept, for its replicates, and the folder of its code. Raises SettingsError."""
-    name = study.name
-    if name.endswith(SUFFIX):
-        raise SettingsError(f"{name!r} holds replicates itself: hpo best {shlex.quote(name.removesuffix(SUFFIX))}")
-    if study.spec is None:
-        raise SettingsError(
-            f"study {name!r} was not run by `hpo tune`, so that nobody knows how to train its trials again. Train the "
-            "contenders of `hpo best` yourself on several seeds each, import those runs, and `hpo best` counts them; "
-            "or write a study file (`hpo init`), tune with it, and replicate that"
-        )
-    content = {**study.spec, "study": name + SUFFIX, "budget": {"trials": most}, "pruner": "none"}
+def _folder_of(study: StudySummary) -> Path:
+    """Where its code is."""
     known = (study.provenance or {}).get("folder")
-    folder = Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
-    return parse_spec(content, source=f"the file of study {name!r}"), folder
-
-
-def _check_name(store: Store, name: str) -> None:
-    """Raises SettingsError where a study that holds something else has the name."""
-    try:
-        there = history.get_study(store, name)
-    except StudyNotFoundError:
-        return
-    trials = history.list_trials(store, there.study_id)
-    if there.spec is not None or not all(REPLICATE in trial.user_attrs for trial in trials):
-        raise SettingsError(f"replicates would be kept in {name!r}, and a study of that name is there already")
+    return Path(known) if known is not None and Path(known).is_dir() else Path.cwd()
 
 
 def _tell_of_changed_code(study: StudySummary, folder: Path, watcher: Watcher) -> None:

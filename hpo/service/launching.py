@@ -77,6 +77,14 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
 
 
 def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOptions | None) -> int:
+def check_launch(service: Service, spec: StudySpec, options: LaunchOptions) -> None:
+    """Whether what a study file says may be trained here, and so. Raises SpecError."""
+    check_code(spec, projects=service.projects, packages=service.packages)
+    wrong = _wrong_options(service, spec, options)
+    if wrong:
+        raise SpecError("\n".join(f"study: {place}: {what}" for place, what in wrong))
+
+
     """Create a study and, with options, launch it; returns its id. Raises as `check_study`."""
     check_study(service, spec, options)
     doer = Doer(who=owner, action="study.create", details={"name": spec.study})
@@ -103,10 +111,7 @@ def start(service: Service, study_id: int, *, owner: str, options: LaunchOptions
             "from a file: it will learn from this"
         )
     spec, options = parse_spec(summary.spec), options or LaunchOptions()
-    check_code(spec, projects=service.projects, packages=service.packages)
-    wrong = _wrong_options(service, spec, options)
-    if wrong:
-        raise SpecError("\n".join(f"study: {place}: {what}" for place, what in wrong))
+    check_launch(service, spec, options)
     details = {"place": options.place, "jobs": options.jobs, "priority": options.priority}
     launch = launches.request_launch(
         service.store,

@@ -45,6 +45,7 @@ class Order:
     jobs: int
     executor: str
     ray_address: str | None
+    replicates: Mapping[str, Any] | None = None  # as `hpo.service.replicating` says it; None: the study is tuned
 
     def to_line(self) -> bytes:
         """As it is sent."""
@@ -107,7 +108,6 @@ def _run_study(order: Order) -> End:
 
     store = open_store(order.storage, upgrade=False, patience_seconds=MESSAGE_SECONDS)
     summary = history.study_of_id(store, order.study_id)
-    spec = parse_spec(summary.spec or {}, source=f"study {summary.name!r}")
     send_traces()
 
     def say(message: str | None) -> None:
@@ -120,18 +120,36 @@ def _run_study(order: Order) -> End:
         say(message)
 
     notice(f"the trainer of study {summary.name!r} is starting")
-    StudyRunner(
-        spec,
-        folder=Path(order.projects),
-        storage=order.storage,
-        mlflow=summary.mlflow_uri or "none",
-        runs=order.runs,
-        jobs=order.jobs,
-        placement=Placement(executor=order.executor, ray_address=order.ray_address),
-        watcher=Watcher(progress=_Progress(lambda: say(None)).tell, notice=notice),
-        is_served=True,
-    ).run(resume=True)
+    here: dict[str, Any] = {
+        "storage": order.storage,
+        "mlflow": summary.mlflow_uri or "none",
+        "runs": order.runs,
+        "jobs": order.jobs,
+        "placement": Placement(executor=order.executor, ray_address=order.ray_address),
+        "watcher": Watcher(progress=_Progress(lambda: say(None)).tell, notice=notice),
+        "is_served": True,
+    }
+    if order.replicates is not None:
+        repeated = history.study_of_id(store, order.replicates["study_id"]).name
+        return _replicated(repeated, order.replicates, here | {"projects": Path(order.projects)})
+    spec = parse_spec(summary.spec or {}, source=f"study {summary.name!r}")
+    StudyRunner(spec, folder=Path(order.projects), **here).run(resume=True)
     return _how_it_ended(history.study_of_id(store, order.study_id), store)
+
+
+def _replicated(study: str, wanted: Mapping[str, Any], here: Mapping[str, Any]) -> End:
+    from hpo.running.replicating import train_replicates  # noqa: PLC0415
+
+    found = train_replicates(study, wanted["most"], against=wanted["against"], **here).replication
+    if found is None or found.winner is None:
+        spent = 0 if found is None else found.spent
+        return End(how="failed", message=f"none of its {spent} replicates succeeded")
+    sure = f"{found.winner.probability_best:.0%}"
+    return End(
+        how="done",
+        message=f"{found.spent} replicates are finished: of {len(found.contenders)} contenders trial "
+        f"{found.winner.number} is the best with probability {sure}",
+    )
 
 
 def _how_it_ended(summary: Any, store: Any) -> End:

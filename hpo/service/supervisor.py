@@ -17,6 +17,7 @@ from typing import IO, Literal
 
 from hpo.service.delivering import Sender
 from hpo.service.limits import Round
+from hpo.service.replicating import REPLICATES
 from hpo.service.run_folders import study_log
 from hpo.service.state import Service
 from hpo.service.study_process import GRACE_SECONDS, End, Order
@@ -159,6 +160,7 @@ class Supervisor:
             jobs=launch.jobs,
             executor=executor,
             ray_address=service.placement.ray_address if executor == "ray" else None,
+            replicates=launch.settings.get(REPLICATES),
         )
         study = history.study_of_id(self._store, launch.study_id)
         file = study_log(service.runs, self._store, study)

@@ -6,6 +6,7 @@ point to what they repeat: no tuner takes a few good configurations, trained aga
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from hpo.errors import SettingsError
 from hpo.statistics.allocation import standing, student_interval
+from hpo.studies.spec import StudySpec
+from hpo.studies.study_file import parse_spec
 from storage import history
 from storage.database import Store
 from storage.errors import StudyNotFoundError
@@ -49,6 +53,32 @@ class Replication:
     contenders: tuple[Fresh, ...]  # the best first
     spent: int  # replicates that have ended
     separated: bool  # whether the winner is the best with a probability of `SURE`
+
+
+def spec_of_replicates(study: StudySummary, most: int) -> StudySpec:
+    """The study's file as it was kept, for its replicates. Raises SettingsError."""
+    name = study.name
+    if name.endswith(SUFFIX):
+        raise SettingsError(f"{name!r} holds replicates itself: hpo best {shlex.quote(name.removesuffix(SUFFIX))}")
+    if study.spec is None:
+        raise SettingsError(
+            f"study {name!r} was not run by `hpo tune`, so that nobody knows how to train its trials again. Train the "
+            "contenders of `hpo best` yourself on several seeds each, import those runs, and `hpo best` counts them; "
+            "or write a study file (`hpo init`), tune with it, and replicate that"
+        )
+    content = {**study.spec, "study": name + SUFFIX, "budget": {"trials": most}, "pruner": "none"}
+    return parse_spec(content, source=f"the file of study {name!r}")
+
+
+def check_name(store: Store, name: str) -> None:
+    """Raises SettingsError where a study that holds something else has the name."""
+    try:
+        there = history.get_study(store, name)
+    except StudyNotFoundError:
+        return
+    trials = history.list_trials(store, there.study_id)
+    if there.spec is not None or not all(REPLICATE in trial.user_attrs for trial in trials):
+        raise SettingsError(f"replicates would be kept in {name!r}, and a study of that name is there already")
 
 
 def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:

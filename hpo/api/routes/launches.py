@@ -18,9 +18,20 @@ from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import TrialNumber
 from hpo.api.slow_answers import SlowRoute
 from hpo.api.wire import Study, study_of, trial_of
-from hpo.api.wire_launches import Checked, LimitsInForce, LogTail, NewPriority, NewStudy, Queue, StartStudy, queued_of
+from hpo.api.wire_launches import (
+    Checked,
+    DeletedStudy,
+    LimitsInForce,
+    LogTail,
+    NewPriority,
+    NewReplicates,
+    NewStudy,
+    Queue,
+    StartStudy,
+    queued_of,
+)
 from hpo.errors import BusyError, DirectionError, HpoError, SpecError
-from hpo.service import launching
+from hpo.service import launching, replicating
 from hpo.service.events import StudyEvent
 from hpo.service.limits import Round
 from hpo.service.run_folders import last_lines, study_log, trial_log
@@ -76,6 +87,24 @@ def start_study(who: Operator, service: ServiceState, study_id: StudyId, wanted:
     """Put a study into the queue that never was there, is paused, or has failed. 409 `launch` for any other."""
     options = None if wanted is None or wanted.launch is None else wanted.launch.options()
     return _told(service, study_id, launching.start(service, study_id, owner=who.owner, options=options))
+
+
+@router.post("/studies/{study_id}/replicates", status_code=202)
+def start_replicates(who: Operator, service: ServiceState, study_id: StudyId, wanted: NewReplicates) -> Study:
+    """Train the contenders of a study again on fresh seeds, on the server, until one stands out or they are spent.
+
+    Answers with the study that holds them, which waits and runs as any other; what they say is in `/statistics/best`.
+    409 `launch` while they are being trained; 422 `settings` where nobody knows how, or there is nothing to repeat.
+    """
+    launch = replicating.start_replicates(
+        service,
+        study_id,
+        most=wanted.replicates,
+        against=wanted.against,
+        options=wanted.options(),
+        owner=who.owner,
+    )
+    return _told(service, launch.study_id, launch)
 
 
 @router.post("/studies/{study_id}/pause")
