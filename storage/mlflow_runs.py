@@ -102,7 +102,7 @@ class StudyRuns:
     def __init__(self, store: Store, study: FollowedStudy) -> None:
         self._store = store
         self._study = study
-        self._client = _client(study.mlflow_uri)
+        self._client = mlflow_client(study.mlflow_uri)
         self._experiment_id = _experiment_id(self._client, study)
         self._parent_id: str | None = None  # once it is known to be there
         self._renamed: set[tuple[str, str]] = set()  # run and name, once MLflow knows the original
@@ -318,7 +318,7 @@ def _plain(name: str) -> str:
     return plain
 
 
-def _client(uri: str) -> "MlflowClient":
+def mlflow_client(uri: str) -> "MlflowClient":
     """A client that fails fast, keeps quiet, and reports to nobody."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # we do the repeating

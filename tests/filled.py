@@ -12,7 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from sqlalchemy import insert, select
 
-from storage import audit, background_jobs, launches, machines, replies, tokens
+from storage import background_jobs, launches, machines, replies, tokens
+from storage.audit import Doer
 from storage.database import Store
 from storage.errors import StaleAttemptError
 from storage.models import family_summaries, learned, metadata, mlflow_runs, sources
@@ -141,10 +142,10 @@ def _fill_service(store: Store, study: int) -> None:
     """What the service keeps: somebody's token, and one of everything that it was asked to do."""
     _, token = tokens.create_token(store, owner="ann", role="operator", created_by="root")
     replies.keep(store, token.token_id, "key", replies.Reply(request="0f" * 32, status=200, body="{}"))
-    launches.request_launch(store, study, owner="ann", place="server", settings={})
+    doer = Doer(who="ann", action="study.start", details={"place": "server"})
+    launches.request_launch(store, study, owner="ann", place="server", settings={}, doer=doer)
     machines.join(store, worker="gpu:1:2", owner="ann", host="gpu", devices=["cuda:0"], jobs=1, version="1")
     background_jobs.add_job(store, kind="import", owner="ann", settings={"table": "runs.csv"})
-    audit.note(store, who="ann", action="study.start", subject="digits", details={"place": "server"})
 
 
 def content(store: Store) -> dict[str, list[tuple[Any, ...]]]:

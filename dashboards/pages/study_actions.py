@@ -54,10 +54,13 @@ def post_delete(
     service: ServiceState,
     study_id: StudyId,
     sure: Annotated[str, Form(max_length=10)] = "",
+    files: Annotated[str, Form(max_length=10)] = "",
+    mlflow_runs: Annotated[str, Form(max_length=10)] = "",
 ) -> RedirectResponse:
-    """Delete it with its trials. sure: `yes`, or nothing is done."""
+    """Delete it with its trials. sure: `yes`, or nothing is done. files, mlflow_runs: `yes` for those too."""
     if sure != "yes":
         name = history.study_of_id(service.store, study_id).name
         raise ApiError(422, "not-sure", f"study {name!r} was not deleted: tick that you know what that means")
-    launching.delete(service, study_id, who=who.owner)
+    with_files, with_mlflow_runs = files == "yes", mlflow_runs == "yes"
+    launching.delete(service, study_id, who=who.owner, with_files=with_files, with_mlflow_runs=with_mlflow_runs)
     return back_to("/studies")

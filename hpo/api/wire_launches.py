@@ -85,6 +85,18 @@ class Checked(BaseModel):
     plan: dict[str, Any] | None  # as `hpo plan --json`; null where something is wrong, or nothing can be said
 
 
+class DeletedStudy(BaseModel):
+    """What became of what belonged to a study that is deleted."""
+
+    study: str
+    trials: int  # that went with it
+    folder: str | None  # on the server, of its checkpoints and outputs; null: it has none there
+    is_folder_removed: bool
+    mlflow_uris: list[str]  # where it has runs
+    mlflow_runs: int  # of the study and of its trials
+    are_runs_deleted: bool
+
+
 class Queued(BaseModel):
     """A study that waits or runs."""
 

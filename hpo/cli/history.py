@@ -451,6 +451,33 @@ def forget(
 
 
 @history.command(
+    "delete", epilog="Examples: hpo history delete churn-mlp | hpo history delete churn-mlp --files --mlflow-runs --yes"
+)
+def delete(
+    study: Annotated[str, typer.Argument(help="A study.", metavar="STUDY")],
+    files: Annotated[
+        bool, typer.Option("--files", help="With its checkpoints and outputs, in hpo-runs or HPO_RUNS.")
+    ] = False,
+    mlflow_runs: Annotated[
+        bool, typer.Option("--mlflow-runs", help="With its runs in MLflow, which marks them as deleted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: Storage = None,
+    server: Server = None,
+    json: Json = False,
+) -> None:
+    """Delete a study with its trials; what stays of it, and where, is said."""
+    from hpo.cli import history_deleting
+    from hpo.cli.history_source import past
+
+    with past(storage, server) as found:
+        if not yes:
+            history_deleting.confirm(study, found.size_of(study), files=files, mlflow_runs=mlflow_runs)
+        done = found.delete(study, files=files, mlflow_runs=mlflow_runs)
+    history_deleting.deleted(done, as_json=json)
+
+
+@history.command(
     "export", epilog="Examples: hpo history export val_loss-1a2b3c4d tables | hpo history export mlflow:team tables"
 )
 def export(

@@ -17,6 +17,7 @@ from hpo.errors import SettingsError
 if TYPE_CHECKING:
     from hpo.answers.named_history import NamedHistory
     from hpo.client.client import Client
+    from hpo.running.deletion import Deletion
     from storage.integrity import Finding
     from storage.overview import Overview
     from storage.queries import Selection, Totals
@@ -53,6 +54,14 @@ class Past(Protocol):
 
     def forget(self, source: str, /, *, dry_run: bool) -> Forgotten:
         """Remove a source. Raises SourceNotFoundError."""
+        ...
+
+    def size_of(self, study: str, /) -> int:
+        """How many trials a study has. Raises StudyNotFoundError."""
+        ...
+
+    def delete(self, study: str, /, *, files: bool, mlflow_runs: bool) -> Deletion:
+        """Delete a study. Raises StudyNotFoundError, LaunchError, MlflowUnavailableError."""
         ...
 
     def export(self, target: str, folder: Path, /, *, force: bool) -> tuple[Sequence[Path], Sequence[str]]:
@@ -138,6 +147,21 @@ class OwnPast:
 
         return sources.forget(self._store, source, dry_run=dry_run)
 
+    def size_of(self, study: str, /) -> int:
+        """How many trials a study has. Raises StudyNotFoundError."""
+        from storage.history import get_study
+
+        return get_study(self._store, study).trials
+
+    def delete(self, study: str, /, *, files: bool, mlflow_runs: bool) -> Deletion:
+        """Delete a study. Raises StudyNotFoundError, LaunchError, MlflowUnavailableError."""
+        from hpo.running.deletion import delete_study
+        from hpo.settings import runs_folder
+        from storage.history import get_study
+
+        study_id = get_study(self._store, study).study_id
+        return delete_study(self._store, study_id, runs=runs_folder(), with_files=files, with_mlflow_runs=mlflow_runs)
+
     def export(self, target: str, folder: Path, /, *, force: bool) -> tuple[Sequence[Path], Sequence[str]]:
         """Write recorded tables; the files, and what there is to say. Raises FamilyNotFoundError, StorageError."""
         from storage.export import export_tables
@@ -220,6 +244,17 @@ class PastOfService:
         from hpo.client.past import forgotten_of
 
         return forgotten_of(self._client.forget(source, dry_run=dry_run))
+
+    def size_of(self, study: str, /) -> int:
+        """How many trials a study has. Raises StudyNotFoundError."""
+        return self._client.study(study).trials
+
+    def delete(self, study: str, /, *, files: bool, mlflow_runs: bool) -> Deletion:
+        """Delete a study. Raises StudyNotFoundError, LaunchError, MlflowUnavailableError."""
+        from hpo.running.deletion import Deletion
+
+        told = self._client.delete(study, files=files, mlflow_runs=mlflow_runs)
+        return Deletion(**{**told, "mlflow_uris": tuple(told["mlflow_uris"])})
 
     def export(self, target: str, folder: Path, /, *, force: bool) -> tuple[Sequence[Path], Sequence[str]]:
         """Write recorded tables; the files, and what there is to say. Raises FamilyNotFoundError, StorageError."""

@@ -150,10 +150,15 @@ class Client:
         """End a study for good."""
         return self._changed(study, "stop")
 
-    def delete(self, study: Study) -> None:
-        """Delete a study that does not run, with all its trials."""
-        self._by_id(study, lambda study_id: self.transport.delete(f"/studies/{study_id}"))
+    def delete(self, study: Study, *, files: bool = False, mlflow_runs: bool = False) -> dict[str, Any]:
+        """Delete a study that does not run, with all its trials; what became of its files and its runs in MLflow.
+
+        files, mlflow_runs: whether those go too, the runs by MLflow's mark; else the answer says where they are.
+        """
+        asked = {"files": files, "mlflow_runs": mlflow_runs}
+        told = self._by_id(study, lambda study_id: self.transport.delete(f"/studies/{study_id}", **asked))
         self._ids = {name: number for name, number in self._ids.items() if study not in (name, number)}
+        return dict(told)
 
     def trials(self, study: Study, *, where: str | None = None, order: str | None = None) -> list[TrialRecord]:
         """The trials of a study that meet a condition (as in `hpo history query`); by number, if no other order."""

@@ -70,9 +70,9 @@ class Transport:
         key = key or secrets.token_urlsafe(16)
         return self.send("POST", path, body=body, key=key, timeout_seconds=timeout_seconds)
 
-    def delete(self, path: str) -> None:
-        """Delete what is at a path."""
-        self.send("DELETE", path)
+    def delete(self, path: str, **query: Any) -> Any:
+        """Delete what is at a path; the JSON that is answered, None where there is none."""
+        return self.content_of(self.send("DELETE", path, query=query))
 
     def send(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 from hpo.errors import SpecError
 from hpo.running.admission import admit
 from hpo.running.creation import create_study
+from hpo.running.deletion import Deletion, delete_study
 from hpo.running.executors import EXECUTORS
 from hpo.service.allowed_code import check_code
 from hpo.service.limits import Limits
@@ -153,10 +154,26 @@ def set_priority(service: Service, study_id: int, priority: int, *, who: str) ->
     return launch
 
 
-def delete(service: Service, study_id: int, *, who: str) -> None:
-    """Delete a study with its trials; checkpoints and MLflow's runs stay. Raises StudyNotFoundError, LaunchError."""
-    name = history.study_of_id(service.store, study_id).name
-    launches.remove_study(service.store, study_id, doer=Doer(who=who, action="study.delete", details={"name": name}))
+def delete(
+    service: Service, study_id: int, *, who: str, with_files: bool = False, with_mlflow_runs: bool = False
+) -> Deletion:
+    """Delete a study with its trials, and what else is asked for.
+
+    Raises StudyNotFoundError, LaunchError, MlflowUnavailableError.
+    """
+    details = {
+        "name": history.study_of_id(service.store, study_id).name,
+        "files": with_files,
+        "mlflow_runs": with_mlflow_runs,
+    }
+    return delete_study(
+        service.store,
+        study_id,
+        runs=service.runs,
+        with_files=with_files,
+        with_mlflow_runs=with_mlflow_runs,
+        doer=Doer(who=who, action="study.delete", details=details),
+    )
 
 
 def devices_of(spec: StudySpec) -> int:

@@ -15,6 +15,8 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import update
 
+from hpo.errors import MlflowUnavailableError
+from hpo.running.deletion import delete_study
 from storage import outbox
 from storage.errors import SenderBusyError
 from storage.mlflow_runs import StudyRuns
@@ -327,3 +329,21 @@ def test_a_background_sender_drains_and_ends_with_its_parent(store, study_id, cl
     assert (sender.returncode, sender.stdout) == (0, "")
     assert pending(store, study_id) == 0
     assert set(runs_of(client, request.node.name)) == {request.node.name, "0"}
+
+
+def test_a_study_is_deleted_with_its_runs_and_files_if_that_is_asked_for(sqlite_store, mlflow_uri, client, tmp_path):
+    store = sqlite_store
+    for place, name in enumerate(("kept in MLflow", "deleted there")):
+        study_id = followed(store, mlflow_uri, name)
+        train(store, study_id, 0.25)
+        deliver(store)
+        done = delete_study(store, study_id, runs=tmp_path, with_mlflow_runs=bool(place))
+        assert (done.trials, done.mlflow_uris, done.mlflow_runs, done.are_runs_deleted) == (1, (mlflow_uri,), 2, place)
+        assert len(runs_of(client, name)) == (0 if place else 2)
+    study_id = followed(store, mlflow_uri, "away")
+    deliver(store)
+    with store.write() as connection:
+        connection.execute(update(mlflow_runs).values(mlflow_uri="http://me:secret@127.0.0.1:9"))
+    with pytest.raises(MlflowUnavailableError, match=r"http://\*\*\*@127.0.0.1:9 does not answer.* nothing was"):
+        delete_study(store, study_id, runs=tmp_path, with_mlflow_runs=True)
+    assert delete_study(store, study_id, runs=tmp_path).mlflow_uris == ("http://***@127.0.0.1:9",)

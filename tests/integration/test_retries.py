@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import func, select, text, update
 
-from storage import audit, background_jobs, launches, models, tokens
+from storage import background_jobs, launches, models, tokens
 from storage.audit import Doer
 from storage.errors import StaleAttemptError, StoreUnavailableError, StudyExistsError
 from storage.history import list_trials
@@ -125,7 +125,10 @@ def test_what_a_service_does_is_done_and_logged_once_whose_reply_was_lost(far_st
     study_id = create_study(far_store, name="study")
     by = Doer(who="ann", action="study")
     calls = [
-        lambda: audit.note(far_store, who="ann", action="note", subject="study"),
+        lambda: tokens.create_token(far_store, owner="eve", role="viewer", created_by="ann", doer=by),
+        lambda: tokens.revoke_token(far_store, 1, doer=by),
+        lambda: background_jobs.add_job(far_store, kind="import", owner="ann", settings={}, doer=by),
+        lambda: background_jobs.cancel_job(far_store, 1, doer=by),
         lambda: launches.request_launch(far_store, study_id, owner="ann", place="server", doer=by),
         lambda: launches.want(far_store, study_id, "stop", doer=by),
         lambda: launches.remove_study(far_store, study_id, doer=by),

@@ -21,6 +21,7 @@ from hpo.api.wire import Study, study_of, trial_of
 from hpo.api.wire_launches import (
     Checked,
     DeletedStudy,
+    DeletedStudy,
     LimitsInForce,
     LogTail,
     NewPriority,
@@ -131,10 +132,22 @@ def set_priority(who: Operator, service: ServiceState, study_id: StudyId, wanted
     return _told(service, study_id, launching.set_priority(service, study_id, wanted.priority, who=who.owner))
 
 
-@router.delete("/studies/{study_id}", status_code=204)
-def delete_study(who: Operator, service: ServiceState, study_id: StudyId) -> None:
-    """Delete a study with its trials, and what was learned from them. 409 `launch` while it waits or runs."""
-    launching.delete(service, study_id, who=who.owner)
+@router.delete("/studies/{study_id}")
+def delete_study(
+    who: Operator,
+    service: ServiceState,
+    study_id: StudyId,
+    *,
+    files: Annotated[bool, Query(description="With its checkpoints and outputs on the server.")] = False,
+    mlflow_runs: Annotated[bool, Query(description="With its runs in MLflow, which marks them as deleted.")] = False,
+) -> DeletedStudy:
+    """Delete a study with its trials, and what was learned from them; the answer says where what stays is.
+
+    409 `launch` while it waits or runs. 503 `mlflow-unavailable` where its runs are to go and MLflow does not answer;
+    nothing is deleted then.
+    """
+    done = launching.delete(service, study_id, who=who.owner, with_files=files, with_mlflow_runs=mlflow_runs)
+    return DeletedStudy(**asdict(done))
 
 
 @router.get("/queue")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hpo.running.attempts import study_folder
 from hpo.running.executors import Placement
 from hpo.service import launching
 from hpo.service.launching import LaunchOptions
@@ -221,7 +222,22 @@ def test_a_study_is_paused_resumed_stopped_and_deleted(client_as: ClientAs, serv
     for verb in ("pause", "resume", "start"):
         again = client.post(f"{path}/{verb}")
         assert (again.status_code, again.json()["code"]) == (409, "launch"), verb
-    assert client.delete(path).status_code == 204
+    study = history.study_of_id(service.store, study_id)
+    folder = study_folder(service.runs, study.name, store_url=service.store.url, created_at=study.created_at)
+    (folder / "trial-0000").mkdir(parents=True)
+    (folder / "outside").symlink_to(service.projects)
+    gone = client.delete(path, params={"files": True})
+    assert gone.status_code == 200, gone.text
+    assert gone.json() == {
+        "study": study.name,
+        "trials": 0,
+        "folder": str(folder),
+        "is_folder_removed": True,
+        "mlflow_uris": [],
+        "mlflow_runs": 0,
+        "are_runs_deleted": False,
+    }
+    assert not folder.exists() and service.projects.is_dir()
     assert client.get(path).status_code == 404
     assert client.post(f"{path}/stop").status_code == 404
     assert client_as("viewer").post(f"{path}/stop").status_code == 403
