@@ -40,9 +40,9 @@ def postgresql_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[Any]:
-    """A Ray cluster of two nodes that runs as long as the tests do."""
+    """A Ray cluster of two nodes. It is ended soon: its daemons take a fiftieth of a processor while nothing runs."""
     pytest.importorskip("ray", reason="Ray comes with hindsight-hpo[ray]")
     from tests import ray_cluster as cluster
 

@@ -306,11 +306,13 @@ def _become(order: Mapping[str, Any], files: Sequence[int], path: Path) -> Calla
     if words[0] == "-c":
         sys.argv[:] = ["-c", *words[2:]]
         return lambda: _serve_as_template(inherited)
-    sys.path[0:1] = [] if safe_path else [order["folder"]]
-    _, module, *arguments = words
-    sys.argv[:] = [module, *arguments]
     local.subprocess = _starting(partial(_start_template, path))  # `hpo tune`'s
-    return lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.path[0:1] = [] if safe_path else [order["folder"]]
+    if words[0] == "-m":
+        sys.argv[:] = words[1:]
+        return lambda: runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    sys.argv[:] = words
+    return lambda: runpy.run_path(words[0], run_name="__main__")
 
 
 def _serve_as_template(control: int) -> None:

@@ -6,9 +6,8 @@ They are in tests/examples/lightning_modules, each with a study file, and are co
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +16,7 @@ import pytest
 import torch
 
 import hpo
+from tests.warm_python import WarmPython
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 EXAMPLES = Path(__file__).parents[1] / "examples" / "lightning_modules"
@@ -61,10 +61,10 @@ def test_a_lightning_cli_project_over_the_keys_of_its_config(tmp_path: Path, mon
     assert kept["state_dict"]["encoder.0.weight"].shape[0] == study.trials[1].params["model.hidden_dim"]
 
 
-def test_the_project_also_runs_without_us(tmp_path: Path) -> None:
+def test_the_project_also_runs_without_us(warm_python: WarmPython, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "autoencoder", tmp_path, dirs_exist_ok=True)
-    command = [sys.executable, "main.py", "fit", "-c", "config.yaml", "--trainer.max_epochs=1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+    words = ["main.py", "fit", "-c", "config.yaml", "--trainer.max_epochs=1"]
+    done = warm_python.run(words, folder=tmp_path, environment=os.environ, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "`max_epochs=1` reached" in done.stderr + done.stdout
 
