@@ -21,7 +21,6 @@ from hpo.api.wire import Study, study_of, trial_of
 from hpo.api.wire_launches import (
     Checked,
     DeletedStudy,
-    DeletedStudy,
     LimitsInForce,
     LogTail,
     NewPriority,
