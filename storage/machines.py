@@ -25,7 +25,7 @@ AWAY_SECONDS = 60.0  # without a word: as long as a lease
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class TrialInHand:
     """A trial that a worker trains."""
 
     study_id: int
@@ -47,7 +47,7 @@ class Machine:
     seen_at: datetime
     left_at: datetime | None  # when it said goodbye
     is_here: bool  # whether it was heard of in the last minute, and has not left
-    holds: tuple[Held, ...]
+    holds: tuple[TrialInHand, ...]
 
 
 @retried
@@ -110,14 +110,14 @@ def list_machines(store: Store) -> list[Machine]:
     return sorted(found, key=lambda machine: (not machine.is_here, -machine.seen_at.timestamp(), machine.worker))
 
 
-def _held(connection: Connection) -> defaultdict[str, list[Held]]:
+def _held(connection: Connection) -> defaultdict[str, list[TrialInHand]]:
     """The trials that run under a lease, by worker."""
     query = (
         select(trials.c.worker, trials.c.study_id, trials.c.number, trials.c.attempt)
         .where(is_unfinished, trials.c.state == TrialState.RUNNING.value, trials.c.worker.is_not(None))
         .order_by(trials.c.study_id, trials.c.number)
     )
-    held: defaultdict[str, list[Held]] = defaultdict(list)
+    held: defaultdict[str, list[TrialInHand]] = defaultdict(list)
     for row in connection.execute(query):
-        held[row.worker].append(Held(study_id=row.study_id, number=row.number, attempt=row.attempt))
+        held[row.worker].append(TrialInHand(study_id=row.study_id, number=row.number, attempt=row.attempt))
     return held

@@ -44,7 +44,7 @@ Position: TypeAlias = tuple[float | int | str | None, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class Sorting:
     """What trials are ordered by; those without it come last, and equal ones by number."""
 
     by: Field
@@ -59,7 +59,7 @@ class TrialPage:
     end: Position | None  # where the next page begins; None: this was the last one
 
 
-def order_of(text: str | None) -> Order:
+def order_of(text: str | None) -> Sorting:
     """What is meant by `value`, `-params.lr` (the greatest first) or nothing (by number). Raises QueryError."""
     name = (text or "number").strip()
     descending = name.startswith("-")
@@ -68,7 +68,7 @@ def order_of(text: str | None) -> Order:
         known = ", ".join(TRIAL_COLUMNS)
         raise QueryError(f"the trials of a study are ordered by one of {known} or params.NAME, with - before it to "
                          "begin with the greatest", name)  # fmt: skip
-    return Order(by=found, descending=descending)
+    return Sorting(by=found, descending=descending)
 
 
 @retried
@@ -162,7 +162,7 @@ class _Asked:
         return found
 
 
-def _by_column(asked: _Asked, order: Order, after: Position | None, most: int) -> list[Position]:
+def _by_column(asked: _Asked, order: Sorting, after: Position | None, most: int) -> list[Position]:
     column: ColumnElement[Any] = TRIAL_COLUMNS[order.by.name]
     if order.by.kind == "text" and asked.connection.dialect.name == "postgresql":
         column = column.collate("C")
@@ -189,7 +189,7 @@ def _by_column(asked: _Asked, order: Order, after: Position | None, most: int) -
     return found[:most]
 
 
-def _later(after: Position | None, order: Order) -> list[ColumnElement[bool]]:
+def _later(after: Position | None, order: Sorting) -> list[ColumnElement[bool]]:
     """By number alone."""
     if after is None:
         return []
@@ -225,7 +225,7 @@ def _packed(*, is_sqlite: bool) -> Select[Any]:
 
 
 def _by_parameter(
-    asked: _Asked, sets: ParameterSets, order: Order, after: Position | None, most: int
+    asked: _Asked, sets: ParameterSets, order: Sorting, after: Position | None, most: int
 ) -> list[Position]:
     """As `_by_column`; the configurations of all trials in question are looked at, and few are kept."""
     found = asked.configurations(sets)

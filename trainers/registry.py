@@ -1,6 +1,6 @@
 """How does a trained model get into MLflow's model registry, so that it loads and predicts as its checkpoint does?
 
-Run as a process of its own, `python -m trainers.registry`, which reads an `Order` as JSON and answers with an
+Run as a process of its own, `python -m trainers.registry`, which reads a `Registration` as JSON and answers with an
 `Entry`, or with what is wrong: the study's code and torch are imported here and nowhere else.
 """
 
@@ -43,7 +43,7 @@ class RegistryError(TrainerError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class Registration:
     """What is to be registered, and as what."""
 
     config: dict[str, Any]  # of the trainer
@@ -72,7 +72,7 @@ class Entry:
     largest_difference: float  # between the predictions of the checkpoint and of the registered model
 
 
-def register(order: Order) -> Entry:
+def register(order: Registration) -> Entry:
     """Validate the model once more, log it, register it, and see that it predicts the same.
 
     Raises RegistryError, TrainerError, and whatever the user's code and MLflow raise.
@@ -104,7 +104,7 @@ def register(order: Order) -> Entry:
     )
 
 
-def _load(order: Order) -> tuple[TrainedModel, dict[str, float]]:
+def _load(order: Registration) -> tuple[TrainedModel, dict[str, float]]:
     """The model with its weights, and what its validation logs."""
     config, job = TrainerConfig.from_json(order.config), FitJob.from_json(order.job)
     _, compressed = split_params(job.params)
@@ -136,7 +136,7 @@ def _why_not_exported(model: nn.Module, inputs: Any) -> str:
     return ""
 
 
-def _log(order: Order, model: nn.Module, inputs: Any, outputs: Any, *, is_exported: bool) -> tuple[str, str]:
+def _log(order: Registration, model: nn.Module, inputs: Any, outputs: Any, *, is_exported: bool) -> tuple[str, str]:
     """Log and register the model in the trial's run; its version, and the URI of the alias."""
     import mlflow  # noqa: PLC0415 - takes seconds
     from mlflow.models import infer_signature  # noqa: PLC0415
@@ -238,7 +238,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     for name in ("mlflow", "alembic", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    order = Order(**json.load(sys.stdin))
+    order = Registration(**json.load(sys.stdin))
     sys.path[:0] = order.config["python_path"]
     content: dict[str, Any]
     try:

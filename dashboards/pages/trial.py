@@ -15,7 +15,7 @@ from dashboards.trial_files import as_csv, as_json_list
 from hpo.answers.receipts import receipt_fields
 from hpo.api.access import ServiceState
 from hpo.api.routes.studies import StudyId
-from hpo.api.routes.trials import Order, TrialNumber, Where
+from hpo.api.routes.trials import OrderBy, TrialNumber, Where
 from hpo.service.state import Service
 from hpo.studies.folds import fold_values
 from hpo.tuning.receipts import receipt_of
@@ -37,7 +37,7 @@ def get_file(
     study_id: StudyId,
     kind: Literal["csv", "json"],
     where: Where = "",
-    order: Order = None,
+    order: OrderBy = None,
 ) -> StreamingResponse:
     """The trials that meet a condition, all of them, as a file."""
     study = history.study_of_id(service.store, study_id)

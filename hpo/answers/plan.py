@@ -32,7 +32,7 @@ class Milestone(TypedDict):
     money: Expectation | None
 
 
-class Held(TypedDict):
+class Calibration(TypedDict):
     """How often bands were right, for past tasks that were left out in turn."""
 
     hits: int
@@ -52,7 +52,7 @@ class Plan(TypedDict):
     scale: Literal["metric", "share"]  # what is foretold: the value, or the share of the way
     past_tasks: list[str]
     replayed: int  # of them
-    held: Held | None
+    held: Calibration | None
     jobs: int
     price_per_hour: Number
     failed: Number  # share of the trials

@@ -35,7 +35,7 @@ SHARE_OF_MEMORY = 0.5  # that a job may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class JobOrder:
     """What a job's process is to do."""
 
     storage: str
@@ -54,7 +54,7 @@ class Order:
 def main() -> None:
     """Do the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
-    order = Order(**json.loads(sys.stdin.buffer.readline()))
+    order = JobOrder(**json.loads(sys.stdin.buffer.readline()))
     threading.Thread(target=_end_with_server, daemon=True).start()
     _limit_memory()
     os.environ["MLFLOW_ALLOW_HTTP_REDIRECTS"] = "false"  # an allowed host must not send us to another
@@ -84,7 +84,7 @@ def main() -> None:
         background_jobs.end_job(store, job, "done", result=result, done=pulse.done)
 
 
-def _done(order: Order, store: Store, job: Job, pulse: _Pulse) -> Any:
+def _done(order: JobOrder, store: Store, job: Job, pulse: _Pulse) -> Any:
     from hpo.service.job_kinds import Surroundings, do  # noqa: PLC0415 - numerical libraries, once a sign of life is due
 
     places = Places(projects=Path(order.projects), hosts=frozenset(order.hosts), own_mlflow=order.own_mlflow)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from hpo.service.job_process import LEASE_SECONDS, Order
+from hpo.service.job_process import LEASE_SECONDS, JobOrder
 from hpo.service.state import Service
 from storage import background_jobs
 from storage.background_jobs import Job
@@ -112,7 +112,7 @@ class Jobs:
         service = self._service
         folder = folder_of(service.runs, job.job_id)
         folder.mkdir(parents=True, exist_ok=True)
-        order = Order(
+        order = JobOrder(
             storage=service.store.url,
             job_id=job.job_id,
             attempt=job.attempt,

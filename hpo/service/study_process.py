@@ -34,7 +34,7 @@ Ended = Literal["done", "failed", "interrupted", "unavailable"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class StudyOrder:
     """What a study's process is to do."""
 
     storage: str
@@ -74,7 +74,7 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed goes to the log
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have left it ignored
-    order = Order(**json.loads(sys.stdin.buffer.readline()))
+    order = StudyOrder(**json.loads(sys.stdin.buffer.readline()))
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     threading.Thread(target=_end_with_server, daemon=True).start()
     end = _run(order)
@@ -84,7 +84,7 @@ def main() -> None:
         output.write(json.dumps(told).encode() + b"\n")
 
 
-def _run(order: Order) -> End:
+def _run(order: StudyOrder) -> End:
     try:
         return _run_study(order)
     except KeyboardInterrupt:
@@ -98,7 +98,7 @@ def _run(order: Order) -> End:
         return End(how="failed", message=f"{type(error).__name__}: {error} (its log has the traceback)")
 
 
-def _run_study(order: Order) -> End:
+def _run_study(order: StudyOrder) -> End:
     from hpo.running.executors import Placement  # noqa: PLC0415 - the server, which sends orders, imports none of this
     from hpo.running.runner import StudyRunner, Watcher  # noqa: PLC0415
     from hpo.studies.study_file import parse_spec  # noqa: PLC0415

@@ -20,7 +20,7 @@ from hpo.service.limits import Round
 from hpo.service.replicating import REPLICATES
 from hpo.service.run_folders import study_log
 from hpo.service.state import Service
-from hpo.service.study_process import GRACE_SECONDS, End, Order
+from hpo.service.study_process import GRACE_SECONDS, End, StudyOrder
 from hpo.studies.provenance import may_be_alive, this_worker
 from storage import history, launches
 from storage.errors import StoreUnavailableError, StudyNotFoundError
@@ -151,7 +151,7 @@ class Supervisor:
 
     def _spawn(self, launch: Launch) -> _Run:
         service, executor = self._service, launch.settings.get("executor", "local")
-        order = Order(
+        order = StudyOrder(
             storage=self._store.url,
             study_id=launch.study_id,
             worker=self._worker,

@@ -12,7 +12,7 @@ from hpo.errors import HpoError
 from storage.errors import StorageError
 
 BEAT_SECONDS = 15.0
-Held: TypeAlias = tuple[int, int, int]  # study, number of the trial, attempt
+Lease: TypeAlias = tuple[int, int, int]  # study, number of the trial, attempt
 
 
 class Heartbeat:
@@ -20,8 +20,8 @@ class Heartbeat:
 
     def __init__(self, transport: Transport, *, worker: str, lease_seconds: float) -> None:
         self._transport, self._worker, self._lease_seconds = transport, worker, lease_seconds
-        self._held: set[Held] = set()
-        self._lost: set[Held] = set()
+        self._held: set[Lease] = set()
+        self._lost: set[Lease] = set()
         self._lock, self._is_over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -35,18 +35,18 @@ class Heartbeat:
         self._is_over.set()
         self._thread.join()
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: Lease) -> None:
         """Extend the lease of this one from now on."""
         with self._lock:
             self._held.add(held)
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: Lease) -> None:
         """Extend it no more."""
         with self._lock:
             self._held.discard(held)
             self._lost.discard(held)
 
-    def lost(self) -> set[Held]:
+    def lost(self) -> set[Lease]:
         """Those that are not ours any more."""
         with self._lock:
             return set(self._lost)

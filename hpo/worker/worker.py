@@ -27,7 +27,7 @@ from hpo.running.outage import Outage
 from hpo.studies.provenance import git_commit, hardware, this_worker
 from hpo.worker.checkpoints import Sender, named_place
 from hpo.worker.crew import Crew
-from hpo.worker.heartbeat import Heartbeat, Held
+from hpo.worker.heartbeat import Heartbeat, Lease
 from hpo.worker.kept import FOLDER, Kept
 from hpo.worker.refused import Refused
 from hpo.worker.results import Results
@@ -80,7 +80,7 @@ class _Running:
         return f"/studies/{self.crew.study_id}/trials/{self.number}"
 
     @property
-    def held(self) -> Held:
+    def held(self) -> Lease:
         return self.crew.study_id, self.number, self.attempt
 
     @property
@@ -259,12 +259,12 @@ class Worker:
             params = ", ".join(f"{name}={_short(value)}" for name, value in given["params"].items())
             self._notice(f"{running.about}{again}: {params}")
 
-    def _refuse(self, study: Mapping[str, Any], held: Held, error: Exception) -> None:
+    def _refuse(self, study: Mapping[str, Any], held: Lease, error: Exception) -> None:
         self._refused.add(held[0])
         self._notice(f"study {study['name']!r} cannot be trained here, and is left to other workers: {error}")
         self._decline(study, held, f"a worker on {socket.gethostname()} cannot train it: {_first_line(error)}")
 
-    def _decline(self, study: Mapping[str, Any], held: Held, reason: str) -> None:
+    def _decline(self, study: Mapping[str, Any], held: Lease, reason: str) -> None:
         self._heart.drop(held)
         body = {"attempt": held[2], "reason": text(reason)}
         with suppress(StaleAttemptError):

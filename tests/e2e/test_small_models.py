@@ -19,7 +19,7 @@ from trainers.fitting.fit import fit
 from trainers.job import FitJob, TrainerConfig
 from trainers.programs.loading import load_program
 from trainers.recipes.networks import CNN
-from trainers.registry import Order, register
+from trainers.registry import Registration, register
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own
@@ -95,7 +95,7 @@ def check_a_model_that_is_no_graph(uri, directory):
         client = mlflow.MlflowClient()
         run = client.create_run(client.get_experiment_by_name("small-cnn").experiment_id)
         client.set_terminated(run.info.run_id, "FINISHED", end_time=123_456)
-        order = Order(
+        order = Registration(
             config=config.to_json(),
             job=job.to_json(),
             checkpoint=str(outcome.checkpoint),

@@ -50,7 +50,7 @@ Where = Annotated[
         examples=["params.lr < 0.01 and state = complete"],
     ),
 ]
-Order = Annotated[
+OrderBy = Annotated[
     str | None,
     Query(
         max_length=300,
@@ -99,7 +99,7 @@ def list_trials(
     service: ServiceState,
     study_id: StudyId,
     where: Where = "",
-    order: Order = None,
+    order: OrderBy = None,
     limit: Limit = 100,
     cursor: Cursor = None,
     *,
@@ -151,7 +151,7 @@ def list_curves(
     service: ServiceState,
     study_id: StudyId,
     where: Where = "",
-    order: Order = "-number",
+    order: OrderBy = "-number",
     limit: Annotated[int, Query(ge=1, le=MOST_CURVES, description="How many trials at most.")] = 50,
     points: Annotated[int, Query(ge=1, le=1_000, description="At most so many points of each.")] = 100,
 ) -> Response:
@@ -213,7 +213,7 @@ def query_trials(
     who: Reader,
     service: ServiceState,
     where: Where = "",
-    order: Order = None,
+    order: OrderBy = None,
     limit: Limit = 100,
     cursor: Cursor = None,
     *,
