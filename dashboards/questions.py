@@ -18,7 +18,7 @@ from dashboards.charts import comparison as comparison_charts
 from dashboards.charts import effects as effect_charts
 from dashboards.charts.look import Chart
 from dashboards.charts.task_map import task_map_chart
-from hpo.answers.advice import advice_fields
+from hpo.answers.advice import RangeAdvice, advice_fields
 from hpo.decisions.champions import list_champions
 from hpo.decisions.comparisons import compare
 from hpo.decisions.configuration_worth import worth as worth_of
@@ -103,7 +103,7 @@ def quality(store_url: str, *, target: str) -> list[dict[str, Any]]:
 # Advice
 
 
-def advice(store_url: str, *, target: str, together: bool) -> dict[str, Any]:
+def advice(store_url: str, *, target: str, together: bool) -> RangeAdvice:
     """Where a good value of each parameter lies. Raises NoHistoryError, SettingsError."""
     return advice_fields(_advice(store_url, target, together), together=together)
 

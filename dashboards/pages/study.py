@@ -21,6 +21,7 @@ from hpo.api.paging import Cursor
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import next_cursor, position_of
 from hpo.api.slow_answers import SlowRoute
+from hpo.service.replicating import find_replicates, may_be_replicated
 from hpo.service.state import Service
 from hpo.statistics.best import FEWEST_TRIALS
 from hpo.tuning.receipts import receipt_of
@@ -95,7 +96,17 @@ def get_parameters(
 @router.get("/best")
 def get_best(request: Request, who: PageReader, service: ServiceState, study_id: StudyId) -> HTMLResponse:
     """Which configuration is best, and how sure that is: the frame; what takes a moment comes as a fragment."""
-    return _page(request, "study_best.html", who, service, standing_of(service.store, study_id))
+    standing = standing_of(service.store, study_id)
+    held = find_replicates(service.store, standing.study)
+    return _page(
+        request,
+        "study_best.html",
+        who,
+        service,
+        standing,
+        replicates=None if held is None else standing_of(service.store, held.study_id),
+        may_replicate=may_be_replicated(standing.study),
+    )
 
 
 @router.get("/best/judgement")
@@ -103,10 +114,11 @@ def get_judgement(request: Request, who: PageReader, service: ServiceState, stud
     """The judgement, as a fragment."""
     study = standing_of(service.store, study_id).study
     is_single = len(study.directions) == 1
+    held = find_replicates(service.store, study)
     found = service.calculations.say(
         questions.best if is_single else questions.front,
         store_url=service.store.url,
-        as_of=study_mark(service.store, study_id),
+        as_of=[study_mark(service.store, each.study_id) for each in (study, held) if each is not None],
         study=study.name,
     )
     return page(request, "study_judgement.html" if is_single else "study_front.html", who, study=study, found=found)

@@ -1,4 +1,4 @@
-"""What may be done with a study: start it, pause it, let it go on, stop it, delete it. Each button is a form."""
+"""What may be done with a study: start it, pause it, stop it, repeat its best, delete it. Each button is a form."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from hpo.api.access import ServiceState
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
 from hpo.service import launching
+from hpo.service.launching import MOST_JOBS
+from hpo.service.replicating import start_replicates
 from storage import history
 from storage.launches import find_launch
 
@@ -46,6 +48,20 @@ def post_stop(who: PageOperator, service: ServiceState, study_id: StudyId) -> Re
     """End it for good."""
     launching.stop(service, study_id, who=who.owner)
     return back_to(f"/studies/{study_id}")
+
+
+@router.post("/replicates")
+def post_replicates(
+    who: PageOperator,
+    service: ServiceState,
+    study_id: StudyId,
+    most: Annotated[int, Form(ge=1, le=10_000)],
+    jobs: Annotated[int, Form(ge=1, le=MOST_JOBS)] = 1,
+) -> RedirectResponse:
+    """Train its contenders again on fresh seeds. most: replicates in all. jobs: side by side."""
+    options = launching.LaunchOptions(jobs=jobs)
+    start_replicates(service, study_id, most=most, against=None, options=options, owner=who.owner)
+    return back_to(f"/studies/{study_id}/best")
 
 
 @router.post("/delete")

@@ -19,6 +19,7 @@ from hpo.studies.replicates import SUFFIX, check_name, spec_of_replicates
 from hpo.studies.spec import StudySpec
 from storage import history, launches
 from storage.audit import Doer
+from storage.database import Store
 from storage.errors import StudyExistsError
 from storage.history import StudySummary
 from storage.launches import Launch
@@ -67,10 +68,15 @@ def start_replicates(
     return launch
 
 
-def find_replicates(service: Service, study: StudySummary) -> Launch | None:
-    """How far the replicates of a study are; None where the service has never trained any."""
-    found = history.newest_studies(service.store, limit=1, name=study.name + SUFFIX)
-    return launches.find_launch(service.store, found[0].study_id) if found else None
+def find_replicates(store: Store, study: StudySummary) -> StudySummary | None:
+    """The study that holds the replicates of another; None where there is none."""
+    return next(iter(history.newest_studies(store, limit=1, name=study.name + SUFFIX)), None)
+
+
+def may_be_replicated(study: StudySummary) -> bool:
+    """Whether it is known how to train its trials again, and there are some."""
+    is_trained_by_file = study.spec is not None and study.spec.get("trainer") is not None
+    return is_trained_by_file and len(study.directions) == 1 and study.counts[TrialState.COMPLETE] > 0
 
 
 def _check(service: Service, study: StudySummary, against: int | None) -> None:

@@ -7,6 +7,7 @@ import optuna
 import pytest
 from fastapi.testclient import TestClient
 
+from dashboards.app import create_app
 from hpo.service.limits import Round
 from hpo.service.state import Service
 from hpo.service.supervisor import Supervisor
@@ -70,7 +71,14 @@ def test_replicates_are_trained_within_the_limits_over_a_restart_and_once_more(
     assert best["replication"]["spent"] == 3
     assert len(history.list_trials(service.store, told["id"])) == 3  # what was interrupted went on: none is doubled
 
-    assert operator.post(path, json={"replicates": 4, "jobs": 2}).json()["launch"]["state"] == "queued"
+    with TestClient(create_app(service), headers=operator.headers, follow_redirects=False) as browser:
+        shown = browser.get(f"/studies/{study_id}/best").text
+        assert "3 replicates finished of at most 3" in shown
+        assert 'value="15"' in shown
+        asked = browser.post(f"/studies/{study_id}/replicates", data={"most": "4", "jobs": "2"})
+        assert (asked.status_code, asked.headers["location"]) == (303, f"/studies/{study_id}/best")
+        assert "Stop them" in browser.get(f"/studies/{study_id}/best").text
+    assert (found(service, told["id"]).state, found(service, told["id"]).jobs) == ("queued", 2)
     actions = [entry.action for entry in audit.list_entries(service.store, limit=20)]
     assert actions.count("study.replicate") == 2
 
