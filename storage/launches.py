@@ -75,8 +75,13 @@ def find_launch(store: Store, study_id: int) -> Launch | None:
 def list_launches(store: Store, states: Collection[State] = STATES) -> list[Launch]:
     """The studies in these states, those first that were requested first."""
     with store.read() as connection:
-        rows = connection.execute(_LAUNCHES.where(launches.c.state.in_(list(states)))).all()
-        running = _running(connection, [row.study_id for row in rows if row.state == "running"])
+        return list_launches_within(connection, states)
+
+
+def list_launches_within(connection: Connection, states: Collection[State]) -> list[Launch]:
+    """As `list_launches`, within a transaction."""
+    rows = connection.execute(_LAUNCHES.where(launches.c.state.in_(list(states)))).all()
+    running = _running(connection, [row.study_id for row in rows if row.state == "running"])
     return [_launch(row, running) for row in rows]
 
 
@@ -364,7 +369,7 @@ def _running(connection: Connection, study_ids: Sequence[int]) -> dict[int, int]
     return {row.study_id: row.running for row in _RUNNING.run(connection, ids=json.dumps(list(study_ids))).rows}
 
 
-_is_held_by_somebody = and_(
+is_held_by_somebody = and_(
     trials.c.state == TrialState.RUNNING.value,
     is_unfinished,  # names the index
     or_(trials.c.lease_until.is_(None), trials.c.lease_until >= select(database_now()).scalar_subquery()),
@@ -372,7 +377,7 @@ _is_held_by_somebody = and_(
 _RUNNING = Statement(
     lambda dialect: (
         select(trials.c.study_id, func.count().label("running"))
-        .where(is_listed(dialect, trials.c.study_id, "ids"), _is_held_by_somebody)
+        .where(is_listed(dialect, trials.c.study_id, "ids"), is_held_by_somebody)
         .group_by(trials.c.study_id)
     )
 )

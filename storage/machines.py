@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from optuna.trial import TrialState
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from storage.database import Store, database_now, upsert
 from storage.models import machines, trials
@@ -22,6 +22,7 @@ from storage.retries import retried
 from storage.trial_rows import is_unfinished
 
 AWAY_SECONDS = 60.0  # without a word: as long as a lease
+FORGOTTEN_SECONDS = 7 * 86_400.0  # without a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,16 @@ def leave(store: Store, worker: str) -> bool:
 
 
 @retried
+def forget_silent(store: Store) -> int:
+    """Forget the workers that were not heard of for a week; how many that were."""
+    silent = delete(machines).where(machines.c.seen_at < database_now() - FORGOTTEN_SECONDS)
+    with store.write(durable=False) as connection:
+        return connection.execute(silent).rowcount
+
+
+@retried
 def list_machines(store: Store) -> list[Machine]:
-    """The workers that have ever come, those that are here first, then by when they were last heard of."""
+    """The workers that came in the last week, those that are here first, then by when they were last heard of."""
     is_here = (machines.c.left_at.is_(None) & (machines.c.seen_at > database_now() - AWAY_SECONDS)).label("is_here")
     with store.read() as connection:
         rows = connection.execute(select(machines, is_here)).all()

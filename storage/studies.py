@@ -17,7 +17,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from optuna.trial import TrialState
 from sqlalchemy import (
@@ -40,6 +40,7 @@ from storage.audit import Doer, note_within
 from storage.database import Store, database_now, insert_if_absent
 from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError
 from storage.families import note_change, settle_family
+from storage.load import MayStart, load_alone
 from storage.models import (
     UNFINISHED,
     intermediate_values,
@@ -191,6 +192,7 @@ def claim_trial(
     max_attempts: int = MAX_ATTEMPTS,
     holding: Collection[int] | None = None,
     request: str | None = None,
+    may_start: MayStart | None = None,
 ) -> Claim | None:
     """Claim the next trial: one whose lease ended, else the oldest waiting, else a new one; None when all are taken.
 
@@ -199,7 +201,8 @@ def claim_trial(
     it never got, is reclaimed as anybody's; None: it knows all. A trial whose `max_attempts`th lease ended is given
     up: it fails with that as the reason. No trial is started once `max_trials` run or are finished. Trials that run
     without a lease, as plain Optuna's do, are left alone. `request` names the claim: what was given to the same
-    request and still runs is given again, for who repeats it got no answer.
+    request and still runs is given again, for who repeats it got no answer. `may_start` is asked last, by all that runs
+    just then: where it says no, None is returned; where it says yes, no other server starts anything before this has.
     """
     worker = current().worker(worker)
     with store.write() as connection:
@@ -216,6 +219,8 @@ def claim_trial(
             if trial.worker != worker or (holding is not None and trial.id not in holding):
                 _requeue(store, connection, call, trial, reason="its lease ended", max_deaths=max_attempts)
         if _is_spent(connection, study_id, number_of_trials, max_trials):
+            return None
+        if may_start is not None and not may_start(load_alone(store, connection)):
             return None
         terms = {"worker": worker, "seconds": lease_seconds, "started_at": call.at, "call_id": request or call.id}
         waiting = _OLDEST_WAITING.run(connection, study_id=study_id).first
@@ -419,6 +424,18 @@ def finish_trial(
         if trial.state not in UNFINISHED:
             seal_trial(connection, claim.trial_id)
     raise _stale(trial, claim)
+
+
+@retried_call
+def refuse_outcome(store: Store, call: Call, claim: Claim, *, state: TrialState, value: float | None) -> NoReturn:
+    """Keep the outcome of a trial that is somebody else's as a late result. Raises StaleAttemptError."""
+    with store.write() as connection:
+        trial = lock_trial(connection, claim.trial_id)
+        if not _is_repeated(trial, claim, state, value):
+            _keep_late_result(store, connection, claim, state, value, at=call.at)
+            if trial.state not in UNFINISHED:
+                seal_trial(connection, claim.trial_id)
+    raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else; what it brought is kept as late.")
 
 
 @retried

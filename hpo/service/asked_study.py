@@ -77,6 +77,10 @@ class AskedStudy:
         if is_due:
             self._study.set_user_attr(SECONDS_SPENT, self._spent)
 
+    def rests(self) -> None:
+        """Nobody asks about it any more: keep what has been counted."""
+        self._study.set_user_attr(SECONDS_SPENT, self._spent)
+
     def look_at_failures(self) -> None:
         """A study whose first trials all fail hands out no more; once it may go on, the trials since then count."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)]

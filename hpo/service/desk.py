@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,10 +23,10 @@ from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyO
 from hpo.running.ahead import Proposed
 from hpo.running.attempts import HALVED_BATCH
 from hpo.service.asked_study import AskedStudy
-from hpo.service.limits import Limits, Turns, order_of
+from hpo.service.limits import Limits, Place, order_of
 from hpo.service.proposer import Proposer
 from hpo.tuning.receipts import ENQUEUED, RECEIPT
-from storage import history, launches, studies, tokens
+from storage import history, launches, machines, studies, tokens
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError, TrialNotFoundError
 from storage.launches import ACTIVE, Launch
@@ -34,6 +35,8 @@ from storage.studies import Claim
 
 PROPOSAL_SECONDS = 20.0  # that somebody waits for a proposal, before he is asked to come again
 KNOWN_SECONDS = 5.0  # after which a study's file is looked at again
+FORGOTTEN_SECONDS = 3600.0  # after the last request for a study, what is known of it
+ROLL_CALL_SECONDS = 3600.0  # between two looks for machines that are silent
 IDS_KEPT = 10_000  # of trials that were handed out
 ASIDE_SECONDS = 30.0  # that workers are given other studies, where nothing could be proposed for one
 
@@ -85,10 +88,12 @@ class Desk:
     def __init__(self, store: Store, *, limits: Limits | None = None, proposer: Proposer | None = None) -> None:
         self._store, self._storage = store, HistoryStorage(store)
         self._proposer = proposer or Proposer(store)
-        self._turns = Turns(store, limits or Limits())
+        self._limits = limits or Limits()
         self._studies: dict[int, tuple[float, AskedStudy]] = {}  # with when each was looked at
         self._aside: dict[int, float] = {}  # studies that workers are not given, until then
         self._ids: dict[tuple[int, int], int] = {}  # of trials, by study and number
+        self._next_roll_call = 0.0
+        self._making: dict[int, threading.Lock] = {}  # of studies that were looked at
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -124,13 +129,12 @@ class Desk:
         over = study.why_over()
         if over is not None:
             self._end(study, launch, over)
-        if launch is None or launch.place != "workers":
-            claim = self._claim(study, worker, lease_seconds, request)
-        else:
-            with self._turns.place_for(study_id) as may_start:
-                claim = self._claim(study, worker, lease_seconds, request) if may_start else None
-            if not may_start:
-                return None
+        place = Place(self._limits, study_id, asker=worker.partition("/")[0])
+        if not place.is_free(self._store) and not self._is_given(study_id, request):
+            return None  # without a transaction of its own
+        claim = self._claim(study, worker, lease_seconds, request, place)
+        if claim is None and place.is_refused:
+            return None
         if claim is None:
             self._end_where_spent(study, launch)
             return None
@@ -263,9 +267,13 @@ class Desk:
         study_error: why no other trial of the study can do better: a study that was launched for workers ends with it.
         Raises SettingsError for values that do not go with the study; StaleAttemptError: the values are kept even so.
         """
-        study, claim = self._study(held.study_id), self._claim_of(held, owner)
-        study.work_goes_on()
+        study, claim = self._study(held.study_id), self._claim_of(held)
+        is_anothers = self._is_anothers(claim, owner)
+        if not is_anothers:
+            study.work_goes_on()
         ending, told, reason = self._ending(study, claim, state, values, error)
+        if is_anothers:
+            studies.refuse_outcome(self._store, claim, state=ending, value=told[0] if told else None)
         studies.finish_trial(
             self._store,
             claim,
@@ -309,8 +317,9 @@ class Desk:
     def look_after(self) -> None:
         """Let the studies end that are over, but for trials whose workers are gone: nobody asks for these any more.
 
-        To be called now and then.
+        Forget studies and machines that nobody has heard of for long. To be called now and then.
         """
+        self._forget_silent()
         for launch in launches.list_launches(self._store):
             if launch.place != "workers" or not studies.count_running(self._store, launch.study_id):
                 continue
@@ -340,17 +349,42 @@ class Desk:
         if known is not None and now - looked_at < KNOWN_SECONDS:
             return known
         with self._lock:
+            making = self._making.setdefault(study_id, threading.Lock())
+        with making:  # it takes its time: only who asks for the same study waits for it
             try:
                 summary = history.study_of_id(self._store, study_id)
             except StudyNotFoundError:
-                self._studies.pop(study_id, None)
+                self._forget(study_id)
                 raise
+            _, known = self._studies.get(study_id, (0.0, None))
             if known is None or known.content != summary.spec:
                 known = AskedStudy(self._storage, summary)
             self._studies[study_id] = (now, known)
             return known
 
-    def _claim(self, study: AskedStudy, worker: str, lease_seconds: float, request: str | None) -> Claim | None:
+    def _forget_silent(self) -> None:
+        now = time.monotonic()
+        for study_id, (looked_at, study) in list(self._studies.items()):
+            if now - looked_at > FORGOTTEN_SECONDS:
+                with suppress(KeyError):  # it was deleted
+                    study.rests()
+                self._forget(study_id)
+        if now >= self._next_roll_call:
+            self._next_roll_call = now + ROLL_CALL_SECONDS
+            machines.forget_silent(self._store)
+
+    def _forget(self, study_id: int) -> None:
+        with self._lock:
+            for known in (self._studies, self._making, self._aside):
+                known.pop(study_id, None)
+
+    def _is_given(self, study_id: int, request: str | None) -> bool:
+        """Whether a trial of the study was given to this request already."""
+        return request is not None and studies.study_of_request(self._store, [study_id], request) is not None
+
+    def _claim(
+        self, study: AskedStudy, worker: str, lease_seconds: float, request: str | None, place: Place
+    ) -> Claim | None:
         claim = studies.claim_trial(
             self._store,
             study.study_id,
@@ -359,6 +393,7 @@ class Desk:
             max_trials=study.spec.budget.trials,
             holding=(),  # whoever asks may have been started anew under his name: what he holds, he keeps by its lease
             request=request,
+            may_start=None if self._limits.are_of_server_only else place.may_start,
         )
         if claim is not None:
             self._remember(study.study_id, claim)
@@ -496,11 +531,14 @@ class Desk:
     def _claim_of(self, held: Held, owner: str | None = None) -> Claim:
         """Raises StudyNotFoundError, TrialNotFoundError; StaleAttemptError where it is another owner's attempt."""
         claim = Claim(trial_id=self._id_of(held), number=held.trial, attempt=held.attempt)
-        if owner is not None:
-            holder = studies.holder_of(self._store, claim)
-            if holder is not None and not holder.startswith(f"{owner}/"):
-                raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else.")
+        if self._is_anothers(claim, owner):
+            raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else.")
         return claim
+
+    def _is_anothers(self, claim: Claim, owner: str | None) -> bool:
+        """Whether a worker of another owner has this attempt."""
+        holder = None if owner is None else studies.holder_of(self._store, claim)
+        return holder is not None and not holder.startswith(f"{owner}/")
 
     def _known_claims(self, held: Iterable[Held]) -> list[tuple[Held, Claim]]:
         """Those whose trials are there."""

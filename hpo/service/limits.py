@@ -4,20 +4,24 @@ Studies on the server count with all their places (`jobs`), for they fill them b
 workers pull count with the trials that run. Of two studies of one priority that one goes first whose owner has fewer
 places taken, then the one that has fewer itself, then the one that was requested first. Who is at his own limit is
 passed over; who waits for the limit of all is not overtaken by those behind him, or large studies would wait for ever.
+
+Programs that ask for trials of a study that was not launched for workers are bounded like a study of their owner's with
+one device a trial, and come last among equals.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from hpo.errors import SettingsError
 from storage.database import Store
-from storage.launches import ACTIVE, Launch, list_launches
+from storage.launches import Launch
+from storage.load import Load, current_load
+from storage.privacy import current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,6 @@ class Limits:
     def are_of_server_only(self) -> bool:
         """Whether nothing bounds the trials of workers."""
         return self.trials is self.devices is self.trials_per_owner is self.devices_per_owner is None
-
-
-def may_start(store: Store, study_id: int, limits: Limits) -> bool:
-    """Whether one more trial of a study that workers pull may start now."""
-    return why_waiting(study_id, list_launches(store, ACTIVE), limits) is None
 
 
 def order_of(launches: Sequence[Launch]) -> list[Launch]:
@@ -137,24 +136,62 @@ def places_of(launch: Launch) -> int:
     return launch.jobs if launch.place == "server" else launch.trials
 
 
-class Turns:
-    """Who asks for a place and takes it is not interrupted by another thread that does: so no limit is overrun.
+class Place:
+    """Whether one more trial of a study may start, as often as that is asked; safe for one thread.
 
-    Servers that share a history each have their own: they may overrun a limit by as many trials as there are servers.
+    Asked within the transaction that claims the trial it is exact, whichever servers share the history.
     """
 
-    def __init__(self, store: Store, limits: Limits) -> None:
-        self._store, self._limits = store, limits
-        self._lock = threading.Lock()
+    def __init__(self, limits: Limits, study_id: int, asker: str) -> None:
+        """asker: whose the worker is that is to have the trial."""
+        self._limits, self._study_id, self._asker = limits, study_id, asker
+        self.is_refused = False  # the last time that it was asked
 
-    @contextmanager
-    def place_for(self, study_id: int) -> Iterator[bool]:
-        """Whether one more trial of a study may start; nobody else is told so until the trial is claimed in here."""
+    def may_start(self, load: Load) -> bool:
+        """Whether it may, beside all that runs."""
         if self._limits.are_of_server_only:
-            yield True
-            return
-        with self._lock:
-            yield may_start(self._store, study_id, self._limits)
+            return True
+        asked = _asked(load, self._asker)
+        study_id = self._study_id
+        if not any(launch.study_id == study_id and launch.place == "workers" for launch in load.launches):
+            study_id = next(launch.study_id for launch in asked if launch.owner == self._asker)
+        self.is_refused = why_waiting(study_id, [*load.launches, *asked], self._limits) is not None
+        return not self.is_refused
+
+    def is_free(self, store: Store) -> bool:
+        """As `may_start`, by all that runs at this moment; nothing is kept for us."""
+        return self._limits.are_of_server_only or self.may_start(current_load(store))
+
+
+def _asked(load: Load, asker: str) -> list[Launch]:
+    """For each owner whose programs have trials that no launch counts, and for who asks, what counts as his study."""
+    known = {current().user(owner): owner for owner in (asker, *(launch.owner for launch in load.launches))}
+    trials = Counter({asker: 0})
+    for owner, running in load.asked.items():
+        trials[known.get(owner, owner)] += running
+    return [_as_launch(-place, owner, running) for place, (owner, running) in enumerate(trials.items(), start=1)]
+
+
+def _as_launch(study_id: int, owner: str, trials: int) -> Launch:
+    return Launch(
+        study_id=study_id,
+        study=f"what {owner} asked for",
+        owner=owner,
+        state="running",
+        wanted="run",
+        place="workers",
+        priority=0,
+        jobs=1,
+        devices=1,
+        settings={},
+        message=None,
+        worker=None,
+        deaths=0,
+        trials=trials,
+        requested_at=datetime.now(UTC),
+        started_at=None,
+        ended_at=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from hpo.running.ahead import Foreteller, Outlook
 from hpo.running.attempts import HALVED_BATCH
 from hpo.running.tuner import tuned_study
 from hpo.service import proposer
-from hpo.service.desk import Assignment, Desk, Held
+from hpo.service.desk import Assignment, Begun, Desk, Held
+from hpo.service.limits import Limits
 from hpo.service.proposer import Proposer
 from hpo.studies.study_file import parse_spec
 from storage import history, launches, models, studies
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.history import TrialRecord
+from storage.integrity import verify
 from storage.launches import Launch
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
@@ -241,6 +244,64 @@ def test_out_of_memory_is_tried_once_more_with_half_the_batch(desk: Desk, store:
     assert not desk.release(held(again), reason="out of memory again", halve_batch=True)
     (trial,) = trials_of(store, study_id)
     assert (trial.state, trial.error) == (TrialState.FAIL, "out of memory again")
+
+
+def test_a_value_that_comes_under_another_owner_is_kept_as_late_before_it_is_refused(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    given = desk.ask(study_id, worker="ann/box", lease_seconds=60.0)
+    assert given is not None
+    for _ in range(2):  # said again it is kept once
+        with pytest.raises(StaleAttemptError, match="somebody else; what it brought is kept"):
+            desk.tell(held(given), state="complete", values=[0.25], owner="bob")
+    (trial,) = trials_of(store, study_id)
+    assert trial.state == TrialState.RUNNING
+    assert [late["value"] for late in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]] == [0.25]
+    desk.tell(held(given), state="complete", values=[0.5], owner="ann")
+    with pytest.raises(StaleAttemptError, match="kept as late"):
+        desk.tell(held(given), state="complete", values=[0.75], owner="bob")
+    (trial,) = trials_of(store, study_id)
+    assert (trial.value, len(trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE])) == (0.5, 2)
+    assert [finding for finding in verify(store) if finding.check == "seals"] == []
+
+
+def test_a_study_that_nobody_launched_is_asked_within_the_limits(desk: Desk, tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/history.db")
+    study_id, limits = create(store, budget={"trials": 9}), Limits(trials=3, trials_per_owner=2)
+    bounded = Desk(store, limits=limits, proposer=Proposer(store))
+
+    def begun(worker: str, request: str | None = None) -> Begun | None:
+        return bounded.begin(study_id, worker=worker, lease_seconds=60.0, request=request)
+
+    try:
+        first, _ = begun("ann/1", "a question"), begun("ann/2")
+        assert first is not None
+        assert begun("ann/3") is None
+        again = begun("ann/1", "a question")  # whose answer was lost
+        assert again is not None and again.claim == first.claim
+        assert begun("bob/1") is not None
+        assert begun("bob/2") is None
+        studies.release_trial(store, first.claim, reason="interrupted")
+        assert begun("bob/2") is not None
+    finally:
+        bounded.close()
+        store.dispose()
+
+
+def test_a_study_that_nobody_asks_about_is_forgotten_and_its_hours_go_on(
+    desk: Desk, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = create(store)
+    given = ask(desk, study_id)
+    spent = desk._studies[study_id][1]._spent
+    assert spent > 0.0
+    desk.look_after()
+    assert study_id in desk._studies
+    monkeypatch.setattr("hpo.service.desk.FORGOTTEN_SECONDS", -1.0)
+    desk.look_after()
+    assert not desk._studies
+    assert not desk._making
+    desk.tell(held(given), state="complete", values=[1.0])
+    assert desk._studies[study_id][1]._spent >= spent
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -522,9 +583,14 @@ def test_it_closes_at_once_whoever_waits_and_whatever_is_being_proposed(store: S
 
 
 def processes_that_propose() -> set[int]:
-    tasks = Path(f"/proc/{os.getpid()}/task")
-    children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-    return {pid for pid in children if b"proposal_process" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    """Those that this process has started, by whichever thread: a thread's children are another's when it ends."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ends while we look
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"proposal_process" in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
 
 
 def test_no_thread_is_left_when_it_closes(store: Store) -> None:

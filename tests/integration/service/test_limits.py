@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.errors import SettingsError
-from hpo.service.limits import Limits, Round, Turns, may_start, order_of, places_of, why_waiting
+from hpo.service.limits import Limits, Place, Round, order_of, places_of, why_waiting
 from storage import launches, studies
 from storage.database import Store
 from storage.launches import Launch
+from storage.load import current_load
 
 NO_LIMITS = Limits(trials_on_server=None)
 
@@ -146,26 +147,38 @@ def test_where_places_are_free_somebody_may_take_them(drawn: list[Any], limit: i
         assert sum(map(places_of, found)) + needs > limit
 
 
-def test_a_limit_is_never_overrun_by_threads_that_ask_at_once(sqlite_store: Store) -> None:
+def test_a_limit_is_never_overrun_by_servers_that_share_a_history(store: Store) -> None:
+    """Two of them, with four threads each; a study of ann's and one of bob's, and one that nobody launched."""
     ids = []
-    for owner in ("ann", "bob"):
-        ids.append(studies.create_study(sqlite_store, name=owner, task="digits", metric="val_loss"))
-        launches.request_launch(sqlite_store, ids[-1], owner=owner, place="workers")
-    turns = Turns(sqlite_store, Limits(trials=5, trials_per_owner=3))
+    for owner in ("ann", "bob", "nobody"):
+        ids.append(studies.create_study(store, name=owner, task="digits", metric="val_loss"))
+    for owner, study_id in zip(("ann", "bob"), ids, strict=False):
+        launches.request_launch(store, study_id, owner=owner, place="workers")
+    limits = Limits(trials=7, trials_per_owner=3)
+    servers = [store, Store(store.url)]
 
     def pull(number: int) -> bool:
-        with turns.place_for(ids[number % 2]) as is_free:
-            if is_free:
-                studies.claim_trial(
-                    sqlite_store, ids[number % 2], worker=f"w{number}", lease_seconds=60, max_trials=None
-                )
-            return is_free
+        study_id, asker = ids[number % 3], ("x", "x", "bob")[number % 3]
+        server, place = servers[number % 2], Place(limits, study_id, asker)
+        claim = studies.claim_trial(
+            server,
+            study_id,
+            worker=f"{asker}/w{number}",
+            lease_seconds=60,
+            max_trials=None,
+            may_start=place.may_start,
+        )
+        assert (claim is None) == place.is_refused
+        return claim is not None
 
     with ThreadPoolExecutor(8) as threads:
-        assert sum(threads.map(pull, range(40))) == 5
-    assert sorted(launch.trials for launch in launches.list_launches(sqlite_store)) == [2, 3]
-    assert not may_start(sqlite_store, ids[0], Limits(trials=5))
-    assert may_start(sqlite_store, ids[0], Limits(trials=6))
+        assert sum(threads.map(pull, range(48))) == 6  # three of ann's, and three of bob's
+    load = current_load(store)
+    taken = {launch.owner: launch.trials for launch in load.launches}
+    assert (taken["ann"], taken["bob"] + load.asked.get("bob", 0)) == (3, 3)
+    for asker, limit, is_free in (("eve", 6, False), ("eve", 7, True), ("ann", 9, False)):
+        assert Place(Limits(trials=limit, trials_per_owner=3), ids[2], asker).is_free(store) == is_free
+    servers[1].dispose()
 
 
 def test_a_long_queue_is_asked_through_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from subprocess import Popen
 from typing import Any
 
 from sqlalchemy import update
@@ -11,7 +12,7 @@ from storage import machines, studies
 from storage.database import Store
 from storage.models import machines as table
 from tests.integration.service.conftest import ClientAs
-from tests.integration.service.test_desk import create, processes_that_propose
+from tests.integration.service.test_desk import create
 
 FACTS: dict[str, Any] = {"host": "box", "devices": ["GPU 0"], "jobs": 2, "version": "1"}
 
@@ -40,6 +41,11 @@ def test_one_that_is_silent_is_away_by_the_databases_clock_and_comes_last(store:
         ("b/here", True),
         ("a/silent", False),
     ]
+    assert machines.forget_silent(store) == 0
+    with store.write() as connection:
+        connection.execute(silent.values(seen_at=table.c.seen_at - machines.FORGOTTEN_SECONDS))
+    assert machines.forget_silent(store) == 1
+    assert [each.worker for each in machines.list_machines(store)] == ["b/here"]
 
 
 def test_what_a_worker_trains_is_told(store: Store) -> None:
@@ -54,16 +60,20 @@ def test_what_a_worker_trains_is_told(store: Store) -> None:
 def test_where_somebody_may_ask_the_process_that_proposes_is_there_before(
     client_as: ClientAs, service: Service, store: Store
 ) -> None:
-    others = processes_that_propose()
     assert not service.desk.is_awaited()
     worker = client_as("worker", "ann")
     assert service.desk.is_awaited()
     assert worker.post("/api/v1/machines", json={"worker": "w", **FACTS}).status_code == 204
     worker.post("/api/v1/machines", json={"worker": "another", **FACTS})
-    (warm,) = processes_that_propose() - others
+    (warm,) = _processes_that_propose(service)
     study_id = create(store)
     assert worker.post(f"/api/v1/studies/{study_id}/ask", json={"worker": "w"}).status_code == 200
-    assert processes_that_propose() - others == {warm}
+    assert _processes_that_propose(service) == [warm]
+    assert warm.poll() is None
+
+
+def _processes_that_propose(service: Service) -> list[Popen[str]]:
+    return [each._process for each in service.desk._proposer._processes if each._process is not None]
 
 
 def test_machines_over_http(client_as: ClientAs, service: Service) -> None:
