@@ -70,12 +70,14 @@ def test_backups(place: Place) -> None:
     assert keeps_its_promises(backups.run(place, writers=2, backups=1, seconds_between=0.5))
 
 
+@pytest.mark.usefixtures("warm_templates")
 def test_ranks(tmp_path: Path) -> None:
     place = sqlite_place(tmp_path)
     assert keeps_its_promises(ranks.prune(place, count=4, ranks=2, seed=1))
     assert keeps_its_promises(ranks.attack(place, signal.SIGKILL, count=2, strategy="parameter_server", seed=1))
 
 
+@pytest.mark.usefixtures("warm_templates")
 def test_checkpoints() -> None:
     assert keeps_its_promises(checkpoints.run(kills=4, weights_bytes=2**21))
 
