@@ -25,6 +25,8 @@ def restore_history(trials: int, url: str) -> None:
     path = KEPT / f"history-{trials}-{_made_by()}.db"
     if not path.exists():
         KEPT.mkdir(exist_ok=True)
+        for outdated in KEPT.glob(f"history-{trials}-*.db"):
+            outdated.unlink()
         with tempfile.TemporaryDirectory(dir=KEPT) as folder:
             store = open_store(f"sqlite:///{folder}/history.db")
             _fill(Intake(store, source=Source(name="benchmark", kind="table", location="made up")), trials // STUDIES)
