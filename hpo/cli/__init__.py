@@ -22,7 +22,11 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         from hpo.cli.commands import app
+        from hpo.cli.without_server import why_without
 
+        if (reason := why_without(arguments)) is not None:
+            print(f"hpo: {reason}", file=sys.stderr)
+            sys.exit(WRONG_INPUT)
         app([argument for argument in arguments if argument != "--debug"], prog_name="hpo", standalone_mode=True)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from hpo.cli.options import check_figure
 from hpo.cli.show import number, open_console, print_json, simple_table
-from hpo.cli.source import Source, own_store
+from hpo.cli.source import Source
 from hpo.cli.text import escape, visible
 from hpo.errors import SettingsError
 from hpo.spaces.space import describe
@@ -19,7 +20,6 @@ from storage.distributions import distribution_of
 
 if TYPE_CHECKING:
     from hpo.decisions.advised_file import AdvisedFile
-    from storage.database import Store
 
 Fields: TypeAlias = Mapping[str, Any]  # as `hpo.answers.advice` says it
 FEW_TASKS = 3  # with fewer nothing can be promised
@@ -50,9 +50,7 @@ def advise_and_write(
     """`hpo advise`."""
     if hard and write is None:
         raise SettingsError("--hard goes with --write STUDY.yaml: it narrows the ranges of that file")
-    if plot is not None and plot.exists() and not force:
-        raise SettingsError(f"{plot} is there already; --force overwrites it")
-    store = None if plot is None else own_store(source, "--plot")
+    check_figure(plot, force=force, option="--plot")
     advice = source.advise(target, together=together)
     regions = [_region(each) for each in advice["parameters"]]
     file = None
@@ -63,8 +61,8 @@ def advise_and_write(
     is_written = file is not None and bool(file.changed) and force
     if file is not None and is_written:
         file.write()
-    if plot is not None and store is not None:
-        _draw(store, target, plot, together=together)
+    if plot is not None:
+        source.draw_advice(plot, target, together=together, overwrite=force)
     if as_json:
         print_json({**advice} | ({} if file is None else {"file": _file_fields(file, is_written)}))
     else:
@@ -75,15 +73,6 @@ def advise_and_write(
             print(f"drawn: {plot}")
     if file is not None and file.changed and not is_written:
         raise SettingsError(f"{file.path} is as it was; --force writes these changes")
-
-
-def _draw(store: Store, target: str, plot: Path, *, together: bool) -> None:
-    from hpo.decisions.range_advice import advise
-    from hpo.figures.advice_figure import save_figure
-    from hpo.one_thread import one_thread
-
-    with one_thread():
-        save_figure(advise(store, target, together=together), plot)
 
 
 def _region(said: Fields) -> _Region:

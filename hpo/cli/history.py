@@ -604,12 +604,7 @@ def _import(
 def _import_there(address: str, how: _How, metric: str | None, direction: str | None) -> ImportReport:
     from hpo.cli.history_sending import imported_there
     from hpo.cli.history_source import service_at
-    from hpo.errors import SettingsError
 
-    if how.report is not None:
-        raise SettingsError(
-            "--report tells of every run: use it where the history is, with --storage instead of --server"
-        )
     asked = {**how.asked, "mapping": _mapping_in_words(how.map), "source": how.source, "dry_run": how.dry_run}
     with service_at(address) as client:
 
@@ -619,7 +614,24 @@ def _import_there(address: str, how: _How, metric: str | None, direction: str | 
             judged = {} if asked["kind"] == "optuna" else {"metric": metric, "direction": direction}
             return imported_there(client, {**asked, **judged}, progress=progress)
 
-        return _read_asking(read, metric, direction, None)
+        with _report_file(how.report) as rows:
+            outcome = _read_asking(read, metric, direction, rows)
+            if rows is not None:
+                _report_of_service(outcome, rows)
+    return outcome
+
+
+def _report_of_service(outcome: ImportReport, rows: _RowFile) -> None:
+    """What a service tells of single runs: the first of those that were not taken."""
+    for row in outcome.rows:
+        rows.write(row)
+    left_out = outcome.number_skipped + outcome.number_rejected - len(outcome.rows)
+    if left_out > 0 or outcome.taken:
+        print(
+            f"--report: a service tells of runs that were not taken, the first {len(outcome.rows)} of "
+            f"{len(outcome.rows) + max(left_out, 0)}; where the history is, with --storage, it tells of every run",
+            file=sys.stderr,
+        )
 
 
 def _read_asking(

@@ -59,14 +59,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FIGURE_ENDINGS = (".png", ".svg", ".pdf", ".html")
 
 
-def check_figure(figure: Path | None, *, force: bool) -> None:
+def check_figure(figure: Path | None, *, force: bool, option: str = "--figure") -> None:
     """Refuse a figure that could not be drawn, before the work for it is done. Raises SettingsError."""
     from hpo.errors import SettingsError
 
     if figure is None:
         return
     if figure.suffix.lower() not in FIGURE_ENDINGS:
-        raise SettingsError(f"--figure {figure}: the ending tells the format, one of {', '.join(FIGURE_ENDINGS)}")
+        raise SettingsError(f"{option} {figure}: the ending tells the format, one of {', '.join(FIGURE_ENDINGS)}")
     if figure.exists() and not force:
         raise SettingsError(f"{figure} is there already; --force overwrites it")
 

@@ -33,12 +33,13 @@ def plan_study(
     if price is not None and not 0.0 < price < float("inf"):
         raise SettingsError(f"--price {price:g}: the price of an hour of training is above 0")
     if (address := server_to_ask(storage, server)) is not None:
-        if figure is not None:
-            raise SettingsError("--figure needs the history itself: use it where that is, with --storage")
         from hpo.client.client import Client
 
         with Client(address, patience_seconds=PATIENCE_SECONDS) as client:
             found: Fields = client.plan(study_file, trials=trials, jobs=jobs, price_per_hour=price)
+            if figure is not None:
+                asked: dict[str, Any] = {"trials": trials, "jobs": jobs, "price_per_hour": price}
+                client.draw_plan(figure, study_file, **asked, overwrite=force)
     else:
         found = _foretold(study_file, trials=trials, jobs=jobs, price=price, storage=storage, figure=figure)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpo.cli.options import existing_url
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from hpo.decisions.winner import Against, Best
     from hpo.studies.front import Front
     from hpo.tuning.stopping import Stopped
-    from storage.database import Store
     from storage.history import StudySummary, TrialRecord
 
 PATIENCE_SECONDS = 5.0  # somebody is waiting
@@ -70,6 +70,16 @@ class Source(Protocol):
 
     def advise(self, target: str, /, *, together: bool) -> Mapping[str, Any]:
         """As `hpo.answers.advice` says it."""
+        ...
+
+    def draw_effects(
+        self, file: Path, target: str, /, *, parameters: Sequence[str], where: str, raw_units: bool, overwrite: bool
+    ) -> None:
+        """As `hpo stats --figure`."""
+        ...
+
+    def draw_advice(self, file: Path, target: str, /, *, together: bool, overwrite: bool) -> None:
+        """As `hpo advise --plot`."""
         ...
 
     def promote(self, study: str, /, *, trial: int | None, name: str | None) -> Promotion:
@@ -157,6 +167,28 @@ class OwnHistory:
         with one_thread():
             return advice_fields(advise(self.store, target, together=together), together=together)
 
+    def draw_effects(
+        self, file: Path, target: str, /, *, parameters: Sequence[str], where: str, raw_units: bool, overwrite: bool
+    ) -> None:
+        """As `hpo stats --figure`."""
+        from hpo.answers.effects import chosen_places
+        from hpo.decisions.past_effects import past_effects
+        from hpo.figures.effects_figure import save_figure
+        from hpo.one_thread import one_thread
+
+        with one_thread():
+            found = past_effects(self.store, target, where=where, raw_units=raw_units)  # which remembers the last
+            save_figure(found, chosen_places(found, parameters), file, is_chosen=bool(parameters))
+
+    def draw_advice(self, file: Path, target: str, /, *, together: bool, overwrite: bool) -> None:
+        """As `hpo advise --plot`."""
+        from hpo.decisions.range_advice import advise
+        from hpo.figures.advice_figure import save_figure
+        from hpo.one_thread import one_thread
+
+        with one_thread():
+            save_figure(advise(self.store, target, together=together), file)
+
     def promote(self, study: str, /, *, trial: int | None, name: str | None) -> Promotion:
         """As `hpo promote`."""
         from hpo.decisions.promotion import promote
@@ -188,13 +220,6 @@ def server_to_ask(storage: str | None, server: str | None) -> str | None:
     if says_storage and says_server:
         raise SettingsError("--server and --storage both say where the history is; give one of them")
     return None if says_storage else server
-
-
-def own_store(source: Source, option: str) -> Store:
-    """The history for what takes all of it. Raises SettingsError where a service is asked."""
-    if isinstance(source, OwnHistory):
-        return source.store
-    raise SettingsError(f"{option} needs the whole history: use it where that is, with --storage instead of --server")
 
 
 def ready_tasks(server: str | None) -> Sequence[Mapping[str, Any]]:

@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from hpo.cli.options import check_figure
 from hpo.cli.show import number, open_console, print_json, simple_table
-from hpo.cli.source import Source, own_store
+from hpo.cli.source import Source
 from hpo.cli.text import escape
 from hpo.statistics.calibration import ENOUGH_TASKS
 from hpo.statistics.random_effects import FEWEST_TASKS
-
-if TYPE_CHECKING:
-    from storage.database import Store
 
 Fields: TypeAlias = Mapping[str, Any]  # as `hpo.answers.effects` says it
 
@@ -40,7 +37,6 @@ def show_effects(
 ) -> None:
     """`hpo stats`."""
     check_figure(figure, force=force)
-    store = None if figure is None else own_store(source, "--figure")
     found = source.effects(
         target, where=where, parameters=parameters, pairs=pairs, importance=importance, raw_units=raw_units
     )
@@ -48,21 +44,10 @@ def show_effects(
         print_json(found)
     else:
         _print(found)
-    if figure is not None and store is not None:
-        _draw(store, target, figure, where=where, parameters=parameters, raw_units=raw_units)
+    if figure is not None:
+        source.draw_effects(figure, target, where=where, parameters=parameters, raw_units=raw_units, overwrite=force)
         if not as_json:
             print(f"drawn: {figure}")
-
-
-def _draw(store: Store, target: str, figure: Path, *, where: str, parameters: Sequence[str], raw_units: bool) -> None:
-    from hpo.answers.effects import chosen_places
-    from hpo.decisions.past_effects import past_effects
-    from hpo.figures.effects_figure import save_figure
-    from hpo.one_thread import one_thread
-
-    with one_thread():
-        found = past_effects(store, target, where=where, raw_units=raw_units)  # which remembers what it told last
-        save_figure(found, chosen_places(found, parameters), figure, is_chosen=bool(parameters))
 
 
 # What is printed ------------------------------------------------------------------------------------------------------

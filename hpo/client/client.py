@@ -253,11 +253,6 @@ class Client:
 
         return front_of(self._statistics("front", study=self._name(study)))
 
-    def compare(self, first: str, *others: str) -> Comparisons:
-        """Is one study better than another, or one trial (STUDY#TRIAL); as `hpo.compare`."""
-        from hpo.client.records import result_of
-        from hpo.decisions.comparisons import Comparisons
-
     def replicate(
         self,
         study: Study,
@@ -309,6 +304,11 @@ class Client:
             return self.study(self._name(study) + SUFFIX)
         return None
 
+    def compare(self, first: str, *others: str) -> Comparisons:
+        """Is one study better than another, or one trial (STUDY#TRIAL); as `hpo.compare`."""
+        from hpo.client.records import result_of
+        from hpo.decisions.comparisons import Comparisons
+
         return result_of(Comparisons, self._statistics("compare", first=first, other=list(others)))
 
     def effects(
@@ -338,6 +338,42 @@ class Client:
     def advise(self, target: str, *, together: bool = False) -> dict[str, Any]:
         """Which ranges are worth searching, as `hpo advise --json` prints it."""
         return dict(self._statistics("advise", target=target, together=together))
+
+    def draw_effects(
+        self,
+        file: Path,
+        target: str,
+        *,
+        parameters: Sequence[str] = (),
+        where: str | None = None,
+        raw_units: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Draw what ranges were worth into a file, whose ending gives the format: png, svg, pdf or html.
+
+        Raises SettingsError where it is there already, unless it may be overwritten, or where nothing can be drawn.
+        """
+        query = {"target": target, "parameter": list(parameters), "where": where, "raw_units": raw_units}
+        self._draw(file, "GET", "/statistics/effects/figure", query=query, overwrite=overwrite)
+
+    def draw_advice(self, file: Path, target: str, *, together: bool = False, overwrite: bool = False) -> None:
+        """Draw where good values lie into a file, as `draw_effects`."""
+        query = {"target": target, "together": together}
+        self._draw(file, "GET", "/statistics/advise/figure", query=query, overwrite=overwrite)
+
+    def draw_plan(
+        self,
+        file: Path,
+        study_file: Mapping[str, Any] | str | Path,
+        *,
+        trials: int | None = None,
+        jobs: int = 1,
+        price_per_hour: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Draw what a study will reach into a file, as `draw_effects`."""
+        body = _file(study_file) | {"trials": trials, "jobs": jobs, "price_per_hour": price_per_hour}
+        self._draw(file, "POST", "/statistics/plan/figure", body=body, overwrite=overwrite)
 
     def promote(self, study: Study, *, trial: int | None = None, name: str | None = None) -> Promotion:
         """Put a trial's model into MLflow's registry; as `hpo promote`. The service does it in the background.
@@ -503,6 +539,26 @@ class Client:
     def _statistics(self, question: str, **query: Any) -> Any:
         """What takes long where nobody has asked it before."""
         return self.transport.get(f"/statistics/{question}", timeout_seconds=ANSWER_SECONDS, **query)
+
+    def _draw(
+        self,
+        file: Path,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        overwrite: bool,
+    ) -> None:
+        if file.exists() and not overwrite:
+            raise SettingsError(f"{file} is there already; name another")
+        asked = {**(query or {}), "format": file.suffix.lower().removeprefix(".")}
+        answer = self.transport.send(method, path, query=asked, body=body, timeout_seconds=ANSWER_SECONDS)
+        try:
+            with draft_of(file) as draft:
+                draft.write_bytes(answer.content)
+        except OSError as error:
+            raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
 
     def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = None

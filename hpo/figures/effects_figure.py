@@ -28,14 +28,15 @@ FEW_DECADES = 1e2  # ranges below have ticks of their own
 
 
 def save_figure(found: PastEffects, shown: Sequence[int], path: Path, *, is_chosen: bool) -> None:
-    """Draw parameters into a file, whose ending gives the format; of a single chosen one also its tasks.
+    """Draw parameters into a file, whose ending gives the format. Raises SettingsError."""
+    save(effects_figure(found, shown, is_chosen=is_chosen), path)
 
-    Raises SettingsError.
-    """
+
+def effects_figure(found: PastEffects, shown: Sequence[int], *, is_chosen: bool) -> Figure:
+    """The curves of parameters; of a single chosen one also its tasks. Raises SettingsError."""
     if found.adjustment is None:
         raise SettingsError(f"nothing to draw: no task of {found.target!r} has two different outcomes")
-    figure = parameter_figure(found, shown[0]) if is_chosen and len(shown) == 1 else curves_figure(found, shown)
-    save(figure, path)
+    return parameter_figure(found, shown[0]) if is_chosen and len(shown) == 1 else curves_figure(found, shown)
 
 
 def curves_figure(found: PastEffects, shown: Sequence[int]) -> Figure:

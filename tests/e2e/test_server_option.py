@@ -47,6 +47,13 @@ QUESTIONS = (
     ("advise", FAMILY),
     ("plan", "study.yaml"),
 )
+FIGURES = (
+    ("--figure", "stats", FAMILY, "--parameter", "lr"),
+    ("--plot", "advise", FAMILY, "--together"),
+    ("--figure", "plan", "study.yaml", "--jobs", "2"),
+    ("--figure", "compare", "past 0", "past 1"),
+    ("--figure", "front", "two aims"),
+)
 MISTAKES = (
     ("show", "pats 0"),
     ("explain", "past 1", "300"),
@@ -93,6 +100,19 @@ def test_the_answers_are_the_same(hpo: Hpo, served_here: tuple[str, str]) -> Non
         assert hpo(*words)[0] == hpo(*words, "--server", url)[0], words
 
 
+def test_the_figures_are_the_same(hpo: Hpo, served_here: tuple[str, str], tmp_path: Path) -> None:
+    url, family = served_here
+    for option, *question in FIGURES:
+        words = [family if word == FAMILY else word for word in question]
+        here, there = tmp_path / f"here-{question[0]}.png", tmp_path / f"there-{question[0]}.png"
+        hpo(*words, option, str(here))
+        hpo(*words, option, str(there), "--server", url)
+        assert here.read_bytes() == there.read_bytes(), words
+        assert "--force" in hpo(*words, option, str(there), "--server", url, code=2)[1]
+        assert "the ending tells the format" in hpo(*words, option, "figure.txt", "--server", url, code=2)[1]
+    hpo("stats", family, "--figure", str(tmp_path / "there-stats.png"), "--force", "--server", url)
+
+
 def test_the_errors_are_the_same(hpo: Hpo, served_here: tuple[str, str]) -> None:
     url, family = served_here
     for question in MISTAKES:
@@ -111,7 +131,7 @@ def test_what_is_asked_is_what_is_named(
     assert "there is no history" in hpo("studies", "--storage", elsewhere, code=2)[1], "the command line goes first"
     monkeypatch.setenv("HPO_STORAGE", elsewhere)
     assert "past 0" in hpo("studies")[0]
-    assert "needs the whole history" in hpo("best", "past 0", "--replicates", "2", code=2)[1]
+    assert "the role viewer may not do this" in hpo("best", "past 0", "--replicates", "2", code=2)[1]
     monkeypatch.setenv("HPO_SERVER", "http://127.0.0.1:9")
     monkeypatch.setattr("hpo.cli.source.PATIENCE_SECONDS", 0.1)
     assert "http://127.0.0.1:9 does not answer" in hpo("studies", code=3)[1]

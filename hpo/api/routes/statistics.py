@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hpo.answers import questions
+from hpo.answers import pictures, questions
 from hpo.answers.advice import RangeAdvice
 from hpo.answers.effects import Effects, ParameterImportance
 from hpo.answers.front import FrontFound
+from hpo.answers.pictures import MEDIA_TYPES, Format
 from hpo.answers.plan import Plan
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import already_json, says
+from hpo.api.answers import already_json, is_file, says
 from hpo.api.routes.trials import Where
 from hpo.api.slow_answers import SlowRoute
 from hpo.decisions.comparisons import Comparisons
@@ -39,6 +41,7 @@ Side = Annotated[
         examples=["digits/new", "new/*", "digits_mlp/all#3"],
     ),
 ]
+PictureFormat = Annotated[Format, Query(description="Of the file.")]
 MOST_SIDES = 20
 
 router = APIRouter(prefix="/statistics", tags=["statistics"], route_class=SlowRoute)
@@ -118,6 +121,25 @@ def get_effects(
     )
 
 
+@router.get("/effects/figure", response_class=Response, responses=is_file(*MEDIA_TYPES.values()))
+def draw_effects(
+    who: Reader,
+    service: ServiceState,
+    target: Target,
+    where: Where = "",
+    parameter: Annotated[
+        list[str] | None, Query(max_length=100, description="Only these; of one also its tasks.")
+    ] = None,
+    format: PictureFormat = "png",
+    *,
+    raw_units: Annotated[bool, Query(description="Outcomes of one task as they were recorded.")] = False,
+) -> Response:
+    """The same as curves, as a file; as `hpo stats --figure`. 422 `settings` where there is nothing to draw."""
+    parameters = parameter or []
+    asked = {"target": target, "where": where, "parameters": parameters, "raw_units": raw_units}
+    return _drawn(service, pictures.effects_picture, format, **asked)
+
+
 @router.get("/importance", responses=says(ParameterImportance | None))
 def get_importance(who: Reader, service: ServiceState, target: Target, where: Where = "") -> Response:
     """Which hyperparameters, and pairs of them, the outcome depends on, with intervals; null with too few trials."""
@@ -172,12 +194,28 @@ def ask_plan(who: Reader, service: ServiceState, question: PlanQuestion) -> Resp
 
     422 `spec` tells all that is wrong with the study file, each with its place.
     """
-    content, lines = _content(question)
-    parse_spec(content, lines=lines, trials=question.trials)  # what is wrong is said at once
-    if question.trials is not None:
-        budget = content.get("budget")
-        content = {**content, "budget": {**(budget if isinstance(budget, Mapping) else {}), "trials": question.trials}}
-    return _answered(service, questions.plan, file=content, jobs=question.jobs, price_per_hour=question.price_per_hour)
+    file = _checked(question)
+    return _answered(service, questions.plan, file=file, jobs=question.jobs, price_per_hour=question.price_per_hour)
+
+
+@router.post("/plan/figure", response_class=Response, responses=is_file(*MEDIA_TYPES.values()))
+def draw_plan(who: Reader, service: ServiceState, question: PlanQuestion, format: PictureFormat = "png") -> Response:
+    """The same as curves with their bands, as a file; as `hpo plan --figure`. It changes nothing."""
+    asked = {"file": _checked(question), "jobs": question.jobs, "price_per_hour": question.price_per_hour}
+    return _drawn(service, pictures.plan_picture, format, **asked)
+
+
+@router.get("/advise/figure", response_class=Response, responses=is_file(*MEDIA_TYPES.values()))
+def draw_advice(
+    who: Reader,
+    service: ServiceState,
+    target: Target,
+    format: PictureFormat = "png",
+    *,
+    together: Annotated[bool, Query(description="As of `/statistics/advise`.")] = False,
+) -> Response:
+    """Where good values of past tasks lay, and what is advised, as a file; as `hpo advise --plot`."""
+    return _drawn(service, pictures.advice_picture, format, target=target, together=together)
 
 
 @router.get("/advise", responses=says(RangeAdvice))
@@ -192,6 +230,16 @@ def get_advice(
     return _answered(service, questions.advise, target=target, together=together)
 
 
+def _checked(question: PlanQuestion) -> Mapping[str, Any]:
+    """The content of a study file that has nothing wrong. Raises SpecError."""
+    content, lines = _content(question)
+    parse_spec(content, lines=lines, trials=question.trials)
+    if question.trials is None:
+        return content
+    budget = content.get("budget")
+    return {**content, "budget": {**(budget if isinstance(budget, Mapping) else {}), "trials": question.trials}}
+
+
 def _content(question: PlanQuestion) -> tuple[Mapping[str, Any], Mapping[Path_, int]]:
     """A study file, and the lines of its keys where it came as a text."""
     content, lines = (question.file, {}) if question.yaml is None else parse_yaml(question.yaml, "study")
@@ -203,3 +251,10 @@ def _content(question: PlanQuestion) -> tuple[Mapping[str, Any], Mapping[Path_, 
 def _answered(service: Service, question: Question, **options: Any) -> Response:
     as_of = history_mark(service.store)
     return already_json(service.calculations.answer(question, store_url=service.store.url, as_of=as_of, **options))
+
+
+def _drawn(service: Service, question: Question, format: Format, **options: Any) -> Response:
+    as_of = history_mark(service.store)
+    told = service.calculations.say(question, store_url=service.store.url, as_of=as_of, format=format, **options)
+    headers = {"Content-Disposition": f'attachment; filename="figure.{format}"'}
+    return Response(base64.b64decode(told), media_type=MEDIA_TYPES[format], headers=headers)

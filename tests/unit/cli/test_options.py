@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from hpo.cli.commands import app
 from hpo.cli.options import check_figure
 from hpo.cli.plan import plan_study
+from hpo.cli.without_server import ON_THE_DATABASE, why_without
 from hpo.errors import SettingsError
 
 
@@ -40,3 +45,21 @@ def test_a_plan_asks_for_the_figure_before_it_reads_the_study_file(tmp_path: Pat
             force=False,
             as_json=False,
         )
+
+
+def test_every_command_asks_a_server_or_says_why_not() -> None:
+    whole = {name: command for group in [get_command(app)] for name, command in _commands(group)}
+    asks = {name for name, command in whole.items() if any(each.name == "server" for each in command.params)}
+    for name in whole:
+        reason = why_without([*name.split(), "--server", "http://127.0.0.1:8080"])
+        assert (reason is None) == (name in asks), name
+    assert why_without(["db", "check", "--server=http://h"]) == f"hpo db takes no --server: {ON_THE_DATABASE}"
+    assert why_without(["db", "check"]) is None
+
+
+def _commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield " ".join(words), command
+        return
+    for name, below in command.commands.items():
+        yield from _commands(below, (*words, name))
