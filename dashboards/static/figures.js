@@ -189,6 +189,15 @@ hindsight.onEach("figure[data-figure]", (figure) => hindsight.whenSeen(figure, (
   load(figure);
   idle().then(loadPlotly).catch(() => {}); // meanwhile; where it does not come, who draws says so
 }));
+// Once in a window it is read while nothing else is to be done, so that the first figures need not wait for it
+addEventListener("load", () => {
+  if (document.querySelector("figure[data-figure]")) return;
+  try {
+    if (sessionStorage.getItem("plotly") === plotlyUrl) return;
+    sessionStorage.setItem("plotly", plotlyUrl);
+  } catch { return; /* no storage: it would be read again on each page */ }
+  window.requestIdleCallback?.(() => loadPlotly().catch(() => {}));
+});
 document.addEventListener("theme", () => {
   for (const figure of document.querySelectorAll("figure[data-figure]")) if (figure.content?.data.length) draw(figure, figure.content);
 });

@@ -28,6 +28,7 @@ def test_what_a_trial_reports_is_seen_at_once(tmp_path: Path) -> None:
         page = watched.page
         page.goto(f"{url}/login#token={secret}")
         page.wait_for_url("**/studies")
+        page.wait_for_selector("head script[src^='/static/plotly.js']", state="attached")  # ahead of the first figure
         page.goto(f"{url}/studies/{study_id}")
         page.wait_for_selector("#trial-0 .badge.running")
         page.wait_for_selector("#curves .nothing")
