@@ -14,9 +14,9 @@ from optuna.distributions import IntDistribution
 
 Chart: TypeAlias = dict[str, Any]
 
-ACCENT, SECOND, INK, FAINT = "#1f9d74", "#d0902c", "#7c8594", "#a3abb6"
+ACCENT, SECOND, INK, FAINT = "#1f9d74", "#bb8020", "#7c8594", "#8a93a0"
 BAND, WIDE_BAND = "rgba(31, 157, 116, 0.34)", "rgba(31, 157, 116, 0.14)"
-SERIES = ("#1f9d74", "#d0902c", "#5b8def", "#c8598f", "#8f74d9", "#7c8594")
+SERIES = ("#1f9d74", "#bb8020", "#5b8def", "#c8598f", "#8f74d9", "#7c8594")
 FEW_DECADES = 1e2  # ranges below have ticks of their own
 MOST_TICKS = 12
 SHORT = 28  # letters of a name beside an axis

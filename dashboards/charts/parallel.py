@@ -13,10 +13,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from dashboards.charts.look import Chart, plain, short
 from hpo.spaces.encoding import encode_value
 
-COLOURS = ("#0b8f63", "#55ac5b", "#9dbb57", "#c9b25d", "#c39a7a", "#a3a6ad")  # the best first
+COLOURS = ("#0b8f63", "#4a9e50", "#7f9a38", "#ac9138", "#b98a66", "#8f939b")  # the best first
 MOST_TRIALS = 600  # that are drawn: the best half and a sample of the others
 FEW = 200  # trials, of which the best have dots too
-ALL_NAMES, SHORTEST, VALUE = 110, 9, 16  # letters: of the names beside each other, of each at least, of a choice
+ALL_NAMES, SHORTEST, LONGEST, VALUE = 110, 9, 20, 16  # letters: of all names, of each at least and at most, of a choice
+FEW_TICKS = 4  # of the scale of colours, that have room on a phone
 
 
 def parallel_chart(
@@ -40,7 +41,7 @@ def parallel_chart(
         "layout": {
             "xaxis": {
                 "tickvals": list(range(len(names))),
-                "ticktext": [short(name, max(SHORTEST, ALL_NAMES // len(names))) for name in names],
+                "ticktext": [short(name, min(max(SHORTEST, ALL_NAMES // len(names)), LONGEST)) for name in names],
                 "side": "top",
                 "showgrid": True,
                 "zeroline": False,
@@ -48,7 +49,7 @@ def parallel_chart(
             },
             "yaxis": {"visible": False, "range": [-0.06, 1.06]},
             "showlegend": False,
-            "margin": {"l": 24, "r": 24, "t": 36, "b": 60},
+            "margin": {"l": 24, "r": 24, "t": 36, "b": 40},
             "annotations": [note for at, name in enumerate(names) for note in _ticks(at, space[name])],
             "hovermode": "closest",
         },
@@ -125,7 +126,7 @@ def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str) -> list[d
         return []  # all came to the same
     count = len(groups)
     ends = [f"{shown[place][1]:.4g}" for place in (*(group[0] for group in groups), len(shown) - 1)]
-    told = [at for at in range(count + 1) if at == 0 or ends[at] != ends[at - 1]]
+    told = [at for at in range(0, count + 1, 2 if count > FEW_TICKS else 1) if at == 0 or ends[at] != ends[at - 1]]
     steps = [[place / count, colour] for at, colour in enumerate(_colours(groups)) for place in (at, at + 1)]
     bar = {
         "orientation": "h",
@@ -137,7 +138,8 @@ def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str) -> list[d
         "ticks": "",
         "tickvals": told,
         "ticktext": [ends[at] for at in told],
-        "title": {"text": f"{plain(metric)}, the best first", "side": "bottom", "font": {"size": 11}},
+        "tickangle": 0,
+        "title": {"text": f"{short(metric)}, the best first", "side": "bottom", "font": {"size": 11}},
     }
     marker = {"colorscale": steps, "cmin": 0, "cmax": count, "color": [0], "showscale": True, "colorbar": bar}
     return [{"type": "scatter", "mode": "markers", "x": [None], "y": [None], "hoverinfo": "skip", "marker": marker}]
