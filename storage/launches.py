@@ -187,9 +187,21 @@ def remove_study(store: Store, call: Call, study_id: int, *, doer: Doer | None =
 
 
 @retried
-def take_up(store: Store, study_id: int, *, worker: str, lease_seconds: float) -> bool:
-    """Take a study from the queue, for one server only; whether it is that one's."""
+def take_up(
+    store: Store,
+    study_id: int,
+    *,
+    worker: str,
+    lease_seconds: float,
+    may_start: Callable[[Connection], bool] | None = None,
+) -> bool:
+    """Take a study from the queue, for one server only; whether it is that one's.
+
+    may_start: whether there is room for it, as told within the transaction; None: there is.
+    """
     with store.write() as connection:
+        if may_start is not None and not may_start(connection):
+            return False
         taken = connection.execute(
             update(launches)
             .where(launches.c.study_id == study_id, launches.c.state == "queued", launches.c.wanted == "run")

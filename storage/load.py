@@ -46,6 +46,11 @@ def load_alone(store: Store, connection: Connection) -> Load:
     return _load(connection)
 
 
+def room_within(store: Store, may_start: MayStart) -> Callable[[Connection], bool]:
+    """Whether something may start, to be asked within the transaction that starts it."""
+    return lambda connection: may_start(load_alone(store, connection))
+
+
 def _load(connection: Connection) -> Load:
     asked: Counter[str] = Counter()
     for row in _ASKED.run(connection).rows:

@@ -136,6 +136,11 @@ def places_of(launch: Launch) -> int:
     return launch.jobs if launch.place == "server" else launch.trials
 
 
+def has_room(load: Load, study_id: int, limits: Limits) -> bool:
+    """Whether a study in the queue may start, beside all that runs, asked trials included."""
+    return why_waiting(study_id, [*load.launches, *_asked(load)], limits) is None
+
+
 class Place:
     """Whether one more trial of a study may start, as often as that is asked; safe for one thread.
 
@@ -151,7 +156,7 @@ class Place:
         """Whether it may, beside all that runs."""
         if self._limits.are_of_server_only:
             return True
-        asked = _asked(load, self._asker)
+        asked = _asked(load, self._asker)  # also where he has none yet
         study_id = self._study_id
         if not any(launch.study_id == study_id and launch.place == "workers" for launch in load.launches):
             study_id = next(launch.study_id for launch in asked if launch.owner == self._asker)
@@ -163,10 +168,10 @@ class Place:
         return self._limits.are_of_server_only or self.may_start(current_load(store))
 
 
-def _asked(load: Load, asker: str) -> list[Launch]:
+def _asked(load: Load, *askers: str) -> list[Launch]:
     """For each owner whose programs have trials that no launch counts, and for who asks, what counts as his study."""
-    known = {current().user(owner): owner for owner in (asker, *(launch.owner for launch in load.launches))}
-    trials = Counter({asker: 0})
+    known = {current().user(owner): owner for owner in (*askers, *(launch.owner for launch in load.launches))}
+    trials = Counter(dict.fromkeys(askers, 0))
     for owner, running in load.asked.items():
         trials[known.get(owner, owner)] += running
     return [_as_launch(-place, owner, running) for place, (owner, running) in enumerate(trials.items(), start=1)]

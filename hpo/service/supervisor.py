@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import IO, Literal
 
 from hpo.service.delivering import Sender
-from hpo.service.limits import Round
+from hpo.service.limits import Round, has_room
 from hpo.service.replicating import REPLICATES
 from hpo.service.run_folders import study_log
 from hpo.service.state import Service
@@ -26,6 +26,7 @@ from storage import history, launches
 from storage.errors import StoreUnavailableError, StudyNotFoundError
 from storage.history import StudySummary
 from storage.launches import ACTIVE, Launch
+from storage.load import room_within
 from trainers.processes.lifetimes import describe_exit, kill_group
 
 POLL_SECONDS = 0.25
@@ -136,10 +137,20 @@ class Supervisor:
                 continue
             if turns.why_waiting(launch.study_id) is not None:
                 continue
-            if launches.take_up(self._store, launch.study_id, worker=self._worker, lease_seconds=LEASE_SECONDS):
+            if self._take_up(launch.study_id):
                 self._start(launch)
                 return True
         return False
+
+    def _take_up(self, study_id: int) -> bool:
+        """Whether it is ours, and fits beside what other servers have started meanwhile."""
+        return launches.take_up(
+            self._store,
+            study_id,
+            worker=self._worker,
+            lease_seconds=LEASE_SECONDS,
+            may_start=room_within(self._store, lambda load: has_room(load, study_id, self._service.limits)),
+        )
 
     def _start(self, launch: Launch) -> None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.errors import SettingsError
-from hpo.service.limits import Limits, Place, Round, order_of, places_of, why_waiting
+from hpo.service.limits import Limits, Place, Round, has_room, order_of, places_of, why_waiting
 from storage import launches, studies
 from storage.database import Store
 from storage.launches import Launch
-from storage.load import current_load
+from storage.load import current_load, room_within
 
 NO_LIMITS = Limits(trials_on_server=None)
 
@@ -176,6 +177,15 @@ def test_a_limit_is_never_overrun_by_servers_that_share_a_history(store: Store) 
     load = current_load(store)
     taken = {launch.owner: launch.trials for launch in load.launches}
     assert (taken["ann"], taken["bob"] + load.asked.get("bob", 0)) == (3, 3)
+    queued_id = studies.create_study(store, name="queued", task="digits", metric="val_loss")
+    launches.request_launch(store, queued_id, owner="eve", place="server", jobs=2)
+    for limit in (7, 8):  # six trials run
+        bounds = Limits(trials=limit, trials_on_server=None)
+        room = room_within(store, partial(has_room, study_id=queued_id, limits=bounds))
+        taken_up = launches.take_up(store, queued_id, worker="a server", lease_seconds=60, may_start=room)
+        assert taken_up == (limit == 8)
+    launches.give_back(store, queued_id, worker="a server", message="it ends")
+    launches.want(store, queued_id, "stop")
     for asker, limit, is_free in (("eve", 6, False), ("eve", 7, True), ("ann", 9, False)):
         assert Place(Limits(trials=limit, trials_per_owner=3), ids[2], asker).is_free(store) == is_free
     servers[1].dispose()
