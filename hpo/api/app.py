@@ -43,6 +43,7 @@ def create_api(service: Service) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         lifespan=mlflow_proxy.connected,
+        generate_unique_id_function=description.operation_name,
         telemetry={"auto_configure": True, "metrics": False, "logs": False, "operation_spans": False},
         responses={"default": {"model": problems.Problem, "description": "What went wrong, as problem+json."}},
     )

@@ -38,6 +38,11 @@ from storage.retries import PATIENCE_SECONDS
 if TYPE_CHECKING:
     import httpx2
 
+    from hpo.answers.advice import RangeAdvice
+    from hpo.answers.effects import Effects, ParameterImportance
+    from hpo.answers.plan import Plan
+    from hpo.answers.receipts import TrialReason
+    from hpo.answers.recipes import ReadyTask
     from hpo.client.events import Event
     from hpo.decisions.comparisons import Comparisons
     from hpo.decisions.promotion import Promotion
@@ -177,11 +182,12 @@ class Client:
 
         return trial_of(self._by_id(study, lambda study_id: self.transport.get(f"/studies/{study_id}/trials/{number}")))
 
-    def explain(self, study: Study, number: int) -> dict[str, Any]:
+    def explain(self, study: Study, number: int) -> TrialReason:
         """Why a trial was proposed, as `hpo explain --json` prints it."""
-        return self._by_id(
-            study, lambda study_id: dict(self.transport.get(f"/studies/{study_id}/trials/{number}/receipt"))
+        found: TrialReason = self._by_id(
+            study, lambda study_id: self.transport.get(f"/studies/{study_id}/trials/{number}/receipt")
         )
+        return found
 
     def watch(self, study: Study, *, patience_seconds: float | None = None) -> AbstractContextManager[Iterator[Event]]:
         """What happens in a study, as it happens: `with client.watch("churn") as events: for event in events: …`.
@@ -192,6 +198,28 @@ class Client:
 
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         return watching(self.transport, self._study(study)["id"], patience_seconds=patience)
+
+    def events(self, study: Study, *, patience_seconds: float | None = None) -> Iterator[Event]:
+        """As `watch`, to be read to its end: `for event in client.events("churn"): …`."""
+        with self.watch(study, patience_seconds=patience_seconds) as events:
+            yield from events
+
+    def tune(
+        self,
+        file: Mapping[str, Any] | str | Path,
+        *,
+        jobs: int = 1,
+        priority: int = 0,
+        executor: str | None = None,
+        tell: Callable[[Event], None] | None = None,
+    ) -> StudySummary:
+        """Run a study on the server, and wait for its end; as `hpo.tune`. tell: is told what happens in it.
+
+        Ctrl-C only stops waiting; `events` looks on again. Raises SpecError, StudyExistsError, StudyFailedError.
+        """
+        made = self.create_study(file, place="server", jobs=jobs, priority=priority, executor=executor)
+        self._wait_for(made, tell)
+        return self.study(made)
 
     def stopped(self, study: Study) -> Stopped | None:
         """Why a study was stopped before its budget was spent; None where it was not."""
@@ -269,10 +297,7 @@ class Client:
         """
         number = against if isinstance(against, int) else None
         held = self.start_replicates(study, most, against=number, jobs=jobs, priority=priority, executor=executor)
-        with self.watch(held) as events:
-            *_, last = (event for event in events if event.study is not None)
-        if last.state in ("failed", "stopped"):
-            raise StudyFailedError(f"study {held.name!r} is {last.state}: {last.message or 'its log says why'}")
+        self._wait_for(held)
         return self.best(study, against=against)
 
     def start_replicates(
@@ -312,15 +337,23 @@ class Client:
         return result_of(Comparisons, self._statistics("compare", first=first, other=list(others)))
 
     def effects(
-        self, target: str, *, parameters: Sequence[str] = (), where: str | None = None, **more: bool
-    ) -> dict[str, Any]:
-        """What each range of each hyperparameter was worth, as `hpo stats --json` prints it. more: pairs, raw_units."""
-        query = {"target": target, "parameter": list(parameters), "where": where, **more}
-        return dict(self._statistics("effects", **query))
+        self,
+        target: str,
+        *,
+        parameters: Sequence[str] = (),
+        where: str | None = None,
+        pairs: bool = False,
+        importance: bool = False,
+        raw_units: bool = False,
+    ) -> Effects:
+        """What each range of each hyperparameter was worth, as `hpo stats --json` prints it."""
+        asked = {"pairs": pairs, "importance": importance, "raw_units": raw_units}
+        found: Effects = self._statistics("effects", target=target, parameter=list(parameters), where=where, **asked)
+        return found
 
-    def importance(self, target: str, *, where: str | None = None) -> dict[str, Any] | None:
+    def importance(self, target: str, *, where: str | None = None) -> ParameterImportance | None:
         """Which hyperparameters the outcome depends on; None where too few trials tell."""
-        found: dict[str, Any] | None = self._statistics("importance", target=target, where=where)
+        found: ParameterImportance | None = self._statistics("importance", target=target, where=where)
         return found
 
     def plan(
@@ -330,14 +363,16 @@ class Client:
         trials: int | None = None,
         jobs: int = 1,
         price_per_hour: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> Plan:
         """What a study file will reach, and what it will take, as `hpo plan --json` prints it."""
         body = _file(file) | {"trials": trials, "jobs": jobs, "price_per_hour": price_per_hour}
-        return dict(self.transport.post("/statistics/plan", body, timeout_seconds=ANSWER_SECONDS))
+        found: Plan = self.transport.post("/statistics/plan", body, timeout_seconds=ANSWER_SECONDS)
+        return found
 
-    def advise(self, target: str, *, together: bool = False) -> dict[str, Any]:
+    def advise(self, target: str, *, together: bool = False) -> RangeAdvice:
         """Which ranges are worth searching, as `hpo advise --json` prints it."""
-        return dict(self._statistics("advise", target=target, together=together))
+        found: RangeAdvice = self._statistics("advise", target=target, together=together)
+        return found
 
     def draw_effects(
         self,
@@ -393,7 +428,10 @@ class Client:
     # The history ------------------------------------------------------------------------------------------------------
 
     def history(self) -> dict[str, Any]:
-        """The sources, the families and what is in quarantine, as `hpo history list --json` prints it."""
+        """The sources, the families and what is in quarantine, as `hpo history list --json` prints it.
+
+        Times are texts, as JSON has them; `hpo.client.past` makes the types of it that the history has here.
+        """
         return dict(self.transport.get("/history"))
 
     def query(
@@ -448,9 +486,10 @@ class Client:
         """Remove a source with all its studies; as `hpo history forget --json`. dry_run: only say what would go."""
         return dict(self.transport.post("/history/forget", {"source": source, "dry_run": dry_run}))
 
-    def recipes(self) -> list[dict[str, Any]]:
+    def recipes(self) -> list[ReadyTask]:
         """The ready tasks."""
-        return list(self._listed("/recipes"))
+        found: list[ReadyTask] = self.transport.get("/recipes")
+        return found
 
     # What runs in the background --------------------------------------------------------------------------------------
 
@@ -559,6 +598,17 @@ class Client:
                 draft.write_bytes(answer.content)
         except OSError as error:
             raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
+
+    def _wait_for(self, study: StudySummary, tell: Callable[[Event], None] | None = None) -> None:
+        """Until a study has ended. Raises StudyFailedError where it has failed, or was stopped."""
+        state = message = None
+        for event in self.events(study):
+            if event.study is not None:
+                state, message = event.state, event.message
+            if tell is not None:
+                tell(event)
+        if state in ("failed", "stopped"):
+            raise StudyFailedError(f"study {study.name!r} is {state}: {message or 'its log says why'}")
 
     def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = None
