@@ -45,6 +45,7 @@ MISTAKES = (
     ("trust", "pats 1"),
     ("quarantine", "pats 1", "--reason", "odd"),
     ("forget", "nobody", "--yes"),
+    ("delete", "nobody", "--yes"),
     ("export", "nothing", "tables"),
     ("import", "table", "nowhere.csv"),
 )
@@ -145,6 +146,11 @@ def test_what_is_changed_there_is_changed(
     told = json.loads(hpo("history", "verify", "--json", "--server", url, code=1)[0])
     assert told == json.loads(hpo("history", "verify", "--json", code=1)[0])
     assert list(told["quarantine"]) == ["past 2"]
+
+    assert "say --yes" in hpo("history", "delete", "past 1", "--server", url, code=2)[1]
+    gone = json.loads(hpo("history", "delete", "past 1", "--yes", "--files", "--json", "--server", url)[0])
+    assert (gone["study"], gone["trials"], gone["folder"], gone["mlflow_runs"]) == ("past 1", 20, None, 0)
+    assert "its 20 trials" in hpo("history", "delete", "past 2", "--yes")[0]
 
 
 def test_a_viewer_looks_and_changes_nothing(

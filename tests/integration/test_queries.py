@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from storage import query_plan
+from storage import query_plan, trial_pages
 from storage.database import insert_many
 from storage.distributions import ParameterSet, ParameterSets
 from storage.families import note_change
+from storage.history import ids_of_studies
 from storage.models import intermediate_values, studies, trial_attributes, trials
 from storage.queries import count_trials, query_trials, select_trials, totals
 from storage.query_language import (
@@ -303,6 +304,27 @@ def test_any_order_is_the_plain_one(store):
         assert keys(asked) == [key(row) for row in expected][:limit]
 
     check()
+
+
+@pytest.mark.parametrize("where", ["", "params.layers > 2 or params.optimizer = sgd"])
+def test_the_pages_of_a_study_are_its_trials_in_order(store, where, monkeypatch):
+    monkeypatch.setattr(trial_pages, "TRIALS_OF_A_ROW", 10)
+    monkeypatch.setattr(trial_pages, "FIRST_ROWS", 3)
+    name = fill(store)[0]["study"]
+    (study_id,) = ids_of_studies(store, [name]).values()
+    quoted = name.replace("'", "''")
+    for order in ("params.lr", "-params.layers", "params.optimizer", "-params.`a.b c``d`", "-value", "cost", "worker"):
+        found, after = [], None
+        while True:
+            page = trial_pages.trial_page(store, study_id, where=where, order=order, after=after, limit=11)
+            found += [trial.number for trial in page.trials]
+            after = page.end
+            if after is None:
+                break
+        condition = f"study = '{quoted}'" + (f" and ({where})" if where else "")
+        asked = {"order_by": order.removeprefix("-"), "descending": order.startswith("-")}
+        assert found == [row.number for row in query_trials(store, condition, **asked)]
+        assert len(found) > 11
 
 
 def test_without_an_order_they_come_as_recorded(store):
