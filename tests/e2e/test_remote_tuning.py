@@ -49,6 +49,8 @@ def test_a_study_is_launched_and_followed_on_a_service(
         assert "typo.yaml:" in (said := hpo("tune", "typo.yaml", code=2)[1]) and "did you mean `trials`?" in said
         shown = answer(hpo, "show", "far away")
         assert shown["trials"] == {"complete": 2}
+        repeated = answer(hpo, "best", "far away", "--replicates", "2")["replication"]
+        assert (repeated["study"], repeated["spent"]) == ("far away/replicates", 2)
         assert "is there already" in hpo("tune", "study.yaml", code=2)[1]
         assert "leave --trials" in hpo("tune", "study.yaml", "--trials", "9", "--resume", code=2)[1]
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(study | {"trainer": {"function": "os.system"}}))
