@@ -428,14 +428,16 @@ def finish_trial(
 
 @retried_call
 def refuse_outcome(store: Store, call: Call, claim: Claim, *, state: TrialState, value: float | None) -> NoReturn:
-    """Keep the outcome of a trial that is somebody else's as a late result. Raises StaleAttemptError."""
+    """Keep the value that came for a trial of somebody else's as a late result. Raises StaleAttemptError."""
     with store.write() as connection:
         trial = lock_trial(connection, claim.trial_id)
-        if not _is_repeated(trial, claim, state, value):
+        if value is not None and not _is_repeated(trial, claim, state, value):
             _keep_late_result(store, connection, claim, state, value, at=call.at)
             if trial.state not in UNFINISHED:
                 seal_trial(connection, claim.trial_id)
-    raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else; what it brought is kept as late.")
+    raise StaleAttemptError(
+        f"Trial {claim.number} is with a worker of somebody else; a value that came for it is kept as late."
+    )
 
 
 @retried

@@ -251,7 +251,7 @@ def test_a_value_that_comes_under_another_owner_is_kept_as_late_before_it_is_ref
     given = desk.ask(study_id, worker="ann/box", lease_seconds=60.0)
     assert given is not None
     for _ in range(2):  # said again it is kept once
-        with pytest.raises(StaleAttemptError, match="somebody else; what it brought is kept"):
+        with pytest.raises(StaleAttemptError, match="somebody else; a value that came for it is kept"):
             desk.tell(held(given), state="complete", values=[0.25], owner="bob")
     (trial,) = trials_of(store, study_id)
     assert trial.state == TrialState.RUNNING
