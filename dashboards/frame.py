@@ -37,11 +37,17 @@ class Place:
     url: str
     key: str  # after `g` on the keyboard
     permission: str = "read"
+    others: tuple[str, ...] = ()  # paths of pages that belong to it, beside those below its own
+
+    def holds(self, path: str) -> bool:
+        """Whether the page of that path is one of its own."""
+        roots = (self.url.rstrip("/"), *self.others)
+        return any(path == root or path.startswith(f"{root}/") for root in roots)
 
 
 NAVIGATION = (
-    Place(name="Studies", url="/studies", key="s"),
-    Place(name="History", url="/history", key="h"),
+    Place(name="Studies", url="/studies", key="s", others=("/launch",)),
+    Place(name="History", url="/history", key="h", others=("/families", "/tasks")),
     Place(name="Compare", url="/compare", key="c"),
     Place(name="Champions", url="/champions", key="p"),
     Place(name="Machines", url="/machines", key="m"),

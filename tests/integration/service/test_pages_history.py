@@ -84,6 +84,7 @@ def test_a_family_and_a_task_have_a_page_with_a_url_for_every_view(viewer: TestC
         joined = "&" if "?" in path else "?"
         html = page(viewer, path)
         assert "/history/parts/effects" in html and "/history/figures/importance" in html
+        assert 'data-key="h" aria-current="page">History' in html
         assert "/history/figures/forest" in page(viewer, f"{path}{joined}parameter={quote(RATE)}&place=2")
         assert "/history/parts/advice" in page(viewer, f"{path}{joined}view=advice&together=true")
         assert "/history/figures/map" in page(viewer, f"{path}{joined}view=map")
