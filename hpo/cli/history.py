@@ -625,12 +625,12 @@ def _report_of_service(outcome: ImportReport, rows: _RowFile) -> None:
     """What a service tells of single runs: the first of those that were not taken."""
     for row in outcome.rows:
         rows.write(row)
-    left_out = outcome.number_skipped + outcome.number_rejected - len(outcome.rows)
-    if left_out > 0 or outcome.taken:
-        print(
-            f"--report: a service tells of runs that were not taken, the first {len(outcome.rows)} of "
-            f"{len(outcome.rows) + max(left_out, 0)}; where the history is, with --storage, it tells of every run",
-            file=sys.stderr,
+    not_taken = outcome.number_skipped + outcome.number_rejected
+    if outcome.taken or not_taken > len(outcome.rows):
+        typer.echo(
+            f"--report: a service tells only of runs that were not taken ({len(outcome.rows)} of {not_taken}); where "
+            "the history is, with --storage, it tells of every run",
+            err=True,
         )
 
 

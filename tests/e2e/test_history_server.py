@@ -132,8 +132,13 @@ def test_what_is_changed_there_is_changed(
     assert "20 trials" in hpo("history", "show", "team")[0]
     lost = hpo("history", "import", "lightning", "logs", "--server", url, code=2)[1]
     assert "projects" in lost
-    kept = hpo("history", "import", "table", "runs.csv", "--report", "rows.jsonl", "--server", url, code=2)[1]
-    assert "--report" in kept and not (tmp_path / "rows.jsonl").exists()
+    again = ("history", "import", "table", "runs.csv", "--source", "team", "--report")
+    hpo(*again, "there.jsonl", "--server", url)
+    rows = [json.loads(line) for line in (tmp_path / "there.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["verdict"]) for row in rows[:1]] == [("runs.csv line 2", "skipped")]
+    assert len(rows) == 20
+    new = hpo("history", "import", "table", "runs.csv", "--dry-run", "--report", "new.jsonl", "--server", url)[1]
+    assert "with --storage, it tells of every run" in new
     (tmp_path / "odd.csv").write_text("lr,a,b\n0.1,1,2\n0.2,2,3\n")
     here_odd = hpo("history", "import", "table", "odd.csv", code=2)[1]
     assert here_odd == hpo("history", "import", "table", "odd.csv", "--server", url, code=2)[1]
