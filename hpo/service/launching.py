@@ -77,7 +77,6 @@ def check_study(service: Service, spec: StudySpec, options: LaunchOptions | None
     admit(service.store, spec, resume=False)
 
 
-def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOptions | None) -> int:
 def check_launch(service: Service, spec: StudySpec, options: LaunchOptions) -> None:
     """Whether what a study file says may be trained here, and so. Raises SpecError."""
     check_code(spec, projects=service.projects, packages=service.packages)
@@ -86,6 +85,7 @@ def check_launch(service: Service, spec: StudySpec, options: LaunchOptions) -> N
         raise SpecError("\n".join(f"study: {place}: {what}" for place, what in wrong))
 
 
+def create(service: Service, spec: StudySpec, *, owner: str, options: LaunchOptions | None) -> int:
     """Create a study and, with options, launch it; returns its id. Raises as `check_study`."""
     check_study(service, spec, options)
     doer = Doer(who=owner, action="study.create", details={"name": spec.study})
