@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import expon, norm
+from scipy.stats import t as student
 
 from hpo.statistics.progress_bands import (
     LEAST_TASKS,
@@ -39,12 +41,22 @@ def test_too_few_tasks_or_all_alike_say_nothing(losses):
     assert prediction_band(losses) is None
 
 
-def test_normal_losses_have_students_interval():
-    losses = np.random.default_rng(0).normal(5.0, 2.0, 12)
+@pytest.mark.parametrize(("tasks", "freedom"), [(5, 1 / (0.25 + 0.075)), (12, 1 / (1 / 11 + 0.03125))])
+def test_few_losses_have_students_interval_with_the_freedom_of_a_variance_whose_kurtosis_is_usual(tasks, freedom):
+    losses = np.random.default_rng(0).normal(5.0, 2.0, tasks)
     band = prediction_band(losses)
-    half = 2.200985 * losses.std(ddof=1) * np.sqrt(1 + 1 / 12)
+    half = student.ppf(0.975, freedom) * losses.std(ddof=1) * np.sqrt(1 + 1 / tasks)
     assert (band.low, band.high) == pytest.approx((losses.mean() - half, losses.mean() + half), rel=1e-5)
     assert band.expected == np.median(losses)
+
+
+@pytest.mark.parametrize(("shape", "least"), [(norm(), 0.94), (expon(), 0.93), (student(4), 0.94)])
+def test_a_band_from_five_tasks_holds_for_other_shapes_than_the_normal(shape, least):
+    rng = np.random.default_rng(11)
+    bands = [prediction_band(shape.rvs(5, random_state=rng), logarithmic=False) for _ in range(1000)]
+    low, high = np.array([(band.low, band.high) for band in bands]).T
+    held = np.mean(shape.cdf(high) - shape.cdf(low))
+    assert least <= held <= 0.97
 
 
 def test_losses_of_many_sizes_are_looked_at_by_their_logarithms():
