@@ -49,9 +49,9 @@ def postgresql_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
-    """A Ray cluster of two nodes. It is ended soon: its daemons take a fiftieth of a processor while nothing runs."""
+    """A Ray cluster of two nodes that runs as long as the tests do."""
     pytest.importorskip("ray", reason="Ray comes with hindsight-hpo[ray]")
     from tests import ray_cluster as cluster
 
