@@ -1,6 +1,6 @@
 """Proposals before they are asked for: a few are ready for each study that is asked, made in a process of their own.
 
-A proposal costs .02 to .3 s of processor; who asks shall not wait so long where others were trained meanwhile. Those
+A proposal costs .02 to .2 s of processor; who asks shall not wait so long where others were trained meanwhile. Those
 that are ready were made with what was known then. The fewer trials run, the more the last result matters: where less
 than ten run none is handed out that does not know all results, else one that lacks a tenth as many as trials run at
 most (measured: see DECISIONS.md). Where several are wanted they are made one after the other from one look at the
