@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import sqlalchemy.orm  # noqa: F401 - Optuna imports it late, and half imported it breaks the queries of other threads
 from sqlalchemy import case, insert, or_, select, update
 
 from storage.audit import Doer, note_within
