@@ -19,8 +19,8 @@ from hpo.answers.study_figures import (
     slice_fields,
 )
 from hpo.api.access import Reader, ServiceState
-from hpo.api.answers import as_json, says
-from hpo.api.history_pages import HistoryPage, history_page
+from hpo.api.answers import already_json, as_json, says
+from hpo.api.history_pages import HistoryPage, history_page, in_json
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
@@ -225,7 +225,7 @@ def query_trials(
     direction of their study.
     """
     found = history_page(service.store, where=where, order=order, limit=limit, cursor=cursor, curves=curves)
-    return as_json(found)
+    return already_json(in_json(found))
 
 
 def position_of(cursor: str | None, order: str | None) -> Position | None:
