@@ -69,10 +69,10 @@ def run(
 ) -> list[Figure]:
     """Workers train as many trials as they can while the server is being killed and started again."""
     where = f"server killed, {place.kind}, {kills} kills, {workers} workers"
-    rng, port = random.Random(seed), _free_port()
+    rng, port = random.Random(seed), free_port()
     with place.fresh() as storage, tempfile.TemporaryDirectory() as folder:
         store = open_store(storage)
-        study_id, token = _prepare(store, Path(folder))
+        study_id, token = prepare(store, Path(folder))
         task = Task(
             url=f"http://127.0.0.1:{port}",
             token=token,
@@ -80,27 +80,27 @@ def run(
             folder=Path(folder),
             step_seconds=step_seconds,
         )
-        server = _start(storage, port, Path(folder))
+        server = start(storage, port, Path(folder))
         try:
-            with _at_work(task, workers) as stop:
+            with at_work(task, workers) as stop:
                 for _ in range(kills):
-                    _wait_for_progress(Path(folder))
+                    wait_for_progress(Path(folder))
                     time.sleep(rng.uniform(*seconds_between))
                     server.send_signal(signal.SIGKILL)
                     server.wait()
-                    server = _start(storage, port, Path(folder))
-                _wait_for_progress(Path(folder))
+                    server = start(storage, port, Path(folder))
+                wait_for_progress(Path(folder))
                 stop.set()
         finally:
             server.send_signal(signal.SIGINT)
             server.wait()
         noted = read_journals(Path(folder))
-        figures = _judge(store, study_id, noted, where)
+        figures = judge(store, study_id, noted, where)
         store.dispose()
     return figures
 
 
-def _prepare(store: Store, folder: Path) -> tuple[int, str]:
+def prepare(store: Store, folder: Path) -> tuple[int, str]:
     """A study that workers ask, and a token for them."""
     spec = parse_spec(
         {
@@ -117,13 +117,26 @@ def _prepare(store: Store, folder: Path) -> tuple[int, str]:
     return study_id, secret
 
 
-def _start(storage: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
-    """A server that answers."""
+def start(storage: str, port: int, folder: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A server that answers; environment: what its processes have besides."""
     command = [sys.executable, "-m", "hpo", "serve", "--port", str(port), "--storage", storage, "--mlflow", "none"]
-    command += ["--runs", str(folder / "runs"), "--projects", str(folder), "--log-file", str(folder / "server.log")]
+    command += [
+        "--runs",
+        str(folder / "runs"),
+        "--projects",
+        str(folder),
+        "--log-file",
+        str(folder / "server.log"),
+        *options,
+    ]
     with (folder / "server.err").open("w") as complaints:
         server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, start_new_session=True
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            start_new_session=True,
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -136,11 +149,11 @@ def _start(storage: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
     raise AssertionError("the server does not answer")
 
 
-def _wait_for_progress(folder: Path) -> None:
+def wait_for_progress(folder: Path) -> None:
     """Until some worker notes something: on a busy machine a server takes its time."""
     before, deadline = _size_of(folder), time.monotonic() + START_SECONDS
     while _size_of(folder) == before:
-        assert time.monotonic() < deadline, "the workers get no answer: " + (folder / "server.err").read_text()
+        assert time.monotonic() < deadline, "the workers get no answer"
         time.sleep(0.02)
 
 
@@ -149,7 +162,7 @@ def _size_of(folder: Path) -> int:
 
 
 @contextmanager
-def _at_work(task: Task, workers: int) -> Iterator[Any]:
+def at_work(task: Task, workers: int) -> Iterator[Any]:
     """The workers, in a few processes; the event ends them after the trials that they are at."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -210,7 +223,7 @@ def _work(task: Task, name: int, stop: Any) -> None:
                 journal.note("refused", sure=True, **attempt, value=value)
 
 
-def _judge(store: Store, study_id: int, noted: Iterable[dict[str, Any]], where: str) -> list[Figure]:
+def judge(store: Store, study_id: int, noted: Iterable[dict[str, Any]], where: str) -> list[Figure]:
     """What the history holds against what the workers were told."""
     noted = list(noted)
     trials = {trial.number: trial for trial in history.list_trials(store, study_id)}
@@ -250,7 +263,7 @@ def _judge(store: Store, study_id: int, noted: Iterable[dict[str, Any]], where: 
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
