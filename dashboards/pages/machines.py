@@ -14,9 +14,10 @@ from dashboards.frame import PageOperator, PageReader, back_to, page
 from hpo.api.access import ServiceState
 from hpo.service import launching
 from hpo.service.launching import MOST_PRIORITY
-from hpo.service.limits import Limits, Round, places_of
+from hpo.service.limits import Limits, places_of, round_of
 from storage import history, launches, machines
 from storage.launches import ACTIVE, Launch
+from storage.load import current_load
 
 GONE_SHOWN = 20  # machines that are not here any more
 ENDED_SHOWN = 10  # studies that are over
@@ -52,14 +53,14 @@ def get_machines(request: Request, who: PageReader, service: ServiceState) -> HT
     found = machines.list_machines(service.store)
     here = [machine for machine in found if machine.is_here]
     names = history.names_of_ids(service.store, {held.study_id for machine in found for held in machine.holds})
-    turns = Round(active, service.limits)
+    turns = round_of(current_load(service.store), service.limits)
     return page(
         request,
         "machines.html",
         who,
         queue=[
             _Waiting(launch=launch, places=places_of(launch), why=turns.why_waiting(launch.study_id))
-            for launch in turns.ordered
+            for launch in turns.launched
         ],
         over=over[:ENDED_SHOWN],
         shares=_shares(active),

@@ -48,7 +48,7 @@ def best_of_study(
             return
         if replicates is None:
             found = source.best(study, against=rival)
-    if replicates is not None and (address := server_to_ask(storage, server)) is not None:
+    if replicates is not None and (address := server_to_ask(storage, server, mlflow=mlflow, runs=runs)) is not None:
         from hpo.cli.remote_tuning import replicate_on_server
 
         again = ["hpo", "best", study, "--replicates", str(replicates), "--jobs", str(jobs)]

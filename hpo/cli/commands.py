@@ -130,7 +130,7 @@ def tune(
     from hpo.running.executors import Placement
 
     placement = Placement(executor=executor, ray_address=ray_address, launch=launch, launch_host=launch_host)
-    if (address := server_to_ask(storage, server)) is not None:
+    if (address := server_to_ask(storage, server, mlflow=mlflow, runs=runs)) is not None:
         from hpo.cli.remote_tuning import tune_on_server
 
         tune_on_server(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hpo.cli.options import existing_url
 from hpo.errors import SettingsError
-from hpo.settings import SERVER_VARIABLE, STORAGE_VARIABLE
+from hpo.settings import MLFLOW_VARIABLE, RUNS_VARIABLE, SERVER_VARIABLE, STORAGE_VARIABLE
+from storage.masking import without_secrets
 
 if TYPE_CHECKING:
     from hpo.decisions.comparisons import Comparisons
@@ -199,7 +200,7 @@ class OwnHistory:
 @contextmanager
 def opened(storage: str | None, server: str | None, *, mlflow: str | None = None) -> Iterator[Source]:
     """The service, where one is named, else the history. Raises SettingsError."""
-    if (address := server_to_ask(storage, server)) is not None:
+    if (address := server_to_ask(storage, server, mlflow=mlflow)) is not None:
         from hpo.client.client import Client
 
         with Client(address, patience_seconds=PATIENCE_SECONDS) as client:
@@ -208,18 +209,26 @@ def opened(storage: str | None, server: str | None, *, mlflow: str | None = None
         yield OwnHistory(existing_url(storage), mlflow=mlflow)
 
 
-def server_to_ask(storage: str | None, server: str | None) -> str | None:
+def server_to_ask(
+    storage: str | None, server: str | None, *, mlflow: str | None = None, runs: Path | None = None
+) -> str | None:
     """The service that is meant; None: the history. What the command line says goes before the environment.
 
-    Raises SettingsError where it names both.
+    Raises SettingsError where it names both, or with a service a place of this machine.
     """
-    if server is None or storage is None:
-        return server
-    says_storage = storage != os.environ.get(STORAGE_VARIABLE)
-    says_server = server != os.environ.get(SERVER_VARIABLE)
+    says_storage = storage is not None and storage != os.environ.get(STORAGE_VARIABLE)
+    says_server = server is not None and server != os.environ.get(SERVER_VARIABLE)
     if says_storage and says_server:
         raise SettingsError("--server and --storage both say where the history is; give one of them")
-    return None if says_storage else server
+    if says_storage or server is None:
+        return None
+    for option, given, variable in (("--mlflow", mlflow, MLFLOW_VARIABLE), ("--runs", runs, RUNS_VARIABLE)):
+        if given is not None and str(given) != os.environ.get(variable):
+            raise SettingsError(
+                f"{option} {given} is for what this machine trains, and {without_secrets(server)} has its own: "
+                f"leave it out, or name a history with --storage in place of the service"
+            )
+    return server
 
 
 def ready_tasks(server: str | None) -> Sequence[Mapping[str, Any]]:

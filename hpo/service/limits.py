@@ -76,6 +76,11 @@ class Round:
                     self._used[bound, bound.whose(launch)] += places_of(launch) * bound.weight(launch)
         self._kept: dict[tuple[_Bound, bool], list[_Kept]] = {}
 
+    @property
+    def launched(self) -> list[Launch]:
+        """Those that somebody launched, without what stands for asked trials."""
+        return [launch for launch in self.ordered if launch.study_id > 0]
+
     def why_waiting(self, study_id: int) -> str | None:
         """Why a study may take no more places now, in words; None: it may."""
         position = self._position.get(study_id)
@@ -138,7 +143,12 @@ def places_of(launch: Launch) -> int:
 
 def has_room(load: Load, study_id: int, limits: Limits) -> bool:
     """Whether a study in the queue may start, beside all that runs, asked trials included."""
-    return why_waiting(study_id, [*load.launches, *_asked(load)], limits) is None
+    return round_of(load, limits).why_waiting(study_id) is None
+
+
+def round_of(load: Load, limits: Limits) -> Round:
+    """The studies that are queued or running, beside the trials that programs ask for without a launch."""
+    return Round([*load.launches, *_asked(load)], limits)
 
 
 class Place:

@@ -33,13 +33,14 @@ from hpo.api.wire_launches import (
 from hpo.errors import BusyError, DirectionError, HpoError, SpecError
 from hpo.service import launching, replicating
 from hpo.service.events import StudyEvent
-from hpo.service.limits import Round
+from hpo.service.limits import round_of
 from hpo.service.run_folders import last_lines, study_log, trial_log
 from hpo.service.state import Service
 from hpo.studies.spec import StudySpec
 from storage import history
 from storage.errors import StorageError, StudyExistsError
-from storage.launches import ACTIVE, Launch, find_launch, list_launches
+from storage.launches import Launch, find_launch
+from storage.load import current_load
 from storage.revisions import history_mark
 from storage.trial_pages import trial_numbered
 
@@ -152,8 +153,8 @@ def delete_study(
 @router.get("/queue")
 def get_queue(who: Reader, service: ServiceState) -> Queue:
     """What runs, what waits and why, in the order of their turns; and the limits."""
-    turns = Round(list_launches(service.store, ACTIVE), service.limits)
-    items = [queued_of(launch, waits=turns.why_waiting(launch.study_id)) for launch in turns.ordered]
+    turns = round_of(current_load(service.store), service.limits)
+    items = [queued_of(launch, waits=turns.why_waiting(launch.study_id)) for launch in turns.launched]
     return Queue(items=items, limits=LimitsInForce(**asdict(service.limits)))
 
 

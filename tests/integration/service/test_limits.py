@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.errors import SettingsError
-from hpo.service.limits import Limits, Place, Round, has_room, order_of, places_of, why_waiting
+from hpo.service.limits import Limits, Place, Round, has_room, order_of, places_of, round_of, why_waiting
 from storage import launches, studies
 from storage.database import Store
 from storage.launches import Launch
@@ -179,7 +179,10 @@ def test_a_limit_is_never_overrun_by_servers_that_share_a_history(store: Store) 
     assert (taken["ann"], taken["bob"] + load.asked.get("bob", 0)) == (3, 3)
     queued_id = studies.create_study(store, name="queued", task="digits", metric="val_loss")
     launches.request_launch(store, queued_id, owner="eve", place="server", jobs=2)
-    for limit in (7, 8):  # six trials run
+    turns = round_of(current_load(store), Limits(trials=7, trials_on_server=None))  # six trials run
+    assert {launch.study for launch in turns.launched} == {"ann", "bob", "queued"}
+    assert "limit of 7 trials" in (turns.why_waiting(queued_id) or "")
+    for limit in (7, 8):
         bounds = Limits(trials=limit, trials_on_server=None)
         room = room_within(store, partial(has_room, study_id=queued_id, limits=bounds))
         taken_up = launches.take_up(store, queued_id, worker="a server", lease_seconds=60, may_start=room)

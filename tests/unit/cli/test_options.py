@@ -1,4 +1,4 @@
-"""Is a figure that could not be drawn refused before the work for it is done?"""
+"""Are options refused that cannot be meant: figures that could not be drawn, places of this machine for a service?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typer.main import get_command
 from hpo.cli.commands import app
 from hpo.cli.options import check_figure
 from hpo.cli.plan import plan_study
+from hpo.cli.source import server_to_ask
 from hpo.cli.without_server import ON_THE_DATABASE, why_without
 from hpo.errors import SettingsError
 
@@ -55,6 +56,18 @@ def test_every_command_asks_a_server_or_says_why_not() -> None:
         assert (reason is None) == (name in asks), name
     assert why_without(["db", "check", "--server=http://h"]) == f"hpo db takes no --server: {ON_THE_DATABASE}"
     assert why_without(["db", "check"]) is None
+
+
+def test_a_service_is_told_no_place_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://127.0.0.1:8080"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.delenv("HPO_RUNS", raising=False)
+    assert server_to_ask(None, url, mlflow="http://mlflow:5000") == url, "it is there for other programs"
+    assert server_to_ask("sqlite:///here.db", None, mlflow="sqlite:///mlflow.db", runs=Path("runs")) is None
+    with pytest.raises(SettingsError, match=r"--mlflow sqlite:///mlflow\.db is for what this machine trains"):
+        server_to_ask(None, url, mlflow="sqlite:///mlflow.db")
+    with pytest.raises(SettingsError, match="--runs runs is for what this machine trains"):
+        server_to_ask(None, url, runs=Path("runs"))
 
 
 def _commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
