@@ -124,7 +124,7 @@ class _StudyTrials:
         return len(self._by_number), set(self._unfinished)
 
     def updated(self, fresh: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """All trials, of which `fresh` have just been read."""
+        """All trials, of which `fresh` have been read. Another thread may know more by now: that some have finished."""
         running = {}
         for trial in fresh:
             while len(self._by_number) <= trial.number:
@@ -136,9 +136,9 @@ class _StudyTrials:
             else:
                 running[trial.number] = trial
         everything: list[Any] = list(self._by_number)
-        for number, trial in running.items():
-            everything[number] = trial
-        is_complete = len(running) == len(self._unfinished)
+        for number in self._unfinished & running.keys():
+            everything[number] = running[number]
+        is_complete = self._unfinished <= running.keys()
         return everything if is_complete else [trial for trial in everything if trial is not None]
 
 

@@ -27,7 +27,7 @@ from storage.importers.logged import mlflow_server
 from storage.importers.logged import runs as logged_runs
 from storage.importers.logged.mlflow_server import MlflowServer
 from storage.importers.mlflow import import_mlflow
-from storage.mlflow_runs import _client as hindsight_client
+from storage.mlflow_runs import mlflow_client as hindsight_client
 from storage.optuna_storage import HistoryStorage
 from storage.outbox import deliver
 from storage.schema import open_store

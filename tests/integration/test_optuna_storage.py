@@ -63,6 +63,24 @@ def test_threads_share_a_storage(storage):
     assert [trial.number for trial in study.trials] == list(range(24))
 
 
+def test_what_another_thread_has_seen_meanwhile_is_not_unseen(storage, monkeypatch):
+    study_id = new_study(storage)._study_id
+    first = storage.create_new_trial(study_id)
+    known, read = storage._trials, storage._trials._read
+
+    def meanwhile(*args, **values):
+        monkeypatch.setattr(known, "_read", read)
+        found = read(*args, **values)
+        storage.set_trial_state_values(first, TrialState.COMPLETE, [0.5])
+        storage.create_new_trial(study_id)
+        assert len(storage.get_all_trials(study_id)) == 2  # the other thread's look
+        return found
+
+    monkeypatch.setattr(known, "_read", meanwhile)
+    found = storage.get_all_trials(study_id)  # which began before all that
+    assert [(trial.number, trial.state) for trial in found] == [(0, TrialState.COMPLETE)]
+
+
 def test_one_of_many_takes_a_waiting_trial(storage):
     study_id = new_study(storage)._study_id
     for _ in range(20):
