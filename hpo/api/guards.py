@@ -52,7 +52,7 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, send, is_secure=self._service.is_secure or scope["scheme"] == "https")
+        answer = _Answer(scope, send, is_secure=self._service.is_secure or scope.get("scheme") == "https")
         refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from fastapi.testclient import TestClient
 from dashboards.app import create_app
 from hpo.api.idempotency import Idempotency
 from hpo.errors import BusyError
+from hpo.service import calculations
 from hpo.service.state import Service
 from storage import background_jobs, tokens
 from storage.errors import StoreUnavailableError
@@ -58,8 +60,9 @@ def code_of(answer: Any) -> tuple[int, str]:
 
 
 def test_the_password_of_an_mlflow_that_is_away_is_told_nobody(
-    service: Service, capfd: pytest.CaptureFixture[str]
+    service: Service, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calculations, "multiprocessing", multiprocessing)  # a process that logs where this one does
     told = client(replace(service, mlflow_uri=AWAY), "viewer").get("/champions/parts/list")
     assert code_of(told) == (503, "mlflow-unavailable")
     assert told.json()["detail"] == "MLflow's registry at http://***@127.0.0.1:9 does not answer as it should"
