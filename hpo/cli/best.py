@@ -267,7 +267,7 @@ def _verdict(replication: Replication, winner: Fresh) -> str:
         )
     return (
         f"not separated yet: the best of {len(replication.contenders)} contenders with probability "
-        f"{_percent(winner.probability_best)}, {_percent(SURE)} are asked for; more --replicates would tell"
+        f"{winner.probability_best:.1%}, {_percent(SURE)} are asked for; more --replicates would tell"
     )
 
 
