@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -14,13 +15,14 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 START_SECONDS = 120.0
 
 
 @contextmanager
-def served(app: FastAPI, *, port: int = 0) -> Iterator[str]:
+def served(app: ASGIApp, *, port: int = 0) -> Iterator[str]:
     """The URL of a server in this process. port: 0 for any that is free."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -32,6 +34,30 @@ def served(app: FastAPI, *, port: int = 0) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join(10.0)
+
+
+class Gate:
+    """An app before which requests can be held up, as by a slow link, or turned away, as while it is started again."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app, self._came = app, 0
+        self.is_away = False
+        self.holds: str | None = None  # the end of the paths that are held up
+        self.lets_pass = 0  # so many of these first
+        self.held = 0  # how many were held up
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = str(scope.get("path", ""))
+        if self.holds is not None and path.endswith(self.holds):
+            self._came += 1
+            self.held += (is_held := self._came > self.lets_pass)
+            while is_held and self.holds is not None:
+                await asyncio.sleep(0.01)
+        if self.is_away and scope["type"] == "http":
+            await Response("away", status_code=503)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 @contextmanager

@@ -1,16 +1,13 @@
 """How does a trial's checkpoint come to the service, so that its model can be promoted there?
 
 In parts, each of which may be sent again: a connection that breaks, or a server that is started again, costs the part.
-It is sent beside what trains meanwhile.
 """
 
 from __future__ import annotations
 
 import hashlib
 import socket
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from hpo.client.transport import Transport
@@ -25,38 +22,13 @@ def named_place(checkpoint: str | Path) -> str:
     return f"{socket.gethostname()}:{checkpoint}"
 
 
-class Sender:
-    """Sends the checkpoints of trials in threads of its own."""
-
-    def __init__(self, transport: Transport, *, at_once: int) -> None:
-        self._transport = transport
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="sending")
-        self._is_over = threading.Event()
-
-    def send(self, trial: str, *, attempt: int, checkpoint: Path) -> Future[None]:
-        """Send one; what comes of it is as of `send_checkpoint`."""
-        return self._pool.submit(
-            send_checkpoint,
-            self._transport,
-            trial,
-            attempt=attempt,
-            checkpoint=checkpoint,
-            is_over=self._is_over.is_set,
-        )
-
-    def close(self) -> None:
-        """End after the parts that are on their way."""
-        self._is_over.set()
-        self._pool.shutdown(cancel_futures=True)
-
-
 def send_checkpoint(
     transport: Transport,
     trial: str,
     *,
     attempt: int,
     checkpoint: Path,
-    is_over: Callable[[], bool] = lambda: False,
+    is_over: Callable[[], bool],
 ) -> None:
     """Send a checkpoint, and what was compressed of it; nothing where the server sees its folder.
 

@@ -16,11 +16,12 @@ Lease: TypeAlias = tuple[int, int, int]  # study, number of the trial, attempt
 
 
 class Heartbeat:
-    """Knows which trials are ours, and which have turned out to be somebody else's."""
+    """Knows which trials are ours, and which have turned out to be somebody else's. worker: our name."""
 
     def __init__(self, transport: Transport, *, worker: str, lease_seconds: float) -> None:
-        self._transport, self._worker, self._lease_seconds = transport, worker, lease_seconds
-        self._held: set[Lease] = set()
+        self.worker = worker
+        self._transport, self._lease_seconds = transport, lease_seconds
+        self._held: dict[Lease, str] = {}  # in whose name
         self._lost: set[Lease] = set()
         self._lock, self._is_over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -35,15 +36,15 @@ class Heartbeat:
         self._is_over.set()
         self._thread.join()
 
-    def hold(self, held: Lease) -> None:
-        """Extend the lease of this one from now on."""
+    def hold(self, held: Lease, *, worker: str | None = None) -> None:
+        """Extend the lease of this one from now on. worker: an earlier one that had it; None: we."""
         with self._lock:
-            self._held.add(held)
+            self._held[held] = worker or self.worker
 
     def drop(self, held: Lease) -> None:
         """Extend it no more."""
         with self._lock:
-            self._held.discard(held)
+            self._held.pop(held, None)
             self._lost.discard(held)
 
     def lost(self) -> set[Lease]:
@@ -54,13 +55,17 @@ class Heartbeat:
     def extend(self) -> None:
         """Extend the leases now. Raises what the service refuses with."""
         with self._lock:
-            held = set(self._held)
+            all_held = dict(self._held)
+        for worker in sorted({self.worker, *all_held.values()}):
+            self._extend(worker, {held for held, of_whom in all_held.items() if of_whom == worker})
+
+    def _extend(self, worker: str, held: set[Lease]) -> None:
         claims = [{"study": study, "trial": trial, "attempt": attempt} for study, trial, attempt in sorted(held)]
-        body = {"worker": self._worker, "claims": claims, "lease_seconds": self._lease_seconds}
+        body = {"worker": worker, "claims": claims, "lease_seconds": self._lease_seconds}
         answer = self._transport.post_again("/leases", body)["held"]
         ours = {(each["study"], each["trial"], each["attempt"]) for each in answer}
         with self._lock:
-            self._lost |= (held - ours) & self._held
+            self._lost |= (held - ours) & self._held.keys()
 
     def _beat(self) -> None:
         while not self._is_over.wait(BEAT_SECONDS):

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from hpo.running.budgets import why_not_measured
 from hpo.running.interrupts import Interrupts
 from hpo.running.outage import Outage
 from hpo.studies.provenance import git_commit, hardware, this_worker
-from hpo.worker.checkpoints import Sender, named_place
+from hpo.worker.checkpoints import named_place
 from hpo.worker.crew import Crew
 from hpo.worker.heartbeat import Heartbeat, Lease
 from hpo.worker.kept import FOLDER, Kept
@@ -40,7 +40,7 @@ POLL_SECONDS = 0.2
 CALL_SECONDS = 3.0  # how long a call waits for the service: trials wait meanwhile, and go on without it after that
 ASK_SECONDS = 30.0  # for an answer to the question for work: something may have to be learned first
 REFUSED_SECONDS = 15.0  # after which to ask again where the question was refused
-SENDING_SECONDS = 10.0  # that a worker which is to end waits for checkpoints that are on their way
+MOST_UNTOLD = 2  # ends that may wait beside those that are told, while devices go on: proposals lack their values
 TAIL_LINES = 6
 MOST_NOTES = 100  # that a service takes of a trial
 
@@ -88,15 +88,6 @@ class _Running:
         return f"trial {self.number} of {self.crew.name}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sent:
-    """A trial that is complete, while its checkpoint is sent."""
-
-    running: _Running
-    outcome: Outcome
-    sending: Future[None]
-
-
 class Worker:
     """One process that pulls trials from one service. `notice` is told what happens, in a line or a few."""
 
@@ -104,13 +95,13 @@ class Worker:
         self._transport, self._options, self._notice = transport, options, notice
         self._name = this_worker()
         self._outage = Outage(notice)
-        self._results = Results(transport, Kept(options.runs / FOLDER), self._outage, notice)
         self._heart = Heartbeat(transport, worker=self._name, lease_seconds=LEASE_SECONDS)
+        self._results = Results(
+            transport, Kept(options.runs / FOLDER), self._heart, self._outage, notice, at_once=options.jobs
+        )
         self._crews: dict[int, tuple[Crew, ExitStack]] = {}
         self._running: dict[tuple[int, int], _Running] = {}  # by study and number
         self._not_begun: dict[tuple[int, int], _Running] = {}  # those of them whose code is being imported
-        self._sender = Sender(transport, at_once=options.jobs)
-        self._sent: list[_Sent] = []
         self._refused = Refused()  # studies that cannot be trained here
         self._changed: set[int] = set()  # studies of which trials run here as their files were before
         self._asking: Future[Any] | None = None
@@ -143,7 +134,8 @@ class Worker:
                 self._begin_imported()
                 for crew, event in self._events():
                     self._handle(crew, event)
-                self._tell_sent()
+                if self._results.settle():
+                    self._has_ended, self._told_idle = True, False
                 self._stop_lost()
         finally:
             self._abandon_all()
@@ -159,20 +151,22 @@ class Worker:
             "version": version("hindsight-hpo"),
         }
         self._transport.post("/machines", facts)
-        self._results.deliver()
+        if self._results.take_left():
+            self._heart.extend()  # before anybody is given these trials again
 
     def _goes_on(self, asker: ThreadPoolExecutor) -> bool:
         """Fill the free places; whether there is, or may be, anything to do."""
         if self._outage.is_over(self._catch_up):
             self._take_answer()
-            if self._results.barred is not None and not self._running and not self._sent:
+            if self._results.barred is not None and not self._running and not self._results.untold:
                 raise self._results.barred
-            is_free = max(len(self._running), len(self._sent)) < self._options.jobs
+            jobs = self._options.jobs
+            is_free = len(self._running) < jobs and self._results.untold < jobs + MOST_UNTOLD
             may_ask = self._asking is None and self._results.barred is None
             if is_free and may_ask and time.monotonic() >= self._ask_at:
                 self._has_ended = False
                 self._asking = asker.submit(self._ask)
-        is_idle = not self._running and not self._sent and self._asking is None and self._told_idle
+        is_idle = not self._running and not self._results.untold and self._asking is None and self._told_idle
         return not (self._options.once and is_idle and not self._outage.is_on)
 
     def _ask(self) -> Any:
@@ -337,7 +331,7 @@ class Worker:
                 self._forget(running)
                 self._ended += 1
                 if isinstance(event, Finished):
-                    self._finish(running, event)
+                    self._finish(running, event.outcome)
                 else:
                     self._fail(running, event)
         except (HpoError, StorageError) as error:  # somebody else has it, or it was deleted
@@ -351,50 +345,25 @@ class Worker:
         finally:
             running.crew.executor.answer(event.key, prune=prune)
 
-    def _finish(self, running: _Running, event: Finished) -> None:
-        outcome = event.outcome
-        if outcome.checkpoint is None or outcome.pruned:  # of which there will be no champion
-            self._tell(running, outcome)
-            return
-        self._heart.hold(running.held)
-        sending = self._sender.send(running.path, attempt=running.attempt, checkpoint=Path(outcome.checkpoint))
-        self._sent.append(_Sent(running=running, outcome=outcome, sending=sending))
-
-    def _tell_sent(self) -> None:
-        """Tell of the trials whose checkpoints are there, or stay here."""
-        for sent in [each for each in self._sent if each.sending.done()]:
-            self._sent.remove(sent)
-            self._tell_of_sent(sent)
-
-    def _tell_of_sent(self, sent: _Sent) -> None:
-        running = sent.running
-        self._heart.drop(running.held)
-        try:
-            sent.sending.result(0)
-        except (ServiceUnavailableError, StaleAttemptError):
-            pass  # it is sent when the end of its trial can be told; or nobody wants it
-        except (HpoError, StorageError, OSError, CancelledError) as error:
-            self._notice(f"{running.about}: its checkpoint stays on this machine: {error or 'there was no time'}")
-        try:
-            self._tell(running, sent.outcome)
-        except (HpoError, StorageError) as error:  # somebody else has it, or it was deleted
-            self._notice(f"{running.about}: {error}")
-        self._has_ended, self._told_idle = True, False
-
-    def _tell(self, running: _Running, outcome: Outcome) -> None:
+    def _finish(self, running: _Running, outcome: Outcome) -> None:
         values = [outcome.value, *outcome.more_values]
-        body = {
-            "attempt": running.attempt,
-            "state": "pruned" if outcome.pruned else "complete",
-            "values": values,
-            "measured": outcome.measured,
-            "notes": [text(note) for note in outcome.notes[:MOST_NOTES]],
-            "cost_seconds": outcome.seconds,
-            "epochs": outcome.epochs,
-            "peak_memory_bytes": outcome.peak_memory_bytes,
-            "checkpoint": None if outcome.checkpoint is None else named_place(outcome.checkpoint),
-        }
-        self._results.end(running.path, "tell", sendable(body), about=running.about)
+        body = sendable(
+            {
+                "attempt": running.attempt,
+                "state": "pruned" if outcome.pruned else "complete",
+                "values": values,
+                "measured": outcome.measured,
+                "notes": [text(note) for note in outcome.notes[:MOST_NOTES]],
+                "cost_seconds": outcome.seconds,
+                "epochs": outcome.epochs,
+                "peak_memory_bytes": outcome.peak_memory_bytes,
+                "checkpoint": None if outcome.checkpoint is None else named_place(outcome.checkpoint),
+            }
+        )
+        if outcome.checkpoint is None or outcome.pruned:  # of which there will be no champion
+            self._results.end(running.path, "tell", body, about=running.about)
+        else:
+            self._results.hand_over(running.path, body, about=running.about)
         is_kept = running.crew.spec.training.keep_folds
         drop_checkpoints(running.folder, kept=None if is_kept else outcome.checkpoint)
         metric = running.crew.spec.task.metric
@@ -465,17 +434,10 @@ class Worker:
                     running.crew.executor.kill(running.number)
             with suppress(HpoError, StorageError):
                 self._release(running, "interrupted")
-        self._end_sending()
         for _, stack in self._crews.values():
             stack.close()
         self._give_back_what_is_being_asked_for()
         self._results.close()
-
-    def _end_sending(self) -> None:
-        """What is complete is told, with its checkpoint where that takes no longer than a moment."""
-        wait([sent.sending for sent in self._sent], SENDING_SECONDS)
-        self._sender.close()
-        self._tell_sent()
 
     def _say_goodbye(self) -> None:
         with suppress(HpoError, StorageError):

@@ -10,20 +10,24 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from optuna.trial import TrialState
 
 from hpo.api.app import create_api
+from hpo.client.transport import Transport
 from hpo.running.creation import create_study
 from hpo.service.state import Service
 from hpo.studies.study_file import parse_spec
+from hpo.worker.worker import Worker, WorkerOptions
 from storage import history, launches, machines, tokens
 from storage.database import Store
 from storage.history import TrialRecord
-from tests.e2e.conftest import Hpo
-from tests.servers import served
+from storage.studies import LATE_RESULTS_ATTRIBUTE
+from tests.e2e.conftest import MODELS, Hpo
+from tests.servers import Gate, served
 
 CODE = """
 import time
@@ -37,12 +41,14 @@ def train(config, report):
 PATIENCE_SECONDS = 60.0
 
 
-def launched(store: Store, name: str, folder: Path, function: str, trials: int) -> int:
+def launched(
+    store: Store, name: str, folder: Path, function: str = "", trials: int = 1, trainer: dict[str, Any] | None = None
+) -> int:
     spec = parse_spec(
         {
             "study": name,
             "task": {"name": "line", "metric": "val_loss", "direction": "minimize"},
-            "trainer": {"function": function},
+            "trainer": trainer or {"function": function},
             "space": {"lr": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}},
             "budget": {"trials": trials},
             "pruner": "none",
@@ -60,6 +66,17 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.05)
 
 
+def started(url: str, projects: Path, runs: Path, secret: str, *more: str) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HPO_")}
+    options = ["--server", url, "--projects", str(projects), "--runs", str(runs), *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "hpo", "worker", *options],
+        env={**environment, "HPO_TOKEN": secret},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
     sqlite_store: Store, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -70,7 +87,6 @@ def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
     foreign = launched(store, "not allowed", projects, "shutil.rmtree", trials=1)
     secret, _ = tokens.create_token(store, owner="box", role="worker", created_by="a test")
     service = Service(store=store, mlflow_uri=None, runs=tmp_path / "runs", projects=projects)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HPO_")}
 
     def trials() -> list[TrialRecord]:
         return history.list_trials(store, study_id)
@@ -80,13 +96,7 @@ def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
 
     kept = tmp_path / "here" / "spool-of-workers"
     with served(create_api(service)) as url:
-        options = ["--server", url, "--projects", projects, "--runs", tmp_path / "here", "--jobs", "2"]
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "hpo", "worker", *map(str, options)],
-            env={**environment, "HPO_TOKEN": secret},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        worker = started(url, projects, tmp_path / "here", secret, "--jobs", "2")
         request.addfinalizer(worker.kill)
         wait_until(lambda: done() >= 2, worker)
         assert len(_processes_with(secret)) > 1
@@ -122,6 +132,52 @@ def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
     (machine,) = machines.list_machines(store)
     assert not machine.is_here
     assert not _processes_with(secret)
+
+
+def test_a_worker_that_ends_while_it_sends_a_model_has_lost_nothing(
+    sqlite_store: Store, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store, here = sqlite_store, tmp_path / "here"
+    (tmp_path / "user_models.py").write_text(MODELS)
+    trainer = {"model": "user_models.Net", "data": "user_models.Line", "max_epochs": 1}
+    study_id = launched(store, "line", tmp_path, trials=2, trainer=trainer)
+    secret, _ = tokens.create_token(store, owner="box", role="worker", created_by="a test")
+    service = Service(store=store, mlflow_uri=None, runs=tmp_path / "runs", projects=tmp_path)
+    gate = Gate(create_api(service))
+    gate.holds, gate.lets_pass = "/checkpoint", 1  # the question; no part comes through
+
+    def kept() -> int:
+        return len(list(here.glob("spool-of-workers/*.json")))
+
+    with served(gate) as url:
+        killed = started(url, tmp_path, here, secret)
+        request.addfinalizer(killed.kill)
+        wait_until(lambda: kept() == 2, killed)  # it has gone on training, too
+        assert gate.held
+        killed.kill()
+        killed.communicate()
+        before = gate.held
+        hurried = started(url, tmp_path, here, secret)
+        request.addfinalizer(hurried.kill)
+        wait_until(lambda: gate.held > before, hurried)
+        for _ in range(2):
+            hurried.send_signal(signal.SIGINT)
+            time.sleep(1.0)
+        _, told = hurried.communicate(timeout=10)
+        assert (hurried.returncode, "2 ends of trials for" in told) == (130, True), told
+        assert kept() == 2
+        assert [trial.state for trial in history.list_trials(store, study_id)] == [TrialState.RUNNING] * 2
+        gate.holds = None
+        transport = Transport(url, secret, patience_seconds=3.0, timeout_seconds=30.0)
+        Worker(transport, WorkerOptions(projects=tmp_path, runs=here, once=True), notice=lambda _: None).run()
+        transport.close()
+    service.desk.close()
+    assert kept() == 0
+    for trial in history.list_trials(store, study_id):
+        assert (trial.state, trial.attempt) == (TrialState.COMPLETE, 1)
+        assert LATE_RESULTS_ATTRIBUTE not in trial.system_attrs
+        assert Path(trial.checkpoint or "").name == "uploaded.ckpt"
+        assert Path(trial.checkpoint or "").is_file()
 
 
 def _processes_with(token: str) -> list[str]:
