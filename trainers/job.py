@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 STALL_MINUTES = 30.0
 OUTPUT_LOG = "output.log"  # in a trial's directory: what it printed
 BEST_CHECKPOINT = "best.ckpt"  # and the model after its best epoch
-UPLOADED_CHECKPOINT = "uploaded.ckpt"  # the same, where another machine has sent it
+UPLOADED_CHECKPOINT = "uploaded.ckpt"  # the same from another machine: this name alone guards it from being unpickled
 COMPRESSED_MODEL = "compressed.ckpt.gz"  # beside it, where the study compresses its models
 
 FOLD, FOLDS = "data.fold", "data.folds"  # parameters of cross-validation: which one, from 0, and of how many

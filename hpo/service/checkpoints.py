@@ -2,28 +2,32 @@
 
 The worker sends the trial's checkpoint in parts, before it tells how the trial ended; a part that is sent again does no
 harm, and a connection that broke goes on where it was. What came from elsewhere has a name by which whoever reads it
-reads weights only (`trainers.trust`). A worker's own word for a place opens nothing here, but for a checkpoint in a
-folder of runs that it shares with the server.
+reads weights only (`trainers.trust`). A worker's own word for a place opens nothing here, but for the checkpoint of its
+own attempt in a folder of runs that it shares with the server. Of attempts that came to nothing, nothing is kept.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hpo.errors import SettingsError
-from hpo.running.attempts import folder_of, study_folder
+from hpo.running.attempts import earlier_attempts, folder_of, study_folder
 from hpo.service.state import Service
 from storage import history
+from storage.durable_files import sync_folder
 from trainers.job import BEST_CHECKPOINT, COMPRESSED_MODEL, UPLOADED_CHECKPOINT
 
 MOST_BYTES = 2 * 2**30  # of a checkpoint; larger ones are for a folder that both share
 MOST_PART_BYTES = 8 * 2**20  # at once: proxies take as much
+LEFT_FREE_BYTES = 2**30  # of the disk: a history that lies there can be written even so
 
 File = Literal["checkpoint", "compressed"]  # what was compressed of it lies beside it
 NAMES: dict[File, str] = {"checkpoint": UPLOADED_CHECKPOINT, "compressed": COMPRESSED_MODEL}
@@ -53,7 +57,8 @@ class Part:
 def take(service: Service, whose: Whose, part: Part) -> int:
     """Keep a part; returns how many bytes of the file are there, from which to go on.
 
-    Raises SettingsError for what is too large, fits on no disk, or is not what its digest says; StudyNotFoundError.
+    With its first part goes what was sent of earlier attempts at the trial. Raises SettingsError for what is too large,
+    fits on no disk, or is not what its digest says; StudyNotFoundError.
     """
     if part.size > MOST_BYTES:
         raise SettingsError(
@@ -65,7 +70,9 @@ def take(service: Service, whose: Whose, part: Part) -> int:
         return part.size
     draft = whole.with_name(f"{whole.name}.{part.digest[:16]}.part")
     try:
-        return _write(draft, whole, part)
+        if part.offset == 0:
+            _drop_others(whole, draft)
+        return _write(draft, whole, part, runs=service.runs)
     except OSError as error:
         raise SettingsError(f"the server cannot keep the checkpoint: {error.strerror or error}") from error
 
@@ -80,17 +87,37 @@ def place_told(service: Service, whose: Whose, told: str | None) -> str | None:
     uploaded = _folder(service, whose) / UPLOADED_CHECKPOINT
     if uploaded.is_file():
         return str(uploaded)
-    return shared_place(service.runs, told) or (told if _OF_A_HOST.fullmatch(told) else f"elsewhere:{told}")
+    return shared_place(service, whose, told) or (told if _OF_A_HOST.fullmatch(told) else f"elsewhere:{told}")
 
 
-def shared_place(runs: Path, told: str) -> str | None:
-    """The best checkpoint of a trial in our own folder of runs, if that is what a worker tells of."""
+def shared_place(service: Service, whose: Whose, told: str) -> str | None:
+    """The best checkpoint of that attempt in our own folder of runs, if that is what a worker tells of.
+
+    The study's folder is known by its name only: what follows tells services apart, and a worker knows ours by an
+    address of his own.
+    """
     found = _OF_A_HOST.fullmatch(told)
     if found is None or "\0" in told:
         return None
-    path = Path(found["path"])
-    is_ours = path.name == BEST_CHECKPOINT and path.resolve().is_relative_to(runs.resolve())
-    return str(path) if is_ours and path.exists() else None
+    path, ours = Path(found["path"]), _folder(service, whose).relative_to(service.runs)
+    try:
+        study, *attempt_and_file = path.resolve().relative_to(service.runs.resolve()).parts
+        is_ours = (
+            path.name == BEST_CHECKPOINT
+            and study.rpartition("-")[0] == ours.parts[0].rpartition("-")[0]
+            and tuple(attempt_and_file[:2]) == ours.parts[1:]
+            and path.exists()
+        )
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, a circle of links, or another folder
+        return None
+    return str(path) if is_ours else None
+
+
+def drop_unused(service: Service, whose: Whose) -> None:
+    """Remove what was sent in vain, now that the attempt's end is recorded: half files, and all of earlier attempts."""
+    with suppress(OSError):  # it only takes up room
+        for name in NAMES.values():
+            _drop_others(_folder(service, whose) / name, None)
 
 
 def _folder(service: Service, whose: Whose) -> Path:
@@ -104,13 +131,22 @@ def _is(whole: Path, part: Part) -> bool:
     return whole.is_file() and whole.stat().st_size == part.size and _digest(whole) == part.digest
 
 
-def _write(draft: Path, whole: Path, part: Part) -> int:
+def _drop_others(whole: Path, draft: Path | None) -> None:
+    """Remove what is half sent, but for the draft, and what was sent of earlier attempts."""
+    others = [*whole.parent.glob(f"{whole.name}.*.part")]
+    for earlier in earlier_attempts(whole.parent):
+        others += [*earlier.glob(f"{whole.name}.*.part"), *earlier.glob(whole.name)]
+    for other in others:
+        if other != draft:
+            other.unlink(missing_ok=True)
+
+
+def _write(draft: Path, whole: Path, part: Part, *, runs: Path) -> int:
     draft.parent.mkdir(parents=True, exist_ok=True)
-    if part.offset == 0:
-        for other in draft.parent.glob(f"{whole.name}.*.part"):  # of a file that is not sent any more
-            if other != draft:
-                other.unlink(missing_ok=True)
-    if not part.content and not draft.exists():
+    there = draft.stat().st_size if draft.exists() else 0
+    if shutil.disk_usage(draft.parent).free - (part.size - there) < LEFT_FREE_BYTES:
+        raise OSError(errno.ENOSPC, f"less than {LEFT_FREE_BYTES // 2**20:,} MiB would be left free on its disk")
+    if not part.content and there == 0:
         return 0
     with os.fdopen(os.open(draft, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
         there = file.seek(0, os.SEEK_END)
@@ -128,6 +164,10 @@ def _write(draft: Path, whole: Path, part: Part) -> int:
         raise SettingsError("the checkpoint is not what its digest says; send it again from its beginning")
     with suppress(FileNotFoundError):  # the same part, sent twice at once
         draft.replace(whole)
+    for folder in whole.parents:
+        sync_folder(folder)
+        if folder == runs:
+            break
     return there
 
 

@@ -50,11 +50,11 @@ def send_checkpoint(
     """
     held = Held(study_id=study_id, trial=number, attempt=attempt)
     service.desk.check(held, owner=owner_of(who))
-    if checkpoints.shared_place(service.runs, place) is not None:
+    whose = Whose(study_id=study_id, trial=number, attempt=attempt)
+    if checkpoints.shared_place(service, whose, place) is not None:
         return Received(received=size)
     content = part.file.read(MOST_PART_BYTES + 1)
     if len(content) > MOST_PART_BYTES:
         raise ApiError(413, "part-too-large", f"send at most {MOST_PART_BYTES:,} bytes at once")
-    whose = Whose(study_id=study_id, trial=number, attempt=attempt)
     piece = Part(file=file, size=size, digest=digest, offset=offset, content=content)
     return Received(received=checkpoints.take(service, whose, piece))

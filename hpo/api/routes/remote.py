@@ -34,7 +34,7 @@ from hpo.api.wire_remote import (
     study_to_train,
 )
 from hpo.errors import ServiceUnavailableError
-from hpo.service.checkpoints import Whose, place_told
+from hpo.service.checkpoints import Whose, drop_unused, place_told
 from hpo.service.desk import PROPOSAL_SECONDS, Assignment, Begun, Desk, Held
 from storage import history, machines
 from storage.errors import StudyNotFoundError
@@ -135,6 +135,7 @@ def tell(
     idempotency_key: IdempotencyKey = None,
 ) -> Trial:
     """End a trial. 409 where the attempt is not its current one: its value is kept as a late one."""
+    whose = Whose(study_id=study_id, trial=number, attempt=body.attempt)
     service.desk.tell(
         Held(study_id=study_id, trial=number, attempt=body.attempt),
         state=body.state,
@@ -145,10 +146,12 @@ def tell(
         cost_seconds=body.cost_seconds,
         epochs=body.epochs,
         peak_memory_bytes=body.peak_memory_bytes,
-        checkpoint=place_told(service, Whose(study_id=study_id, trial=number, attempt=body.attempt), body.checkpoint),
+        checkpoint=place_told(service, whose, body.checkpoint),
         study_error=body.study_error,
         owner=owner_of(who),
     )
+    if body.checkpoint is not None or body.attempt > 1:
+        drop_unused(service, whose)
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
 
 
@@ -166,6 +169,8 @@ def release(
     again = service.desk.release(
         held, reason=body.reason, counts=body.counts, halve_batch=body.halve_batch, owner=owner_of(who)
     )
+    if not again:
+        drop_unused(service, Whose(study_id=study_id, trial=number, attempt=body.attempt))
     return Released(is_tried_again=again)
 
 

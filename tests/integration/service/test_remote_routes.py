@@ -293,29 +293,73 @@ def test_a_checkpoint_is_sent_in_parts_before_its_trial_is_told_of(
     assert send(content).json()["code"] == "stale-attempt"  # nothing is changed of what has ended
 
 
+def test_what_was_sent_of_attempts_that_came_to_nothing_is_removed(
+    client: TestClient, store: Store, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id, content = create(store, budget={"trials": 3}), os.urandom(5_000)
+    about = {"size": len(content), "digest": hashlib.sha256(content).hexdigest()}
+
+    def send(attempt: int, part: bytes, **changed: Any) -> Any:
+        path = f"/api/v1/studies/{study_id}/trials/0/checkpoint"
+        return client.post(path, data={**about, "attempt": attempt, **changed}, files={"part": ("part", part)})
+
+    def sent() -> list[str]:
+        paths = [path for path in service.runs.rglob("*.ckpt*") if path.relative_to(service.runs).parts[0] == folder]
+        return sorted(f"{path.parent.name}/{path.name[:13]}" for path in paths)
+
+    ask(client, study_id)
+    send(1, content)
+    send(1, b"half", file="compressed")
+    (whole,) = [path for path in service.runs.rglob("uploaded.ckpt") if path.read_bytes() == content]
+    folder = whole.relative_to(service.runs).parts[0]
+    assert sent() == ["attempt-1/compressed.ck", "attempt-1/uploaded.ckpt"]
+    post(client, f"/studies/{study_id}/trials/0/release", attempt=1)
+    ask(client, study_id)
+    send(2, content[:9])
+    send(2, b"half", file="compressed")
+    assert sent() == ["attempt-2/compressed.ck", "attempt-2/uploaded.ckpt"]
+    with monkeypatch.context() as patched:
+        patched.setattr("hpo.service.checkpoints.LEFT_FREE_BYTES", 2**60)
+        refused = send(2, content[9:], offset=9)
+        assert (refused.status_code, "would be left free on its disk" in refused.json()["detail"]) == (422, True)
+    post(client, f"/studies/{study_id}/trials/0/tell", attempt=2, state="complete", value=0.25)
+    assert sent() == []
+
+
 def test_a_place_that_a_worker_tells_of_opens_no_file_of_the_server_but_a_checkpoint_in_a_shared_folder(
     client: TestClient, store: Store, service: Service, tmp_path: Path
 ) -> None:
-    shared = service.runs / "a-study" / "trial-0000" / "attempt-1" / "best.ckpt"
-    shared.parent.mkdir(parents=True)
-    shared.write_bytes(b"weights")
+    study_id = create(store, budget={"trials": 99})
+    name = history.study_of_id(store, study_id).name.replace(" ", "-")
     (tmp_path / "best.ckpt").write_bytes(b"not theirs")
+
+    def best(number: int, study: str = f"{name}-0123", attempt: int = 1, inner: str = "") -> Path:
+        path: Path = service.runs / study / f"trial-{number:04d}" / f"attempt-{attempt}" / inner / "best.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+        return path
+
+    shared, in_fold = best(0), best(1, inner="fold-2")
     (shared.parent.parent / "best.ckpt").symlink_to(tmp_path / "best.ckpt")
-    study_id = create(store, budget={"trials": 9})
+    others = [best(0, study="another-study-0123"), best(2), best(99), best(6, attempt=2)]
     for told, kept in (
         (f"box:{shared}", str(shared)),
+        (f"box:{in_fold}", str(in_fold)),
         ("box:/data/best.ckpt", "box:/data/best.ckpt"),
         ("/etc/passwd", "elsewhere:/etc/passwd"),
         (str(shared), f"elsewhere:{shared}"),
         (f"box:{tmp_path}/best.ckpt", f"box:{tmp_path}/best.ckpt"),
         (f"box:{shared.parent.parent}/best.ckpt", f"box:{shared.parent.parent}/best.ckpt"),
         (f"box:{service.runs}/../x/best.ckpt", f"box:{service.runs}/../x/best.ckpt"),
+        (f"box:{service.runs}/{'x' * 300}/best.ckpt", f"box:{service.runs}/{'x' * 300}/best.ckpt"),
+        *((f"box:{other}", f"box:{other}") for other in others),
     ):
         given = ask(client, study_id)
         trial = f"/studies/{study_id}/trials/{given['trial']}"
         ended = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.25, checkpoint=told)
         assert ended.json()["checkpoint"] == kept, told
-    sent = {"attempt": 1, "size": 10**6, "digest": "0" * 64, "place": f"box:{shared}"}
     given = ask(client, study_id)
     path = f"/api/v1/studies/{study_id}/trials/{given['trial']}/checkpoint"
-    assert client.post(path, data=sent, files={"part": ("part", b"")}).json() == {"received": 10**6}  # it is seen
+    for place, received in ((best(given["trial"]), 10**6), (shared, 0)):  # what is seen is not sent
+        sent = {"attempt": 1, "size": 10**6, "digest": "0" * 64, "place": f"box:{place}"}
+        assert client.post(path, data=sent, files={"part": ("part", b"")}).json() == {"received": received}
