@@ -77,9 +77,7 @@ def _send_checkpoint(
     try:
         with suppress(StaleAttemptError):  # the end decides
             send_checkpoint(transport, message.trial, attempt=attempt, checkpoint=checkpoint, is_over=is_over)
-    except ServiceUnavailableError:
+    except (ServiceUnavailableError, NotAllowedError):
         raise
     except (HpoError, StorageError, OSError) as error:
-        if isinstance(error, NotAllowedError):
-            raise
         notice(f"{message.about}: its checkpoint stays at {place}: {error}")

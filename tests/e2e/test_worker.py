@@ -62,7 +62,9 @@ def launched(
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr and process.stderr.read()
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(process.communicate()[1])
         time.sleep(0.05)
 
 

@@ -205,6 +205,26 @@ def test_a_worker_that_ends_tells_what_is_complete_and_leaves_the_model_where_it
     assert (told.state, told.value, told.checkpoint) == (TrialState.COMPLETE, 0.5, named_place(checkpoint))
 
 
+def test_an_end_that_no_disk_takes_is_kept_in_memory_until_it_is_told(
+    machine: Machine, gate: Gate, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").touch()  # where a folder would be
+    study_id = create(service.store)
+    trial, other = machine.ask(study_id), machine.ask(study_id)
+    gate.is_away = True
+    assert machine.end(other, state="fail", error="x") is None
+    machine.complete(trial, tmp_path / "best.ckpt")
+    assert sum("fits on no disk" in told for told in machine.told) == 2
+    gate.is_away = False
+    while not machine.outage.is_over(machine.results.catch_up):
+        time.sleep(0.05)
+    machine.settle()
+    assert [each.state for each in history.list_trials(service.store, study_id)] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+    ]
+
+
 def test_a_trial_that_was_deleted_is_lost_alone(machine: Machine, service: Service) -> None:
     study_id = create(service.store)
     trial = machine.ask(study_id)
