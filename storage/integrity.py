@@ -512,6 +512,7 @@ def _is_late_result(late: Any, attempts: int) -> bool:
         and late.get("state") in TrialState.__members__
         and (late.get("value") is None or _is_number(late["value"]))
         and _is_number(late.get("received_at"))
+        and isinstance(late.get("teller", ""), str)
     )
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from optuna.trial import TrialState
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
@@ -23,13 +23,14 @@ from storage.errors import LaunchError, StudyNotFoundError
 from storage.models import launches, studies, trials
 from storage.privacy import current
 from storage.retries import Call, retried, retried_call
-from storage.sources import delete_study
+from storage.sources import delete_studies
 from storage.statements import Statement, is_listed
-from storage.trial_rows import is_unfinished, lock_study
+from storage.trial_rows import is_unfinished, lock_studies, lock_study, no_study
 
 State = Literal["queued", "running", "paused", "stopped", "done", "failed"]
 Wanted = Literal["run", "pause", "stop"]
 Place = Literal["server", "workers"]
+MayStart: TypeAlias = Callable[[Connection], bool]  # whether there is room, told within the transaction that starts it
 STATES: tuple[State, ...] = get_args(State)
 PLACES: tuple[Place, ...] = get_args(Place)
 ACTIVE: tuple[State, ...] = ("queued", "running")
@@ -164,23 +165,34 @@ def set_priority(store: Store, study_id: int, priority: int, *, doer: Doer | Non
         return _locked(connection, study_id)
 
 
+@retried
+def check_at_rest(store: Store, study_ids: Sequence[int]) -> None:
+    """Raises LaunchError while one of these studies, or a trial of them, runs or waits to."""
+    with store.read() as connection:
+        _check_at_rest(connection, study_ids)
+
+
 @retried_call
-def remove_study(store: Store, call: Call, study_id: int, *, doer: Doer | None = None) -> None:
-    """Delete a study with all its trials. Raises StudyNotFoundError; LaunchError while it or a trial of it runs."""
+def remove_study(
+    store: Store, call: Call, study_id: int, *, also: Collection[int] = (), doer: Doer | None = None
+) -> None:
+    """Delete a study with all its trials. also: other studies that go with it; all go, or none.
+
+    Raises StudyNotFoundError; LaunchError while one of them or a trial of them runs.
+    """
+    wanted = [study_id, *also]
     with store.write() as connection:
-        try:
-            lock_study(connection, study_id)  # nobody claims a trial of it, or launches it, any more
-        except StudyNotFoundError:
+        lock_studies(connection, wanted)  # nobody claims a trial of them, or launches one, any more
+        known = connection.execute(select(studies.c.id, studies.c.name).where(studies.c.id.in_(wanted)))
+        names: dict[int, str] = {row.id: row.name for row in known}
+        if study_id not in names:
             if call.is_repeated:
                 return
-            raise
-        launch = next(iter(_read(connection, [study_id], locking=True)), None)
-        if launch is not None and launch.state in ACTIVE:
-            raise LaunchError(f"study {launch.study!r} is {_in_words(launch)}: stop it first, then delete it")
-        if _running(connection, [study_id]):
-            raise LaunchError(f"a trial of study {study_id} is running: delete it when that has ended")
-        note_within(connection, doer, _subject(study_id))
-        delete_study(connection, study_id)
+            raise no_study(study_id)
+        _check_at_rest(connection, list(names), locking=True)
+        for each, name in names.items():
+            note_within(connection, doer, _subject(each), details={"name": name})
+        delete_studies(connection, list(names))
 
 
 # What servers do
@@ -193,11 +205,11 @@ def take_up(
     *,
     worker: str,
     lease_seconds: float,
-    may_start: Callable[[Connection], bool] | None = None,
+    may_start: MayStart | None = None,
 ) -> bool:
     """Take a study from the queue, for one server only; whether it is that one's.
 
-    may_start: whether there is room for it, as told within the transaction; None: there is.
+    may_start: None: there is room for it.
     """
     with store.write() as connection:
         if may_start is not None and not may_start(connection):
@@ -335,6 +347,14 @@ def _changes_for(launch: Launch, wanted: Wanted) -> dict[str, Any]:
     if wanted == "run":
         return {} if launch.state == "queued" else _asked_for(launch.place)
     return {} if launch.state == _SETTLED[wanted] else {"wanted": wanted, **_left(_SETTLED[wanted], None, 0)}
+
+
+def _check_at_rest(connection: Connection, study_ids: Sequence[int], *, locking: bool = False) -> None:
+    for launch in _read(connection, list(study_ids), locking=locking):
+        if launch.state in ACTIVE:
+            raise LaunchError(f"study {launch.study!r} is {_in_words(launch)}: stop it first, then delete it")
+    for study_id in _running(connection, study_ids):
+        raise LaunchError(f"a trial of study {study_id} is running: delete it when that has ended")
 
 
 def _subject(study_id: int) -> str:

@@ -41,7 +41,8 @@ LARGEST_FILE = 1_000_000  # bytes
 MASK = "***"
 HASH = re.compile(r"#[0-9a-f]{12}")
 PATH = re.compile(r"(?:(?<![\w.])|(?<=file:))(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"<>|,;()\[\]]+){2,}[/\\]?")
-OWN_WORKER = re.compile(r"[^/]+/\d+/\d*/[0-9a-f]{8}")  # the names of our own workers: host/pid/start/random
+PROCESS = re.compile(r"\d+/\d*/[0-9a-f]{8}")  # pid/start/random: a service refuses it as the name of a worker
+OWN_WORKER = re.compile(rf"[^/]+/{PROCESS.pattern}")  # the workers of `hpo tune`: host/pid/start/random
 SHORTEST_USER = 3  # characters: shorter names are part of too many words
 
 Action = Literal["drop", "hash", "mask"]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -95,7 +95,7 @@ def forget(store: Store, name: str, *, dry_run: bool = False, doer: Doer | None 
 
     Raises SourceNotFoundError; StorageError while one of its trials is running, LaunchError while a service runs one of
     its studies, or is to. One that is taken up meanwhile stays, with those after it.
-    doer: who does it, for the log, which says so with the first that goes.
+    doer: who does it, for the log, which has an entry of those that go in one transaction.
     """
     with store.read() as connection:
         found = connection.execute(select(studies.c.id).where(studies.c.source == name)).scalars().all()
@@ -106,21 +106,21 @@ def forget(store: Store, name: str, *, dry_run: bool = False, doer: Doer | None 
                 *connection.execute(select(sources.c.name)).scalars(),
             }
             raise SourceNotFoundError(f"Nothing was imported from a source named {name!r}.{did_you_mean(name, names)}")
-        number = _count_trials(connection, name)
+        all_of_it = _sizes(connection, studies.c.source == name)
         _check_at_rest(connection, studies.c.source == name)
     if not dry_run:
-        told = {"studies": len(found), "trials": number}
         for start in range(0, len(found), STUDIES_AT_A_TIME):
             with store.write() as connection:
                 some = found[start : start + STUDIES_AT_A_TIME]
                 lock_studies(connection, some)  # nobody claims a trial of them or launches one any more
-                _check_at_rest(connection, studies.c.id.in_(some))
-                note_within(connection, doer if start == 0 else None, name, details=told)
+                which = studies.c.id.in_(some)
+                _check_at_rest(connection, which)
+                note_within(connection, doer, name, details=asdict(_sizes(connection, which)))
                 delete_studies(connection, some)
         with store.write() as connection:
-            note_within(connection, None if found else doer, name, details=told)
+            note_within(connection, None if found else doer, name, details=asdict(all_of_it))
             connection.execute(delete(sources).where(sources.c.name == name))
-    return Forgotten(studies=len(found), trials=number)
+    return all_of_it
 
 
 def delete_studies(connection: Connection, study_ids: Sequence[int]) -> list[int]:
@@ -178,9 +178,12 @@ def _forget_mlflow_runs(connection: Connection, study: Any) -> None:
     connection.execute(delete(mlflow_runs).where(is_its_run))
 
 
-def _count_trials(connection: Connection, source: str) -> int:
-    query = select(func.count()).select_from(trials.join(studies)).where(studies.c.source == source)
-    return int(connection.execute(query).scalar_one())
+def _sizes(connection: Connection, which: ColumnElement[bool]) -> Forgotten:
+    of_studies = select(func.count()).select_from(studies).where(which)
+    of_trials = select(func.count()).select_from(trials.join(studies)).where(which)
+    return Forgotten(
+        studies=int(connection.execute(of_studies).scalar_one()), trials=int(connection.execute(of_trials).scalar_one())
+    )
 
 
 def _known(name: str, row: Any, number: int, total: int) -> KnownSource:

@@ -40,7 +40,7 @@ from storage.audit import Doer, note_within
 from storage.database import Store, database_now, insert_if_absent
 from storage.errors import StaleAttemptError, StorageError, StudyNotFoundError
 from storage.families import note_change, settle_family
-from storage.load import MayStart, load_alone
+from storage.launches import MayStart
 from storage.models import (
     UNFINISHED,
     intermediate_values,
@@ -78,6 +78,7 @@ SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared sear
 LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
 NOTES_ATTRIBUTE = "hindsight:notes"  # trial system attribute: how it ran, where that is not as asked
 MAX_ATTEMPTS = 3  # heuristic: a trial that took three workers with it is at fault itself
+MOST_LATE_RESULTS = 3  # of one attempt, from each who tells a service (heuristic: one is to be expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +202,8 @@ def claim_trial(
     it never got, is reclaimed as anybody's; None: it knows all. A trial whose `max_attempts`th lease ended is given
     up: it fails with that as the reason. No trial is started once `max_trials` run or are finished. Trials that run
     without a lease, as plain Optuna's do, are left alone. `request` names the claim: what was given to the same
-    request and still runs is given again, for who repeats it got no answer. `may_start` is asked last, by all that runs
-    just then: where it says no, None is returned; where it says yes, no other server starts anything before this has.
+    request and still runs is given again, for who repeats it got no answer. `may_start` is asked last: None where
+    it says no.
     """
     worker = current().worker(worker)
     with store.write() as connection:
@@ -220,7 +221,7 @@ def claim_trial(
                 _requeue(store, connection, call, trial, reason="its lease ended", max_deaths=max_attempts)
         if _is_spent(connection, study_id, number_of_trials, max_trials):
             return None
-        if may_start is not None and not may_start(load_alone(store, connection)):
+        if may_start is not None and not may_start(connection):
             return None
         terms = {"worker": worker, "seconds": lease_seconds, "started_at": call.at, "call_id": request or call.id}
         waiting = _OLDEST_WAITING.run(connection, study_id=study_id).first
@@ -381,14 +382,15 @@ def finish_trial(
     checkpoint: str | None = None,
     error: str | None = None,
     finished_at: float | None = None,
+    teller: str | None = None,
 ) -> None:
     """Record the outcome of an attempt, once. Saying the same again is fine: it may be repeated until it is in.
 
     more_values: of further objectives. measured: what else is known of it, by name: kept as user attributes of the
     trial, and told MLflow. notes: how it ran, where that is not as asked; kept and told likewise. finished_at: when it
-    ended, in seconds since the epoch; None: now.
+    ended, in seconds since the epoch; None: now. teller: the owner of the worker that tells a service; None: no such.
     Raises ValueError for a NaN or a missing value; StaleAttemptError when the attempt is not the trial's current one:
-    then the outcome is kept as a late result.
+    then the outcome is kept as a late result, unless this teller has brought several.
     """
     privacy = current()
     measured, notes = privacy.attributes(measured or {}), [str(privacy.text(note)) for note in notes]
@@ -420,24 +422,22 @@ def finish_trial(
         trial = lock_trial(connection, claim.trial_id)
         if _is_repeated(trial, claim, state, value):
             return
-        _keep_late_result(store, connection, claim, state, value, at=call.at)
-        if trial.state not in UNFINISHED:
-            seal_trial(connection, claim.trial_id)
+        _keep_late_result(store, connection, claim, state, value, trial=trial, at=call.at, teller=teller)
     raise _stale(trial, claim)
 
 
 @retried_call
-def refuse_outcome(store: Store, call: Call, claim: Claim, *, state: TrialState, value: float | None) -> NoReturn:
-    """Keep the value that came for a trial of somebody else's as a late result. Raises StaleAttemptError."""
+def refuse_outcome(
+    store: Store, call: Call, claim: Claim, *, state: TrialState, value: float | None, teller: str
+) -> NoReturn:
+    """Keep the value that came for somebody else's trial as a late result, if few are. Raises StaleAttemptError."""
     with store.write() as connection:
         trial = lock_trial(connection, claim.trial_id)
-        if value is not None and not _is_repeated(trial, claim, state, value):
-            _keep_late_result(store, connection, claim, state, value, at=call.at)
-            if trial.state not in UNFINISHED:
-                seal_trial(connection, claim.trial_id)
-    raise StaleAttemptError(
-        f"Trial {claim.number} is with a worker of somebody else; a value that came for it is kept as late."
-    )
+        is_kept = value is not None and not _is_repeated(trial, claim, state, value)
+        if is_kept:
+            is_kept = _keep_late_result(store, connection, claim, state, value, trial=trial, at=call.at, teller=teller)
+    kept = "; the value that came for it is kept as late" if is_kept else ""
+    raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else{kept}.")
 
 
 @retried
@@ -642,8 +642,19 @@ def _requeue(
 
 
 def _keep_late_result(
-    store: Store, connection: Connection, claim: Claim, state: TrialState, value: float | None, *, at: float
-) -> None:
+    store: Store,
+    connection: Connection,
+    claim: Claim,
+    state: TrialState,
+    value: float | None,
+    *,
+    trial: TrialRow,
+    at: float,
+    teller: str | None,
+) -> bool:
+    """Whether it is kept: not of an attempt that there never was, nor beside others of the same attempt and teller."""
+    if claim.attempt > trial.attempt:
+        return False
     known = connection.execute(
         select(trial_attributes.c.value).where(
             trial_attributes.c.trial_id == claim.trial_id,
@@ -652,11 +663,18 @@ def _keep_late_result(
         )
     ).scalar()
     results = json.loads(known or "[]")
-    if any((late["attempt"], late["state"], late["value"]) == (claim.attempt, state.name, value) for late in results):
-        return  # said again
-    results.append({"attempt": claim.attempt, "state": state.name, "value": value, "received_at": at})
+    like = [late for late in results if (late["attempt"], late.get("teller")) == (claim.attempt, teller)]
+    if any((late["state"], late["value"]) == (state.name, value) for late in like):
+        return True  # said again
+    if teller is not None and len(like) >= MOST_LATE_RESULTS:
+        return False
+    told_by = {} if teller is None else {"teller": teller}
+    results.append({"attempt": claim.attempt, "state": state.name, "value": value, "received_at": at, **told_by})
     key = LATE_RESULTS_ATTRIBUTE
     set_attribute(store, connection, trial_attributes, claim.trial_id, kind="system", key=key, value=results)
+    if trial.state not in UNFINISHED:
+        seal_trial(connection, claim.trial_id)
+    return True
 
 
 def _tell_of_trial(connection: Connection, call: Call, claim: Claim, kind: str, payload: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from dashboards.frame import PageOperator, PageReader, back_to, page
 from hpo.api.access import ServiceState
 from hpo.service import launching
 from hpo.service.launching import MOST_PRIORITY
-from hpo.service.limits import Limits, places_of, round_of
+from hpo.service.limits import Limits
+from hpo.service.turns import Round, places_of
 from storage import history, launches, machines
 from storage.launches import ACTIVE, Launch
 from storage.load import current_load
@@ -53,14 +54,14 @@ def get_machines(request: Request, who: PageReader, service: ServiceState) -> HT
     found = machines.list_machines(service.store)
     here = [machine for machine in found if machine.is_here]
     names = history.names_of_ids(service.store, {held.study_id for machine in found for held in machine.holds})
-    turns = round_of(current_load(service.store), service.limits)
+    turns = Round(current_load(service.store), service.limits)
     return page(
         request,
         "machines.html",
         who,
         queue=[
             _Waiting(launch=launch, places=places_of(launch), why=turns.why_waiting(launch.study_id))
-            for launch in turns.launched
+            for launch in turns.launches
         ],
         over=over[:ENDED_SHOWN],
         shares=_shares(active),

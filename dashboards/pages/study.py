@@ -21,7 +21,7 @@ from hpo.api.paging import Cursor
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import next_cursor, position_of
 from hpo.api.slow_answers import SlowRoute
-from hpo.service.replicating import find_replicates, may_be_replicated
+from hpo.service.replicating import find_replicates, why_not_replicated
 from hpo.service.state import Service
 from hpo.statistics.best import FEWEST_TRIALS
 from hpo.tuning.receipts import receipt_of
@@ -105,7 +105,7 @@ def get_best(request: Request, who: PageReader, service: ServiceState, study_id:
         service,
         standing,
         replicates=None if held is None else standing_of(service.store, held.study_id),
-        may_replicate=may_be_replicated(standing.study),
+        may_replicate=why_not_replicated(standing.study) is None,
     )
 
 

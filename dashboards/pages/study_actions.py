@@ -11,13 +11,14 @@ from dashboards.frame import PageOperator, back_to
 from hpo.api.access import ServiceState
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
+from hpo.api.slow_answers import SlowRoute
 from hpo.service import launching
 from hpo.service.launching import MOST_JOBS
 from hpo.service.replicating import start_replicates
 from storage import history
 from storage.launches import find_launch
 
-router = APIRouter(prefix="/studies/{study_id}")
+router = APIRouter(prefix="/studies/{study_id}", route_class=SlowRoute)
 
 
 @router.post("/start")
@@ -73,7 +74,10 @@ def post_delete(
     files: Annotated[str, Form(max_length=10)] = "",
     mlflow_runs: Annotated[str, Form(max_length=10)] = "",
 ) -> RedirectResponse:
-    """Delete it with its trials. sure: `yes`, or nothing is done. files, mlflow_runs: `yes` for those too."""
+    """Delete it with its trials and their replicates.
+
+    sure: `yes`, or nothing is done. files, mlflow_runs: `yes` for those too.
+    """
     if sure != "yes":
         name = history.study_of_id(service.store, study_id).name
         raise ApiError(422, "not-sure", f"study {name!r} was not deleted: tick that you know what that means")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from hpo.answers.trial_table import HistoryTrial, row_fields
+from hpo.api.answers import as_json
 from hpo.api.paging import decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from storage.database import Store
@@ -26,7 +28,10 @@ _PAGE = TypeAdapter(HistoryPage)
 
 def in_json(page: HistoryPage) -> bytes:
     """As it is sent, written by its type: for long pages, in a ninth of the processor time that `as_json` takes."""
-    return _PAGE.dump_json(page, warnings=False)
+    try:
+        return _PAGE.dump_json(page, warnings=False)
+    except (PydanticSerializationError, UnicodeEncodeError):  # half a surrogate pair, which other answers let pass
+        return bytes(as_json(page).body)
 
 
 def history_page(

@@ -1,10 +1,10 @@
 """What of a request that is sent again, because no answer came? It gets the answer of the first time.
 
-A POST with an `Idempotency-Key` is answered once: for a day, the same request under the same key gets that answer
-again, with the header `Idempotency-Replayed`. A key counts for its token only; another request under a used key is
-refused. A second one that comes while the first is being answered waits for it. Refusals that pass, such as a 503, are
-not kept, and neither is an answer that holds a secret. A server that is killed forgets what it was at: then the request
-is done again, and what it does is such that this does no harm.
+A POST or DELETE with an `Idempotency-Key` is answered once: for a day, the same request under the same key gets that
+answer again, with the header `Idempotency-Replayed`. A key counts for its token only; another request under a used key
+is refused. A second one that comes while the first is being answered waits for it. Refusals that pass, such as a 503,
+are not kept, and neither is an answer that holds a secret. A server that is killed forgets what it was at: then the
+request is done again, and what it does is such that this does no harm.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from storage import replies
 from storage.errors import StorageError
 from storage.replies import Reply
 
+METHODS = frozenset({"POST", "DELETE"})
 HEADER, REPLAYED = "idempotency-key", "Idempotency-Replayed"
 LONGEST_KEY = 200
 WAIT_SECONDS = 10.0  # for an answer that is being made
@@ -48,7 +49,7 @@ IdempotencyKey = Annotated[
 
 
 def install(app: FastAPI, service: Service, *, prefix: str) -> None:
-    """Let every POST below `prefix` be repeated, but for those whose answers hold a secret."""
+    """Let every POST and DELETE below `prefix` be repeated, but for those whose answers hold a secret."""
     app.add_middleware(Idempotency, service=service, prefix=prefix)
 
 
@@ -109,7 +110,7 @@ class Idempotency:
             await known(scope, again, send)
 
     def _key(self, scope: Scope) -> str | None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] not in METHODS:
             return None
         path = scope["path"]
         if not path.startswith(f"{self._prefix}/") or path.removeprefix(self._prefix).startswith(WITH_SECRETS):
@@ -188,7 +189,8 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _digest(scope: Scope, body: bytes) -> str:
-    about = b"\n".join([scope["path"].encode(), scope["query_string"], body])
+    method = [] if scope["method"] == "POST" else [scope["method"].encode()]  # answers of older servers have none
+    about = b"\n".join([*method, scope["path"].encode(), scope["query_string"], body])
     return sha256(about).hexdigest()
 
 

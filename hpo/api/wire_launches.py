@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hpo.api.problems import PlaceProblem
 from hpo.api.wire import Launched, launched_of
 from hpo.service.launching import MOST_JOBS, MOST_PRIORITY, LaunchOptions
-from hpo.service.limits import is_trained_here, places_of
+from hpo.service.turns import is_trained_here, places_of
 from storage.launches import Launch
 
 EXAMPLE: dict[str, Any] = {
@@ -90,8 +90,9 @@ class DeletedStudy(BaseModel):
 
     study: str
     trials: int  # that went with it
-    folder: str | None  # on the server, of its checkpoints and outputs; null: it has none there
-    is_folder_removed: bool
+    replicates: int  # of its trials, which went too
+    folders: list[str]  # on the server, of its checkpoints and outputs
+    are_folders_removed: bool
     mlflow_uris: list[str]  # where it has runs
     mlflow_runs: int  # of the study and of its trials
     are_runs_deleted: bool

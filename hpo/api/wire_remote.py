@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hpo.service.desk import Assignment, Held
 from storage.machines import Machine
+from storage.privacy import PROCESS
 
 LONGEST_STEP = 2**63 - 1
 LARGEST_ID = 2**31 - 1
 
+
+def _of_a_service(name: str) -> str:
+    """With its owner before it, the name of a worker must not look like one that no service knows."""
+    if PROCESS.fullmatch(name):
+        raise ValueError("a name NUMBER/NUMBER/8 HEX DIGITS is reserved; put another part before or after it")
+    return name
+
+
 WorkerName = Annotated[
-    str, Field(min_length=1, max_length=200, description="Of the process that asks; the same until it ends.")
+    str,
+    Field(min_length=1, max_length=200, description="Of the process that asks; the same until it ends."),
+    AfterValidator(_of_a_service),
 ]
 Lease = Annotated[
     float, Field(ge=1.0, le=86_400.0, description="Seconds without a word after which the trial is somebody else's.")

@@ -466,7 +466,7 @@ def delete(
     server: Server = None,
     json: Json = False,
 ) -> None:
-    """Delete a study with its trials; what stays of it, and where, is said."""
+    """Delete a study with its trials and their replicates; what stays of it, and where, is said."""
     from hpo.cli import history_deleting
     from hpo.cli.history_source import past
 

@@ -251,10 +251,10 @@ class PastOfService:
 
     def delete(self, study: str, /, *, files: bool, mlflow_runs: bool) -> Deletion:
         """Delete a study. Raises StudyNotFoundError, LaunchError, MlflowUnavailableError."""
+        from hpo.client.records import result_of
         from hpo.running.deletion import Deletion
 
-        told = self._client.delete(study, files=files, mlflow_runs=mlflow_runs)
-        return Deletion(**{**told, "mlflow_uris": tuple(told["mlflow_uris"])})
+        return result_of(Deletion, self._client.delete(study, files=files, mlflow_runs=mlflow_runs))
 
     def export(self, target: str, folder: Path, /, *, force: bool) -> tuple[Sequence[Path], Sequence[str]]:
         """Write recorded tables; the files, and what there is to say. Raises FamilyNotFoundError, StorageError."""

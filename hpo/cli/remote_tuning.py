@@ -113,13 +113,12 @@ def replicate_on_server(
         watch = _Watch(held, None, total=most)
         try:
             with Display(console, describe=describe, unit="replicates") as display:
-                state, message = _followed(client, held, watch, display)
+                _followed(client, held, watch, display)
         except KeyboardInterrupt:
             words = shlex.join([*again, "--server", client.transport.url])
             console.print(f"detached; they are trained there. Look on again with: {escape(words)}", soft_wrap=True)
             raise
-        if state in ("failed", "stopped"):
-            raise StudyFailedError(f"study {held.name!r} is {state}: {message or 'its log says why'}")
+        client.check_end(held)
         return client.best(study, against=against)
 
 

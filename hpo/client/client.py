@@ -156,14 +156,20 @@ class Client:
         return self._changed(study, "stop")
 
     def delete(self, study: Study, *, files: bool = False, mlflow_runs: bool = False) -> dict[str, Any]:
-        """Delete a study that does not run, with all its trials; what became of its files and its runs in MLflow.
+        """Delete a study that does not run, with all its trials and their replicates; what became of the rest of it.
 
-        files, mlflow_runs: whether those go too, the runs by MLflow's mark; else the answer says where they are.
+        files, mlflow_runs: whether its files and its runs in MLflow go too, these by MLflow's mark; else the answer
+        says where they are.
         """
-        asked = {"files": files, "mlflow_runs": mlflow_runs}
-        told = self._by_id(study, lambda study_id: self.transport.delete(f"/studies/{study_id}", **asked))
-        self._ids = {name: number for name, number in self._ids.items() if study not in (name, number)}
-        return dict(told)
+        study_id = self._id(study)  # and no other, should another have the name by now
+        try:
+            return dict(
+                self.transport.delete(
+                    f"/studies/{study_id}", files=files, mlflow_runs=mlflow_runs, timeout_seconds=ANSWER_SECONDS
+                )
+            )
+        finally:
+            self._ids = {name: number for name, number in self._ids.items() if number != study_id}
 
     def trials(self, study: Study, *, where: str | None = None, order: str | None = None) -> list[TrialRecord]:
         """The trials of a study that meet a condition (as in `hpo history query`); by number, if no other order."""
@@ -220,6 +226,16 @@ class Client:
         made = self.create_study(file, place="server", jobs=jobs, priority=priority, executor=executor)
         self._wait_for(made, tell)
         return self.study(made)
+
+    def check_end(self, study: StudySummary) -> None:
+        """Raises StudyFailedError where a study that was launched has failed, was stopped, or deleted."""
+        try:
+            launch = self.launch_of(study) or {}
+        except StudyNotFoundError:
+            raise StudyFailedError(f"study {study.name!r} was deleted") from None
+        if launch.get("state") in ("failed", "stopped"):
+            why = launch["message"] or "its log says why"
+            raise StudyFailedError(f"study {study.name!r} is {launch['state']}: {why}")
 
     def stopped(self, study: Study) -> Stopped | None:
         """Why a study was stopped before its budget was spent; None where it was not."""
@@ -600,15 +616,11 @@ class Client:
             raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
 
     def _wait_for(self, study: StudySummary, tell: Callable[[Event], None] | None = None) -> None:
-        """Until a study has ended. Raises StudyFailedError where it has failed, or was stopped."""
-        state = message = None
+        """Until a study has ended. Raises StudyFailedError where it has failed, was stopped, or deleted."""
         for event in self.events(study):
-            if event.study is not None:
-                state, message = event.state, event.message
             if tell is not None:
                 tell(event)
-        if state in ("failed", "stopped"):
-            raise StudyFailedError(f"study {study.name!r} is {state}: {message or 'its log says why'}")
+        self.check_end(study)
 
     def _all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = None

@@ -70,9 +70,10 @@ class Transport:
         key = key or secrets.token_urlsafe(16)
         return self.send("POST", path, body=body, key=key, timeout_seconds=timeout_seconds)
 
-    def delete(self, path: str, **query: Any) -> Any:
+    def delete(self, path: str, *, timeout_seconds: float | None = None, **query: Any) -> Any:
         """Delete what is at a path; the JSON that is answered, None where there is none."""
-        return self.content_of(self.send("DELETE", path, query=query))
+        key = secrets.token_urlsafe(16)  # else what is deleted, but not answered, would be told to be unknown
+        return self.content_of(self.send("DELETE", path, query=query, key=key, timeout_seconds=timeout_seconds))
 
     def send(
         self,

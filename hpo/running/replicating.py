@@ -28,6 +28,7 @@ from hpo.studies.replicates import (
     SURE,
     check_name,
     is_usable,
+    mark_of,
     replicates_of,
     spec_of_replicates,
     standing_of,
@@ -97,7 +98,7 @@ def train_replicates(
     summary = history.get_study(store, study)
     spec = spec_of_replicates(summary, most)
     folder = projects or _folder_of(summary)
-    check_name(store, spec.study)
+    check_name(store, summary)
     before = replicates_of(store, summary)
     always = [against] if isinstance(against, int) else []
     contenders = _contenders(judged, summary, history.list_trials(store, summary.study_id), before, most, always)
@@ -136,8 +137,8 @@ class Replicates(Plan):
             return len(study.get_trials(deepcopy=False))
         for number, count in self._round(trials).items():
             for seed in self._free_seeds(number, trials, count):
-                told = {"study": self._summary.name, "trial": number, "seed": seed, "params": self._contenders[number]}
-                study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={REPLICATE: told}))
+                told = mark_of(self._summary, number, seed, self._contenders[number])
+                study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=told))
         return len(study.get_trials(deepcopy=False))
 
     def job(self, trial: FrozenTrial) -> tuple[dict[str, Any], int]:

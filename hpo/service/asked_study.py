@@ -73,13 +73,23 @@ class AskedStudy:
             self._worked_at = now
             is_due = now - self._noted_at > NOTED_EVERY_SECONDS
             if is_due:
-                self._noted_at = now
+                self._noted_at = now  # no other thread keeps it, too
         if is_due:
-            self._study.set_user_attr(SECONDS_SPENT, self._spent)
+            self._note_spent()
 
     def rests(self) -> None:
         """Nobody asks about it any more: keep what has been counted."""
-        self._study.set_user_attr(SECONDS_SPENT, self._spent)
+        if self._noted_at < self._worked_at:
+            self._note_spent()
+
+    def _note_spent(self) -> None:
+        """Keep what has been counted; what another server has counted meanwhile goes on here."""
+        noted = float(self._study.user_attrs.get(SECONDS_SPENT, 0.0))
+        with self._counting:
+            self._spent, self._noted_at = max(self._spent, noted), time.monotonic()
+            spent = self._spent
+        if spent > noted:
+            self._study.set_user_attr(SECONDS_SPENT, spent)
 
     def look_at_failures(self) -> None:
         """A study whose first trials all fail hands out no more; once it may go on, the trials since then count."""

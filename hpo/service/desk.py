@@ -23,14 +23,16 @@ from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyO
 from hpo.running.ahead import Proposed
 from hpo.running.attempts import HALVED_BATCH
 from hpo.service.asked_study import AskedStudy
-from hpo.service.limits import Limits, Place, order_of
+from hpo.service.limits import Limits
 from hpo.service.proposer import Proposer
+from hpo.service.turns import Gate, order_of
 from hpo.tuning.receipts import ENQUEUED, RECEIPT
 from storage import history, launches, machines, studies, tokens
 from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError, TrialNotFoundError
 from storage.launches import ACTIVE, Launch
 from storage.optuna_storage import HistoryStorage
+from storage.privacy import OWN_WORKER
 from storage.studies import Claim
 
 PROPOSAL_SECONDS = 20.0  # that somebody waits for a proposal, before he is asked to come again
@@ -129,11 +131,11 @@ class Desk:
         over = study.why_over()
         if over is not None:
             self._end(study, launch, over)
-        place = Place(self._limits, study_id, asker=worker.partition("/")[0])
-        if not place.is_free(self._store) and not self._is_given(study_id, request):
+        gate = Gate(self._limits, study_id, asker=worker.partition("/")[0])
+        if not gate.is_open(self._store) and not self._is_given(study_id, request):
             return None  # without a transaction of its own
-        claim = self._claim(study, worker, lease_seconds, request, place)
-        if claim is None and place.is_refused:
+        claim = self._claim(study, worker, lease_seconds, request, gate)
+        if claim is None and gate.is_refused:
             return None
         if claim is None:
             self._end_where_spent(study, launch)
@@ -272,8 +274,8 @@ class Desk:
         if not is_anothers:
             study.work_goes_on()
         ending, told, reason = self._ending(study, claim, state, values, error)
-        if is_anothers:
-            studies.refuse_outcome(self._store, claim, state=ending, value=told[0] if told else None)
+        if is_anothers and owner is not None:
+            studies.refuse_outcome(self._store, claim, state=ending, value=told[0] if told else None, teller=owner)
         studies.finish_trial(
             self._store,
             claim,
@@ -287,6 +289,7 @@ class Desk:
             peak_memory_bytes=peak_memory_bytes,
             checkpoint=checkpoint,
             error=reason,
+            teller=owner,
         )
         self._heard_of_end(study, has_failed=ending == TrialState.FAIL, study_error=study_error)
 
@@ -383,7 +386,7 @@ class Desk:
         return request is not None and studies.study_of_request(self._store, [study_id], request) is not None
 
     def _claim(
-        self, study: AskedStudy, worker: str, lease_seconds: float, request: str | None, place: Place
+        self, study: AskedStudy, worker: str, lease_seconds: float, request: str | None, gate: Gate
     ) -> Claim | None:
         claim = studies.claim_trial(
             self._store,
@@ -393,7 +396,7 @@ class Desk:
             max_trials=study.spec.budget.trials,
             holding=(),  # whoever asks may have been started anew under his name: what he holds, he keeps by its lease
             request=request,
-            may_start=None if self._limits.are_of_server_only else place.may_start,
+            may_start=gate.within(self._store),
         )
         if claim is not None:
             self._remember(study.study_id, claim)
@@ -538,7 +541,7 @@ class Desk:
     def _is_anothers(self, claim: Claim, owner: str | None) -> bool:
         """Whether a worker of another owner has this attempt."""
         holder = None if owner is None else studies.holder_of(self._store, claim)
-        return holder is not None and not holder.startswith(f"{owner}/")
+        return holder is not None and (not holder.startswith(f"{owner}/") or OWN_WORKER.fullmatch(holder) is not None)
 
     def _known_claims(self, held: Iterable[Held]) -> list[tuple[Held, Claim]]:
         """Those whose trials are there."""

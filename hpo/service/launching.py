@@ -6,7 +6,8 @@ history from the moment that it is accepted, so that it can be seen while it wai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from hpo.errors import SpecError
 from hpo.running.admission import admit
 from hpo.running.creation import create_study
-from hpo.running.deletion import Deletion, delete_study
+from hpo.running.deletion import Deletion, delete_study, mark_runs
 from hpo.running.executors import EXECUTORS
 from hpo.service.allowed_code import check_code
 from hpo.service.limits import Limits
@@ -159,13 +160,14 @@ def delete(
 ) -> Deletion:
     """Delete a study with its trials, and what else is asked for.
 
-    Raises StudyNotFoundError, LaunchError, MlflowUnavailableError.
+    Raises StudyNotFoundError, LaunchError, MlflowUnavailableError, BusyError.
     """
-    details = {
-        "name": history.study_of_id(service.store, study_id).name,
-        "files": with_files,
-        "mlflow_runs": with_mlflow_runs,
-    }
+
+    def mark(study_ids: Sequence[int]) -> None:  # MLflow takes memory and long, so it is imported by another process
+        calculations, now = service.calculations, time.monotonic()
+        calculations.say(mark_runs, store_url=service.store.url, as_of=now, line="MLflow", study_ids=list(study_ids))
+
+    details = {"files": with_files, "mlflow_runs": with_mlflow_runs}
     return delete_study(
         service.store,
         study_id,
@@ -173,6 +175,7 @@ def delete(
         with_files=with_files,
         with_mlflow_runs=with_mlflow_runs,
         doer=Doer(who=who, action="study.delete", details=details),
+        mark=mark,
     )
 
 

@@ -2,9 +2,9 @@
 
 A proposal costs .02 to .2 s of processor; who asks shall not wait so long where others were trained meanwhile. Those
 that are ready were made with what was known then. The fewer trials run, the more the last result matters: where less
-than ten run none is handed out that does not know all results, else one that lacks a tenth as many as trials run at
-most (measured: see DECISIONS.md). Where several are wanted they are made one after the other from one look at the
-results: most of the work of a proposal is to learn from these.
+than ten run none is handed out that lacks a result which was there when it was asked for, else one that lacks a tenth
+as many as trials run at most (measured: see DECISIONS.md). Where several are wanted they are made one after the other
+from one look at the results: most of the work of a proposal is to learn from these.
 
 A process takes seconds and 100 MB to be there: the first one is started as soon as somebody may ask (`warm`), and each
 of the others where all that are there have something to do.
@@ -49,6 +49,12 @@ class _Ready:
     results: int  # that were known when it was made
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Asker:
+    future: Future[Proposed]
+    results: int  # that had been heard of when he asked
+
+
 @dataclass(kw_only=True, eq=False)
 class _Study:
     study_id: int
@@ -58,7 +64,7 @@ class _Study:
     asked_at: float = 0.0
     ready: deque[_Ready] = field(default_factory=deque)
     placing: list[Proposed] = field(default_factory=list)  # handed out, and not in the history yet
-    waiting: deque[Future[Proposed]] = field(default_factory=deque)
+    waiting: deque[_Asker] = field(default_factory=deque)
     is_served: bool = False  # a proposal is being made just now
     served_at: float = 0.0
 
@@ -82,7 +88,7 @@ class _Study:
 
     def take_waiting(self) -> list[Future[Proposed]]:
         """Who waits; nobody does afterwards."""
-        waiting = list(self.waiting)
+        waiting = [asker.future for asker in self.waiting]
         self.waiting.clear()
         return waiting
 
@@ -129,7 +135,7 @@ class Proposer:
             if study.ready:
                 self._hand_out(study, study.ready.popleft().proposed, future)
             else:
-                study.waiting.append(future)
+                study.waiting.append(_Asker(future=future, results=study.results))
             self._changed.notify_all()
         return future
 
@@ -231,10 +237,13 @@ class Proposer:
         return None
 
     def _deliver(self, study: _Study, ready: _Ready) -> None:
-        """To the first who still waits for it; it stays ready where nobody does."""
+        """To the first who still waits for it; it stays ready where nobody does, while it knows enough.
+
+        It need not know what was heard only after it was asked for: whoever waits would wait for ever.
+        """
         with self._changed:
-            while study.waiting:
-                if self._hand_out(study, ready.proposed, study.waiting.popleft()):
+            while study.waiting and study.waiting[0].results - ready.results <= study.may_lack:
+                if self._hand_out(study, ready.proposed, study.waiting.popleft().future):
                     break
             else:
                 study.ready.append(ready)

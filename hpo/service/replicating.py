@@ -25,11 +25,11 @@ from storage.history import StudySummary
 from storage.launches import Launch
 from storage.trial_pages import trial_numbered
 
-REPLICATES = "replicates"  # setting of a launch: what a `Wanted` says
+REPLICATES = "replicates"  # setting of a launch: what `ReplicatesWanted` says
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ReplicatesWanted:
     """How many replicates, and of what."""
 
     study_id: int  # whose trials are trained again
@@ -46,12 +46,15 @@ def start_replicates(
     """
     study = history.study_of_id(service.store, study_id)
     spec = spec_of_replicates(study, most)
-    _check(service, study, against)
+    if (reason := why_not_replicated(study)) is not None:
+        raise SettingsError(reason)
+    if against is not None:
+        trial_numbered(service.store, study_id, against, known=service.known_sets)
     check_launch(service, spec, options)
     details = {"study": study.name, "replicates": most, "jobs": options.jobs, "priority": options.priority}
     launch = launches.request_launch(
         service.store,
-        _study_of_replicates(service, spec),
+        _study_of_replicates(service, study, spec),
         owner=owner,
         place="server",
         jobs=options.jobs,
@@ -59,7 +62,7 @@ def start_replicates(
         priority=options.priority,
         settings={
             "executor": options.executor or service.placement.executor,
-            REPLICATES: asdict(Wanted(study_id=study_id, most=most, against=against)),
+            REPLICATES: asdict(ReplicatesWanted(study_id=study_id, most=most, against=against)),
         },
         doer=Doer(who=owner, action="study.replicate", details=details),
         anew=True,
@@ -73,24 +76,20 @@ def find_replicates(store: Store, study: StudySummary) -> StudySummary | None:
     return next(iter(history.newest_studies(store, limit=1, name=study.name + SUFFIX)), None)
 
 
-def may_be_replicated(study: StudySummary) -> bool:
-    """Whether it is known how to train its trials again, and there are some."""
-    is_trained_by_file = study.spec is not None and study.spec.get("trainer") is not None
-    return is_trained_by_file and len(study.directions) == 1 and study.counts[TrialState.COMPLETE] > 0
-
-
-def _check(service: Service, study: StudySummary, against: int | None) -> None:
+def why_not_replicated(study: StudySummary) -> str | None:
+    """Why the trials of a study cannot be trained again here, in words; None: they can."""
+    if study.spec is None or study.spec.get("trainer") is None:
+        return f"the file of study {study.name!r} names no trainer: only who trained its trials can train them again"
     if len(study.directions) != 1:
-        raise SettingsError(f"study {study.name!r} has {len(study.directions)} objectives: there is no one best of it")
+        return f"study {study.name!r} has {len(study.directions)} objectives: there is no one best of it"
     if not study.counts[TrialState.COMPLETE]:
-        raise SettingsError(f"study {study.name!r} has no complete trial yet: there is nothing to replicate")
-    if against is not None:
-        trial_numbered(service.store, study.study_id, against, known=service.known_sets)
+        return f"study {study.name!r} has no complete trial yet: there is nothing to replicate"
+    return None
 
 
-def _study_of_replicates(service: Service, spec: StudySpec) -> int:
+def _study_of_replicates(service: Service, study: StudySummary, spec: StudySpec) -> int:
     """The id of the study that holds them, which is made where there is none."""
-    check_name(service.store, spec.study)
+    check_name(service.store, study)
     with suppress(StudyExistsError):
         folder, mlflow = service.projects, service.mlflow_uri
         return create_study(service.store, spec, folder=folder, mlflow_uri=mlflow, is_planned=True)

@@ -12,21 +12,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
 from hpo.service.delivering import Sender
-from hpo.service.limits import Round, has_room
 from hpo.service.replicating import REPLICATES
 from hpo.service.run_folders import study_log
 from hpo.service.state import Service
 from hpo.service.study_process import GRACE_SECONDS, End, StudyOrder
+from hpo.service.turns import Round
 from hpo.studies.provenance import may_be_alive, this_worker
 from storage import history, launches
 from storage.errors import StoreUnavailableError, StudyNotFoundError
 from storage.history import StudySummary
-from storage.launches import ACTIVE, Launch
-from storage.load import room_within
+from storage.launches import Launch
+from storage.load import Load, current_load, room_within
 from trainers.processes.lifetimes import describe_exit, kill_group
 
 POLL_SECONDS = 0.25
@@ -117,20 +118,20 @@ class Supervisor:
             self._next_look = time.monotonic() + LOOK_SECONDS
             self._service.desk.look_after()
         self._sender.look()
-        found = launches.list_launches(self._store, ACTIVE)
-        self._end_unwanted(found)
-        while self._start_next(found):
-            found = launches.list_launches(self._store, ACTIVE)
+        load = current_load(self._store)
+        self._end_unwanted(load.launches)
+        while self._start_next(load):
+            load = current_load(self._store)
 
     def _is_alive(self, worker: str) -> bool:
         return worker == self._worker or may_be_alive(worker)
 
     # Starting -------------------------------------------------------------------------------------------------------
 
-    def _start_next(self, found: list[Launch]) -> bool:
+    def _start_next(self, load: Load) -> bool:
         """Start the study whose turn it is; whether there was one."""
-        turns = Round(found, self._service.limits)
-        for launch in turns.ordered:
+        turns = Round(load, self._service.limits)
+        for launch in turns.launches:
             if launch.state != "queued" or launch.wanted != "run" or launch.study_id in self._runs:
                 continue
             if time.monotonic() < self._not_before.get(launch.study_id, 0.0):
@@ -149,7 +150,9 @@ class Supervisor:
             study_id,
             worker=self._worker,
             lease_seconds=LEASE_SECONDS,
-            may_start=room_within(self._store, lambda load: has_room(load, study_id, self._service.limits)),
+            may_start=room_within(
+                self._store, lambda load: Round(load, self._service.limits).why_waiting(study_id) is None
+            ),
         )
 
     def _start(self, launch: Launch) -> None:
@@ -195,7 +198,7 @@ class Supervisor:
 
     # Ending ---------------------------------------------------------------------------------------------------------
 
-    def _end_unwanted(self, found: list[Launch]) -> None:
+    def _end_unwanted(self, found: Sequence[Launch]) -> None:
         """Ask those to end that are to pause or stop, or are another server's or nobody's by now."""
         ours = {launch.study_id: launch for launch in found if launch.worker == self._worker}
         for study_id, run in self._runs.items():

@@ -1,7 +1,8 @@
 """What do the replicates of a study's trials say: the same configurations, trained again on other seeds?
 
 They are kept as trials of a study of their own, "STUDY/replicates". Its trials have no parameters of their own but
-point to what they repeat: no tuner takes a few good configurations, trained again and again, for another task.
+point to what they repeat: no tuner takes a few good configurations, trained again and again, for another task. A study
+that is deleted takes them along; those of an earlier one that had the same name are not a study's own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from storage.errors import StudyNotFoundError
 from storage.history import StudySummary, TrialRecord
 
 SUFFIX = "/replicates"  # of the name of the study that holds the replicates of another
-REPLICATE = "hindsight:replicate_of"  # trial user attribute: {"study", "trial", "seed", "params"}
+REPLICATE = "hindsight:replicate_of"  # trial user attribute: {"study", "created_at", "trial", "seed", "params"}
 SURE = 0.95  # probability of being the best with which replicates end
 
 
@@ -70,15 +71,32 @@ def spec_of_replicates(study: StudySummary, most: int) -> StudySpec:
     return parse_spec(content, source=f"the file of study {name!r}")
 
 
-def check_name(store: Store, name: str) -> None:
-    """Raises SettingsError where a study that holds something else has the name."""
-    try:
-        there = history.get_study(store, name)
-    except StudyNotFoundError:
+def mark_of(study: StudySummary, number: int, seed: int, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial's user attributes say if it repeats a trial of that study."""
+    told = {"study": study.name, "created_at": study.created_at.isoformat()}
+    return {REPLICATE: {**told, "trial": number, "seed": seed, "params": dict(params)}}
+
+
+def check_name(store: Store, study: StudySummary) -> None:
+    """Raises SettingsError where what would hold a study's replicates holds something else."""
+    there, trials = _held(store, study)
+    if there is None:
         return
-    trials = history.list_trials(store, there.study_id)
-    if there.spec is not None or not all(REPLICATE in trial.user_attrs for trial in trials):
-        raise SettingsError(f"replicates would be kept in {name!r}, and a study of that name is there already")
+    if not _holds_replicates(there, trials):
+        raise SettingsError(f"replicates would be kept in {there.name!r}, and a study of that name is there already")
+    if len(_own(store, study, trials)) < len(trials):
+        raise SettingsError(
+            f"{there.name!r} holds replicates of an earlier study {study.name!r}, which is deleted; delete them first: "
+            f"hpo history delete {shlex.quote(there.name)}"
+        )
+
+
+def study_of_replicates(store: Store, study: StudySummary) -> StudySummary | None:
+    """The study that holds the replicates of another, and nothing else; None where there is none."""
+    there, trials = _held(store, study)
+    if there is None or not _holds_replicates(there, trials) or len(_own(store, study, trials)) < len(trials):
+        return None
+    return there
 
 
 def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:
@@ -86,16 +104,11 @@ def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:
 
     What two processes at once have trained on the same seed is there once.
     """
-    try:
-        own = history.get_study(store, study.name + SUFFIX)
-    except StudyNotFoundError:
-        return []
-    trials = history.list_trials(store, own.study_id)
+    _, trials = _held(store, study)
     known: dict[tuple[int, int], TrialRecord] = {}
-    for trial in trials:
-        told = trial.user_attrs.get(REPLICATE, {})
-        if told.get("study") == study.name:
-            known.setdefault((told["trial"], told["seed"]), trial)
+    for trial in _own(store, study, trials):
+        told = trial.user_attrs[REPLICATE]
+        known.setdefault((told["trial"], told["seed"]), trial)
     return list(known.values())
 
 
@@ -149,6 +162,37 @@ def standing_of(groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: n
         )
         for i, number in enumerate(counted)
     }
+
+
+def _held(store: Store, study: StudySummary) -> tuple[StudySummary | None, list[TrialRecord]]:
+    """The study under whose name its replicates would be, and the trials of that."""
+    try:
+        there = history.get_study(store, study.name + SUFFIX)
+    except StudyNotFoundError:
+        return None, []
+    return there, history.list_trials(store, there.study_id)
+
+
+def _holds_replicates(there: StudySummary, trials: Sequence[TrialRecord]) -> bool:
+    return there.spec is None and all(REPLICATE in trial.user_attrs for trial in trials)
+
+
+def _own(store: Store, study: StudySummary, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that repeat trials of this very study.
+
+    Marks once said nothing of when it was made: such a one is believed where the trial's configuration is the same.
+    """
+    marked = [trial for trial in trials if trial.user_attrs.get(REPLICATE, {}).get("study") == study.name]
+    if all("created_at" in trial.user_attrs[REPLICATE] for trial in marked):
+        params: dict[int, Mapping[str, Any]] = {}
+    else:
+        params = {trial.number: trial.params for trial in history.list_trials(store, study.study_id)}
+    made = study.created_at.isoformat()
+
+    def is_own(told: Mapping[str, Any]) -> bool:
+        return bool(told["created_at"] == made if "created_at" in told else params.get(told["trial"]) == told["params"])
+
+    return [trial for trial in marked if is_own(trial.user_attrs[REPLICATE])]
 
 
 def _fresh(number: int, group: Sequence[TrialRecord], place: Place | None, sign: float) -> Fresh:

@@ -154,7 +154,7 @@ def test_what_is_changed_there_is_changed(
 
     assert "say --yes" in hpo("history", "delete", "past 1", "--server", url, code=2)[1]
     gone = json.loads(hpo("history", "delete", "past 1", "--yes", "--files", "--json", "--server", url)[0])
-    assert (gone["study"], gone["trials"], gone["folder"], gone["mlflow_runs"]) == ("past 1", 20, None, 0)
+    assert (gone["study"], gone["trials"], gone["folders"], gone["mlflow_runs"]) == ("past 1", 20, [], 0)
     assert "its 20 trials" in hpo("history", "delete", "past 2", "--yes")[0]
 
 

@@ -79,7 +79,7 @@ def test_a_study_is_launched_watched_followed_into_mlflow_and_promoted(there: Wa
 
     page.click("#trials a[data-row]")
     page.wait_for_selector("text=Why it was proposed")
-    until_mlflow_answers(page, service)
+    until_mlflow_has(f"{study}/trials/0", service)
     page.get_by_role("link", name="MLflow run").click()
     page.wait_for_url("**/mlflow/#/experiments/*/runs/*")
     back = page.get_by_role("link", name="trial 0 of wine_mlp-all").get_attribute("href")  # in the run's description
@@ -97,10 +97,11 @@ def test_a_study_is_launched_watched_followed_into_mlflow_and_promoted(there: Wa
     there.check()
 
 
-def until_mlflow_answers(page: object, service: Serving) -> None:
+def until_mlflow_has(trial: str, service: Serving) -> None:
+    """Until MLflow answers, and was told of a trial: who asks for its run before that is told to look again."""
     deadline = time.monotonic() + PATIENCE / 1000
     client = service.logged_in()
-    while client.get("/mlflow/health").status_code != 200:
+    while client.get("/mlflow/health").status_code != 200 or client.get(f"{trial}/mlflow").status_code == 404:
         assert time.monotonic() < deadline
         time.sleep(0.3)
 

@@ -103,7 +103,7 @@ def test_a_worker_rides_out_a_server_that_is_away_and_gives_back_what_runs(
         wait_until(lambda: done() >= 2, worker)
         assert len(_processes_with(secret)) > 1
     before = done()
-    wait_until(lambda: len(list(kept.glob("*.json"))) >= 2, worker)  # the server is away: trials come to their ends
+    wait_until(lambda: list(kept.glob("*.json")) != [], worker)  # the server is away: a trial comes to its end
     assert done() == before
     with served(create_api(service), port=urlsplit(url).port or 0):
         wait_until(lambda: done() >= before + 3, worker)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, Connection, text
 
 from storage import audit, background_jobs, history, repairs, sources, tokens
 from storage.audit import Doer
 from storage.database import Store
-from storage.errors import StorageError
+from storage.errors import LaunchError, StorageError
 from storage.importers.flags import quarantine, trust
 from storage.importers.table import import_table
 
@@ -76,6 +76,27 @@ def test_what_cannot_be_logged_is_not_done_and_what_is_done_is_logged_once(store
     assert told["source.forget"] == ("past", {"studies": 3, "trials": 90})
     assert told["study.trust"] == (name["b"], {"was": "odd"})
     assert told["token.revoke"][0] == f"token {token.token_id}"
+
+
+def test_what_is_forgotten_in_parts_is_logged_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "STUDIES_AT_A_TIME", 1)
+    first, second, _ = history.list_studies(store)
+    check, looks = sources._check_at_rest, []
+
+    def one_is_taken_up(connection: Connection, which: ColumnElement[bool]) -> None:
+        looks.append(which)
+        if len(looks) == 3:  # the first look was at all of them
+            raise LaunchError(f"study {second.name!r} is running on the service")
+        check(connection, which)
+
+    monkeypatch.setattr(sources, "_check_at_rest", one_is_taken_up)
+    with pytest.raises(LaunchError):
+        sources.forget(store, "past", doer=Doer(who="ann", action="source.forget"))
+    assert [entry.details for entry in audit.list_entries(store)] == [{"studies": 1, "trials": 30}]
+    assert first.name not in [study.name for study in history.list_studies(store)]
+    gone = sources.forget(store, "past", doer=Doer(who="ann", action="source.forget"))
+    assert (gone.studies, gone.trials) == (2, 60)
+    assert [entry.details for entry in audit.list_entries(store)] == [{"studies": 1, "trials": 30}] * 3
 
 
 def _rename(store: Store, table: str, name: str) -> None:

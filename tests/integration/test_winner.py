@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 import hpo
 from hpo.errors import SettingsError
 from hpo.statistics.best import FEWEST_TRIALS
-from hpo.studies.replicates import REPLICATE
+from hpo.studies.replicates import check_name, mark_of
 from hpo.tuning.known_noise import known_noise
 from storage.errors import StudyNotFoundError, TrialNotFoundError
 from storage.history import get_study
@@ -198,9 +198,9 @@ def _replicated(storage, study, trial, values, failed=0, first_seed=0):
     )
     params = study.trials[trial].params
     for seed, value in enumerate([*values, *[None] * failed], first_seed):
-        told = {"study": study.study_name, "trial": trial, "seed": seed, "params": params}
+        told = mark_of(get_study(storage.store, study.study_name), trial, seed, params)
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        own.add_trial(create_trial(value=value, state=state, user_attrs={REPLICATE: told}))
+        own.add_trial(create_trial(value=value, state=state, user_attrs=told))
 
 
 def test_replicates_speak_for_themselves(storage):
@@ -224,6 +224,15 @@ def test_what_two_processes_trained_at_once_counts_once(storage):
     _replicated(storage, study, 0, [0.1, 0.2])
     _replicated(storage, study, 0, [0.3, 0.4])  # the same seeds
     assert hpo.best(study).replication.winner.values == (0.1, 0.2)
+
+
+def test_replicates_of_a_deleted_study_are_not_those_of_the_next_one(storage, sqlite_store):
+    _replicated(storage, _study(storage, "study"), 0, [0.1, 0.2])
+    optuna.delete_study(study_name="study", storage=storage)
+    again = _study(storage, "study", seed=1)
+    assert hpo.best(again).replication is None
+    with pytest.raises(SettingsError, match=r"an earlier study 'study'.*: hpo history delete study/replicates"):
+        check_name(sqlite_store, get_study(sqlite_store, "study"))
 
 
 def test_who_fails_on_another_seed_is_not_the_best(storage):

@@ -45,6 +45,7 @@ STEPS, STEP_SECONDS = 3, 0.5  # of a trial; the seconds are a mean
 SECONDS_BETWEEN = (0.5, 4.0)  # from the first thing that a server acknowledged to its end
 PATIENCE_SECONDS = 1_800.0  # of a worker for one answer: longer than all kills take
 START_SECONDS = 120.0
+PROGRESS_SECONDS = 600.0  # the first takes 15 s on two cores that are nearly idle: all that takes part is imported then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +152,9 @@ def start(storage: str, port: int, folder: Path, *options: str, **environment: s
 
 def wait_for_progress(folder: Path) -> None:
     """Until some worker notes something: on a busy machine a server takes its time."""
-    before, deadline = _size_of(folder), time.monotonic() + START_SECONDS
+    before, deadline = _size_of(folder), time.monotonic() + PROGRESS_SECONDS
     while _size_of(folder) == before:
-        assert time.monotonic() < deadline, "the workers get no answer"
+        assert time.monotonic() < deadline, f"the workers get no answer in {PROGRESS_SECONDS:g} s"
         time.sleep(0.02)
 
 

@@ -33,9 +33,9 @@ from hpo.api.wire_launches import (
 from hpo.errors import BusyError, DirectionError, HpoError, SpecError
 from hpo.service import launching, replicating
 from hpo.service.events import StudyEvent
-from hpo.service.limits import round_of
 from hpo.service.run_folders import last_lines, study_log, trial_log
 from hpo.service.state import Service
+from hpo.service.turns import Round
 from hpo.studies.spec import StudySpec
 from storage import history
 from storage.errors import StorageError, StudyExistsError
@@ -141,10 +141,11 @@ def delete_study(
     files: Annotated[bool, Query(description="With its checkpoints and outputs on the server.")] = False,
     mlflow_runs: Annotated[bool, Query(description="With its runs in MLflow, which marks them as deleted.")] = False,
 ) -> DeletedStudy:
-    """Delete a study with its trials, and what was learned from them; the answer says where what stays is.
+    """Delete a study with its trials, their replicates, and what was learned from them.
 
-    409 `launch` while it waits or runs. 503 `mlflow-unavailable` where its runs are to go and MLflow does not answer;
-    nothing is deleted then.
+    The answer says where what stays is. 409 `launch` while it or its replicates wait or run. 503 `mlflow-unavailable`
+    where its runs are to go and MLflow does not answer; the study stays then. With an `Idempotency-Key` it is answered
+    once, as every POST.
     """
     done = launching.delete(service, study_id, who=who.owner, with_files=files, with_mlflow_runs=mlflow_runs)
     return DeletedStudy(**asdict(done))
@@ -153,8 +154,8 @@ def delete_study(
 @router.get("/queue")
 def get_queue(who: Reader, service: ServiceState) -> Queue:
     """What runs, what waits and why, in the order of their turns; and the limits."""
-    turns = round_of(current_load(service.store), service.limits)
-    items = [queued_of(launch, waits=turns.why_waiting(launch.study_id)) for launch in turns.launched]
+    turns = Round(current_load(service.store), service.limits)
+    items = [queued_of(launch, waits=turns.why_waiting(launch.study_id)) for launch in turns.launches]
     return Queue(items=items, limits=LimitsInForce(**asdict(service.limits)))
 
 

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 import hpo
 from hpo.client.logins import forget_token, keep_token, token_file
 from hpo.client.transport import Transport, service_url
-from hpo.errors import NotAllowedError, ServiceError, ServiceUnavailableError, SettingsError
+from hpo.errors import NotAllowedError, ServiceError, ServiceUnavailableError, SettingsError, StudyFailedError
 from hpo.service.state import Service
-from storage import history, studies, tokens
+from storage import history, launches, studies, tokens
 from storage.errors import StudyNotFoundError
 from storage.tokens import Role
 from tests.filled import fill
@@ -90,6 +90,9 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
 
+    def do_DELETE(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.seen.append((self.path, self.headers.get("Idempotency-Key"), body))
@@ -131,6 +134,36 @@ def test_what_gets_no_answer_is_sent_again_with_the_same_key() -> None:
         transport.post("/a")
         transport.post("/a")
         assert seen[0][1] != seen[1][1], "another call is another request"
+
+
+def test_what_is_deleted_is_deleted_once(url: str, service: Service) -> None:
+    with answering(None, 200) as (transport, seen):
+        assert transport.delete("/studies/1", files=True) == {"done": True}
+        assert len(set(seen)) == 1 and seen[0][1]
+    with hpo.Client(url, token(service, "operator")) as client:
+        first = studies.create_study(service.store, name="churn")
+        assert client.study("churn").study_id == first  # whose number is known from now on
+        launches.remove_study(service.store, first)
+        second = studies.create_study(service.store, name="churn")
+        with pytest.raises(StudyNotFoundError):  # not the other one, which nobody has looked at
+            client.delete("churn")
+        assert client.delete("churn")["study"] == "churn"
+        with pytest.raises(StudyNotFoundError, match=f"id {second}"):
+            client.study(second)
+
+
+def test_the_end_of_a_study_that_was_deleted_is_no_good_one(url: str, service: Service) -> None:
+    study_id = studies.create_study(service.store, name="churn")
+    launches.request_launch(service.store, study_id, owner="ann", place="server")
+    with hpo.Client(url, token(service, "operator")) as client:
+        study = client.study("churn")
+        client.check_end(study)
+        launches.want(service.store, study_id, "stop")
+        with pytest.raises(StudyFailedError, match="'churn' is stopped: its log says why"):
+            client.check_end(study)
+        launches.remove_study(service.store, study_id)
+        with pytest.raises(StudyFailedError, match="'churn' was deleted"):
+            client.check_end(study)
 
 
 def test_patience_ends_and_what_is_refused_is_not_repeated() -> None:

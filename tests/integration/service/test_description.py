@@ -46,3 +46,18 @@ def test_an_answer_that_is_not_as_described_is_seen(app: FastAPI, client_as: Cal
     )
     with pytest.raises(AssertionError, match="is not as described"):
         told.check(changed)
+
+
+def test_a_route_that_nobody_describes_is_seen(app: FastAPI, client_as: Callable[..., TestClient]) -> None:
+    client = client_as("viewer")
+
+    @app.get("/api/v1/secret", include_in_schema=False)
+    @app.post("/api/v1/recipes", include_in_schema=False)
+    def hidden() -> dict[str, int]:
+        return {}
+
+    assert client.get("/api/v1/nowhere").status_code == 404
+    assert client.post("/api/v1/families").status_code == 405
+    for ask, path in ((client.get, "/api/v1/secret"), (client.post, "/api/v1/recipes")):
+        with pytest.raises(AssertionError, match="answers 200; nobody describes it"):
+            ask(path)

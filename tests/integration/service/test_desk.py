@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from sqlalchemy import update
 from hpo.errors import ServiceUnavailableError, SettingsError, SpecError, StudyOverError, StudyPausedError
 from hpo.running.ahead import Foreteller, Outlook
 from hpo.running.attempts import HALVED_BATCH
+from hpo.running.budgets import SECONDS_SPENT
 from hpo.running.tuner import tuned_study
 from hpo.service import proposer
+from hpo.service.asked_study import AskedStudy
 from hpo.service.desk import Assignment, Begun, Desk, Held
 from hpo.service.limits import Limits
 from hpo.service.proposer import Proposer
@@ -251,7 +254,7 @@ def test_a_value_that_comes_under_another_owner_is_kept_as_late_before_it_is_ref
     given = desk.ask(study_id, worker="ann/box", lease_seconds=60.0)
     assert given is not None
     for _ in range(2):  # said again it is kept once
-        with pytest.raises(StaleAttemptError, match="somebody else; a value that came for it is kept"):
+        with pytest.raises(StaleAttemptError, match="somebody else; the value that came for it is kept"):
             desk.tell(held(given), state="complete", values=[0.25], owner="bob")
     (trial,) = trials_of(store, study_id)
     assert trial.state == TrialState.RUNNING
@@ -262,6 +265,40 @@ def test_a_value_that_comes_under_another_owner_is_kept_as_late_before_it_is_ref
     (trial,) = trials_of(store, study_id)
     assert (trial.value, len(trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE])) == (0.5, 2)
     assert [finding for finding in verify(store) if finding.check == "seals"] == []
+
+
+def test_an_owner_who_is_called_as_a_machine_has_no_say_over_what_that_trains_itself(desk: Desk, store: Store) -> None:
+    study_id = create(store)
+    claim = studies.claim_trial(store, study_id, worker="vm/12/345/0a1b2c3d", lease_seconds=60.0, max_trials=None)
+    assert claim is not None
+    its = Held(study_id=study_id, trial=claim.number, attempt=claim.attempt)
+    with pytest.raises(StaleAttemptError, match="somebody else"):
+        desk.report(its, step=0, value=0.5, owner="vm")
+    desk.report(its, step=0, value=0.5)  # as operators may
+
+
+def test_few_values_are_kept_of_those_that_others_tell_and_none_of_an_attempt_that_never_was(
+    desk: Desk, store: Store
+) -> None:
+    study_id = create(store)
+    given = desk.ask(study_id, worker="ann/box", lease_seconds=60.0)
+    assert given is not None
+    refused = []
+    for owner in ("bob", "eve"):
+        for value in range(5):
+            with pytest.raises(StaleAttemptError) as error:
+                desk.tell(held(given), state="complete", values=[float(value)], owner=owner)
+            refused.append("kept as late" in str(error.value))
+        with pytest.raises(StaleAttemptError):
+            desk.tell(replace(held(given), attempt=2), state="complete", values=[9.0], owner=owner)
+    assert refused == [True, True, True, False, False] * 2
+    desk.tell(held(given), state="complete", values=[0.5], owner="ann")
+    with pytest.raises(StaleAttemptError):
+        desk.tell(held(given), state="complete", values=[7.0], owner="bob")
+    (trial,) = trials_of(store, study_id)
+    late = [(each["teller"], each["value"]) for each in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]]
+    assert late == [(owner, float(value)) for owner in ("bob", "eve") for value in range(3)]
+    assert verify(store) == []
 
 
 def test_a_study_that_nobody_launched_is_asked_within_the_limits(desk: Desk, tmp_path: Path) -> None:
@@ -302,6 +339,29 @@ def test_a_study_that_nobody_asks_about_is_forgotten_and_its_hours_go_on(
     assert not desk._making
     desk.tell(held(given), state="complete", values=[1.0])
     assert desk._studies[study_id][1]._spent >= spent
+
+
+def test_the_hours_of_a_study_never_go_back_whichever_server_forgets_it(store: Store) -> None:
+    study = history.study_of_id(store, create(store))
+    first, second = (AskedStudy(HistoryStorage(store), study) for _ in range(2))
+
+    def in_the_history() -> float:
+        return float(HistoryStorage(store).get_study_user_attrs(study.study_id)[SECONDS_SPENT])
+
+    def work(server: AskedStudy, *, seconds: float) -> None:
+        server._spent += seconds
+        server.work_goes_on()
+        server.rests()
+
+    for server in (first, second):  # an hour each, one after the other
+        work(server, seconds=1.0)
+        work(server, seconds=3600.0)
+    noted = in_the_history()
+    assert noted >= 7200.0
+    first.rests()
+    assert in_the_history() == noted
+    work(first, seconds=1.0)
+    assert in_the_history() >= noted
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

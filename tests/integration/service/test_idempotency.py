@@ -81,6 +81,17 @@ def test_another_request_under_a_used_key_is_refused(client: TestClient, counted
     assert len(counted) == 1
 
 
+def test_what_is_deleted_is_told_again(client_as: ClientAs, service: Service) -> None:
+    operator = client_as("operator")
+    path = f"/api/v1/studies/{studies.create_study(service.store, name='churn')}"
+    first = operator.delete(path, headers=key("k"))
+    again = operator.delete(path, headers=key("k"))
+    assert (first.status_code, again.json()) == (200, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    assert operator.delete(f"{path}?files=true", headers=key("k")).json()["code"] == "idempotency-key-reused"
+    assert operator.delete(path).status_code == 404
+
+
 def test_a_key_counts_for_its_token(client_as: ClientAs, counted: list[Any]) -> None:
     first, second = client_as("worker", "ann"), client_as("worker", "bob")
     assert first.post(COUNT, json={}, headers=key("k")).json() == {"times": 1}

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, text
 
-from hpo.service.limits import Limits, order_of, places_of, why_waiting
+from hpo.service.limits import Limits
+from hpo.service.turns import Round, places_of
 from storage import audit, launches, models, studies
 from storage.audit import Doer
 from storage.database import Store
 from storage.errors import LaunchError, StorageError, StudyNotFoundError
-from storage.launches import ACTIVE, OVER, Launch
+from storage.launches import OVER, Launch
+from storage.load import current_load
 
 LEASE_SECONDS = 60.0
 
@@ -170,15 +172,15 @@ def test_a_trial_is_not_claimed_while_its_study_is_deleted(
         except StudyNotFoundError:
             claimed.append("there is no such study")
 
-    claiming, delete_study = threading.Thread(target=claim), launches.delete_study
+    claiming, delete_studies = threading.Thread(target=claim), launches.delete_studies
 
-    def delete_late(connection: Any, study_id: int) -> bool:
+    def delete_late(connection: Any, study_ids: list[int]) -> list[int]:
         claiming.start()
         claiming.join(0.5)
         assert claimed == []  # it waits
-        return delete_study(connection, study_id)
+        return delete_studies(connection, study_ids)
 
-    monkeypatch.setattr(launches, "delete_study", delete_late)
+    monkeypatch.setattr(launches, "delete_studies", delete_late)
     launches.remove_study(store, study_id)
     claiming.join()
     assert claimed == ["there is no such study"]
@@ -254,17 +256,17 @@ class Queue(RuleBasedStateMachine):
 
     @rule(server=server)
     def take_the_next(self, server: str) -> None:
-        found = launches.list_launches(self.store, ACTIVE)
-        for each in order_of(found):
-            if each.state == "queued" and why_waiting(each.study_id, found, LIMITS) is None:
+        turns = Round(current_load(self.store), LIMITS)
+        for each in turns.launches:
+            if each.state == "queued" and turns.why_waiting(each.study_id) is None:
                 assert launches.take_up(self.store, each.study_id, worker=server, lease_seconds=60)
                 self.state[each.study_id], self.holder[each.study_id] = "running", server
                 return
 
     @rule(which=study)
     def pull(self, which: int) -> None:
-        found = launches.list_launches(self.store, ACTIVE)
-        if STUDIES[which][1] == "workers" and why_waiting(self.ids[which], found, LIMITS) is None:
+        turns = Round(current_load(self.store), LIMITS)
+        if STUDIES[which][1] == "workers" and turns.why_waiting(self.ids[which]) is None:
             studies.claim_trial(self.store, self.ids[which], worker="w", lease_seconds=60, max_trials=None)
 
     @rule(which=study, server=server, way=st.sampled_from(["done", "failed", "back", "died"]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import insert, select
 
 from hpo.running.attempts import study_folder
 from hpo.running.executors import Placement
@@ -17,6 +18,9 @@ from hpo.service.run_folders import study_log, trial_log
 from hpo.service.state import Service
 from storage import audit, history, launches, studies
 from storage.database import Store
+from storage.mlflow_runs import study_run_key
+from storage.models import mlflow_runs
+from storage.models import studies as table
 from storage.trial_pages import trial_numbered
 from tests.integration.service.conftest import ClientAs
 
@@ -231,8 +235,9 @@ def test_a_study_is_paused_resumed_stopped_and_deleted(client_as: ClientAs, serv
     assert gone.json() == {
         "study": study.name,
         "trials": 0,
-        "folder": str(folder),
-        "is_folder_removed": True,
+        "replicates": 0,
+        "folders": [str(folder)],
+        "are_folders_removed": True,
         "mlflow_uris": [],
         "mlflow_runs": 0,
         "are_runs_deleted": False,
@@ -241,6 +246,20 @@ def test_a_study_is_paused_resumed_stopped_and_deleted(client_as: ClientAs, serv
     assert client.get(path).status_code == 404
     assert client.post(f"{path}/stop").status_code == 404
     assert client_as("viewer").post(f"{path}/stop").status_code == 403
+
+
+def test_a_study_whose_runs_cannot_be_deleted_stays(client_as: ClientAs, service: Service) -> None:
+    client = client_as("operator")
+    study_id = client.post("/api/v1/studies", json={"file": FILE}).json()["id"]
+    row = {"mlflow_uri": "http://me:secret@127.0.0.1:9", "run_id": "1"}
+    with service.store.write() as connection:
+        made = connection.execute(select(table.c.created_at)).scalar_one()
+        connection.execute(insert(mlflow_runs).values(run_key=study_run_key("para", made), **row))
+    refused = client.delete(f"/api/v1/studies/{study_id}", params={"mlflow_runs": True})
+    assert (refused.status_code, refused.json()["code"]) == (503, "mlflow-unavailable")
+    assert "secret" not in refused.text
+    gone = client.delete(f"/api/v1/studies/{study_id}").json()
+    assert (gone["mlflow_runs"], gone["are_runs_deleted"]) == (1, False)
 
 
 def test_a_study_is_started_later_and_imported_ones_never(client_as: ClientAs, service: Service) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.errors import SettingsError
-from hpo.service.limits import Limits, Place, Round, has_room, order_of, places_of, round_of, why_waiting
+from hpo.service.limits import Limits
+from hpo.service.turns import Gate, Round, order_of, places_of
 from storage import launches, studies
 from storage.database import Store
 from storage.launches import Launch
-from storage.load import current_load, room_within
+from storage.load import Asked, Load, current_load, room_within
 
 NO_LIMITS = Limits(trials_on_server=None)
 
@@ -48,6 +48,14 @@ def study(number: int, owner: str = "ann", **options: Any) -> Launch:
 
 def queued(number: int, owner: str = "ann", **options: Any) -> Launch:
     return study(number, owner, **{"state": "queued", "place": "server", **options})
+
+
+def round_of(found: Sequence[Launch], limits: Limits, *asked: Asked, asker: str | None = None) -> Round:
+    return Round(Load(launches=found, asked=asked), limits, asker=asker)
+
+
+def why_waiting(study_id: int, found: Sequence[Launch], limits: Limits) -> str | None:
+    return round_of(found, limits).why_waiting(study_id)
 
 
 def fill(found: Sequence[Launch], limits: Limits, places: int) -> list[Launch]:
@@ -160,38 +168,86 @@ def test_a_limit_is_never_overrun_by_servers_that_share_a_history(store: Store) 
 
     def pull(number: int) -> bool:
         study_id, asker = ids[number % 3], ("x", "x", "bob")[number % 3]
-        server, place = servers[number % 2], Place(limits, study_id, asker)
+        server, gate = servers[number % 2], Gate(limits, study_id, asker)
         claim = studies.claim_trial(
             server,
             study_id,
             worker=f"{asker}/w{number}",
             lease_seconds=60,
             max_trials=None,
-            may_start=place.may_start,
+            may_start=gate.within(server),
         )
-        assert (claim is None) == place.is_refused
+        assert (claim is None) == gate.is_refused
         return claim is not None
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(pull, range(48))) == 6  # three of ann's, and three of bob's
     load = current_load(store)
     taken = {launch.owner: launch.trials for launch in load.launches}
-    assert (taken["ann"], taken["bob"] + load.asked.get("bob", 0)) == (3, 3)
+    asked = {each.owner: each.trials for each in load.asked}
+    assert (taken["ann"], taken["bob"] + asked.get("bob", 0)) == (3, 3)
     queued_id = studies.create_study(store, name="queued", task="digits", metric="val_loss")
     launches.request_launch(store, queued_id, owner="eve", place="server", jobs=2)
-    turns = round_of(current_load(store), Limits(trials=7, trials_on_server=None))  # six trials run
-    assert {launch.study for launch in turns.launched} == {"ann", "bob", "queued"}
+    turns = Round(current_load(store), Limits(trials=7, trials_on_server=None))  # six trials run
+    assert {launch.study for launch in turns.launches} == {"ann", "bob", "queued"}
     assert "limit of 7 trials" in (turns.why_waiting(queued_id) or "")
+
+    def fits(load: Load) -> bool:
+        return Round(load, Limits(trials=limit, trials_on_server=None)).why_waiting(queued_id) is None
+
     for limit in (7, 8):
-        bounds = Limits(trials=limit, trials_on_server=None)
-        room = room_within(store, partial(has_room, study_id=queued_id, limits=bounds))
+        room = room_within(store, fits)
         taken_up = launches.take_up(store, queued_id, worker="a server", lease_seconds=60, may_start=room)
         assert taken_up == (limit == 8)
     launches.give_back(store, queued_id, worker="a server", message="it ends")
     launches.want(store, queued_id, "stop")
-    for asker, limit, is_free in (("eve", 6, False), ("eve", 7, True), ("ann", 9, False)):
-        assert Place(Limits(trials=limit, trials_per_owner=3), ids[2], asker).is_free(store) == is_free
+    for asker, limit, is_open in (("eve", 6, False), ("eve", 7, True), ("ann", 9, False)):
+        assert Gate(Limits(trials=limit, trials_per_owner=3), ids[2], asker).is_open(store) == is_open
     servers[1].dispose()
+
+
+@pytest.mark.parametrize("wanted", ["pause", "stop", "done"])
+def test_what_workers_still_have_of_a_study_that_is_not_launched_any_more_counts(store: Store, wanted: Any) -> None:
+    first, second = (studies.create_study(store, name=name, task="digits", metric="val_loss") for name in ("a", "b"))
+    launches.request_launch(store, first, owner="ann", place="workers", devices=2)
+    launches.request_launch(store, second, owner="bob", place="workers")
+    limits = Limits(devices=5, trials_per_owner=9)
+
+    def pull(study_id: int, owner: str) -> bool:
+        gate = Gate(limits, study_id, owner)
+        claim = studies.claim_trial(
+            store, study_id, worker=f"{owner}/w", lease_seconds=60, max_trials=None, may_start=gate.within(store)
+        )
+        return claim is not None
+
+    assert [pull(first, "ann") for _ in range(3)] == [True, True, False]
+    if wanted == "done":
+        launches.finish(store, first, state="done", message="its budget is spent", worker=None)
+    else:
+        launches.want(store, first, wanted)
+    assert current_load(store).asked == [Asked(owner="ann", trials=2, devices=4)]
+    assert [pull(second, "bob") for _ in range(3)] == [True, False, False]
+    if wanted == "pause":
+        launches.want(store, first, "run")
+        assert current_load(store).asked == []
+        assert not pull(first, "ann")
+
+
+def test_programs_that_ask_stand_in_line_as_a_study_of_their_owners_that_was_requested_last() -> None:
+    limits = replace(NO_LIMITS, trials=5, devices_per_owner=4)
+    found, asked = [study(1, "ann", trials=1)], Asked(owner="ann", trials=2, devices=2)
+    assert round_of(found, limits, asked, asker="ann").why_not_asked("ann") is None
+    assert round_of(found, limits, asked, asker="bob").why_not_asked("bob") is None
+    behind = [*found, queued(2, "eve", jobs=2)]  # has as few as bob, and was requested before he asks
+    reason = round_of(behind, limits, asked, asker="bob").why_not_asked("bob")
+    assert reason == "the limit of 5 trials at once is reached, and study 'study/2' is first"
+    more = replace(asked, devices=3)
+    assert round_of(found, limits, more, asker="ann").why_not_asked("ann") == (
+        "ann's limit of 4 devices at once is reached"
+    )
+    assert round_of([], replace(limits, trials=2), asked, asker="bob").why_not_asked("bob") == (
+        "the limit of 2 trials at once is reached"
+    )
 
 
 def test_a_long_queue_is_asked_through_at_once() -> None:
@@ -200,8 +256,8 @@ def test_a_long_queue_is_asked_through_at_once() -> None:
     many += [queued(number, f"user {number % 7}", jobs=2) for number in range(4, 1_004)]
     limits = Limits(trials=5_000, trials_per_owner=2_000, devices=5_000, trials_on_server=5)
     began = time.perf_counter()
-    turns = Round(many, limits)
-    reasons = Counter(turns.why_waiting(launch.study_id) for launch in turns.ordered)
+    turns = round_of(many, limits)
+    reasons = Counter(turns.why_waiting(launch.study_id) for launch in turns.launches)
     assert time.perf_counter() - began < 2.0
     assert reasons == {None: 4, "the limit of 5 trials at once on the server itself is reached": 1_000}
 

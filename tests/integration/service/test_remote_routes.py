@@ -194,6 +194,25 @@ def test_trials_and_leases_are_the_workers_own(client: TestClient, service: Serv
     assert [each["value"] for each in lost.system_attrs[LATE_RESULTS_ATTRIBUTE]] == [0.5]
 
 
+def test_no_worker_of_a_service_is_named_as_if_no_service_knew_it(client: TestClient, store: Store) -> None:
+    study_id = create(store)
+    given = ask(client, study_id)
+    claim = {"study": study_id, "trial": given["trial"], "attempt": 1}
+    for name in ("0//deadbeef", "12/345/0a1b2c3d"):
+        for path, body in {
+            f"/studies/{study_id}/ask": {},
+            "/work": {},
+            "/leases": {"claims": [claim]},
+            "/machines": {"host": "box"},
+            "/machines/leave": {},
+        }.items():
+            refused = post(client, path, worker=name, **body)
+            assert refused.status_code == 422, path
+            assert "body.worker: such a name" in refused.json()["detail"]
+    taken = post(client, f"/studies/{study_id}/ask", worker="box/12/345/0a1b2c3d")  # as our own workers are called
+    assert taken.status_code == 200
+
+
 @pytest.mark.parametrize("action", ["hash", "mask"])
 def test_under_rules_of_privacy_workers_speak_of_their_own_trials(
     service: Service, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str

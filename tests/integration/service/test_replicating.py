@@ -8,13 +8,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dashboards.app import create_app
-from hpo.service.limits import Round
 from hpo.service.state import Service
 from hpo.service.supervisor import Supervisor
+from hpo.service.turns import Round
 from hpo.studies.replicates import SUFFIX
 from storage import audit, history, launches
 from storage.database import Store
-from storage.launches import ACTIVE
+from storage.load import current_load
 from storage.optuna_storage import HistoryStorage
 from tests.integration.service.test_supervisor import PARABOLA, file_of, found, launch, wait_until
 
@@ -49,7 +49,7 @@ def test_replicates_are_trained_within_the_limits_over_a_restart_and_once_more(
     again = operator.post(path, json={"replicates": 5})
     assert (again.status_code, again.json()["code"]) == (409, "launch")
     waiting = launch(service, file_of("behind"))  # the server has room for one of them at a time
-    tight = Round(launches.list_launches(service.store, ACTIVE), type(service.limits)(trials_on_server=1))
+    tight = Round(current_load(service.store), type(service.limits)(trials_on_server=1))
     assert tight.why_waiting(told["id"]) is None
     assert "is first" in (tight.why_waiting(waiting) or "")
     launches.want(service.store, waiting, "stop")
@@ -89,8 +89,11 @@ def test_what_cannot_be_replicated_is_refused_before_anything_is_made(
     operator = client_as("operator")
     optuna.create_study(storage=HistoryStorage(service.store), study_name="by hand")
     by_hand, empty = history.get_study(service.store, "by hand").study_id, launch(service, file_of("empty"))
+    asked = {key: value for key, value in file_of("asked").items() if key != "trainer"}
+    by_programs = launch(service, asked, place="workers")
     for number, body, words in (
         (by_hand, {"replicates": 3}, "was not run by `hpo tune`"),
+        (by_programs, {"replicates": 3}, "names no trainer"),
         (empty, {"replicates": 3}, "no complete trial yet"),
         (study_id, {"replicates": 3, "against": 99}, "99"),
         (study_id, {"replicates": 3, "jobs": 900}, "the limit of trials on the server itself"),

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from hpo.service import launching
 from hpo.service.delivering import Sender
 from hpo.service.launching import LaunchOptions
+from hpo.service.limits import Limits
 from hpo.service.run_folders import last_lines, study_log
 from hpo.service.state import Service
 from hpo.service.study_process import End, _how_it_ended
@@ -109,6 +110,24 @@ def processes_in(folder: Path) -> list[int]:
         except OSError:
             continue
     return there
+
+
+def test_a_study_that_asked_trials_leave_no_room_is_not_reached_for(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = make_service(service.store.url, tmp_path, limits=Limits(trials=1))
+    asked = studies.create_study(service.store, name="asked", task="t", metric="m")
+    claim = studies.claim_trial(service.store, asked, worker="bob/w", lease_seconds=60, max_trials=None)
+    launch(service, file_of("para"))
+    reached_for: list[int] = []
+    monkeypatch.setattr(launches, "take_up", lambda _store, study_id, **_options: reached_for.append(study_id))
+    supervisor = Supervisor(bounded)
+    supervisor._round()
+    assert reached_for == []
+    studies.release_trial(service.store, claim, reason="interrupted")
+    supervisor._round()
+    assert len(reached_for) == 1
+    bounded.desk.close()
 
 
 def test_a_study_outlives_its_server_and_goes_on_after_a_pause(service: Service, tmp_path: Path) -> None:

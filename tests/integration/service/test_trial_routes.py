@@ -163,6 +163,13 @@ def test_trials_of_the_whole_history(client_as: ClientAs, service: Service, stud
     assert [each["number"] for each in recorded] == list(range(TRIALS))
 
 
+def test_half_a_surrogate_pair_spoils_no_page(client_as: ClientAs, service: Service, study: optuna.Study) -> None:
+    study.ask().set_user_attr("said", "\ud800")
+    client = client_as("viewer")
+    (found,) = client.get("/api/v1/trials", params={"where": "state = running", "limit": 1}).json()["items"]
+    assert found["attrs"] == {"said": "\ud800"}
+
+
 ODD = (
     *("\0", "params.`", "-", "--value", "value = 'a\0b'", "number = 99999999999999999999999", "value < 1e999"),
     *("é" * 300, "task like '%\\'", "started > '9999999-01-01'", "seed in (1,2,99999999999999999999)", "(" * 200),
