@@ -123,7 +123,7 @@ def test_a_study_that_was_changed_is_trained_once_its_earlier_trials_have_ended(
             changed = {**json.loads(text or ""), "trainer": {"function": "my_code.quick"}, "budget": {"trials": 2}}
             connection.execute(update(studies).where(studies.c.id == study_id).values(spec=json.dumps(changed)))
         deadline = time.monotonic() + 60.0
-        while len(shop.states(study_id)) < 2 and time.monotonic() < deadline:
+        while shop.states(study_id)[1:] != [TrialState.WAITING] and time.monotonic() < deadline:  # it was given back
             time.sleep(0.05)
 
     shop.work(shop.token()[0], jobs=2, once_it_began=change)
