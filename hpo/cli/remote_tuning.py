@@ -175,7 +175,7 @@ class _Watch:
             pruned=counts[TrialState.PRUNED],
             failed=counts[TrialState.FAIL],
             running=counts[TrialState.RUNNING],
-            best_value=None if best is None else best.value,
+            best_value=self._study.best if best is None else best.value,  # the study may be heard of before its trial
             best_number=None if best is None else best.number,
             seconds_left=None,
         )

@@ -140,7 +140,8 @@ class Display:
         self._bar.update(self._task, total=progress.total, completed=progress.finished, description=escape(text))
         if progress.finished != self._finished and not self._console.is_terminal:
             total = "" if progress.total is None else f"/{progress.total}"
-            print(f"{progress.finished}{total} {self._unit}, {text}", file=sys.stderr, flush=True)
+            parts = [f"{progress.finished}{total} {self._unit}", *filter(None, [text])]
+            print(", ".join(parts), file=sys.stderr, flush=True)
         self._finished = progress.finished
 
     def say(self, message: str) -> None:
@@ -151,7 +152,8 @@ class Display:
 def _describe(progress: Progress) -> str:
     parts = []
     if progress.best_value is not None:
-        parts.append(f"best {show.number(progress.best_value)} (trial {progress.best_number})")
+        whose = "" if progress.best_number is None else f" (trial {progress.best_number})"
+        parts.append(f"best {show.number(progress.best_value)}{whose}")
     if progress.unbeaten:
         parts.append(f"{progress.unbeaten} on the front")
     if progress.pruned:
@@ -162,4 +164,4 @@ def _describe(progress: Progress) -> str:
         parts.append(f"{progress.running} running")
     if progress.seconds_left:
         parts.append(f"{show.duration(progress.seconds_left)} left")
-    return ", ".join(parts) or "the first trials are training"
+    return ", ".join(parts) or ("" if progress.finished else "the first trials are training")
