@@ -12,7 +12,7 @@ from hpo.running.runner import Progress
 
 BEGUN = Progress(
     study="far",
-    total=2,
+    total=4,
     finished=0,
     pruned=0,
     failed=0,
@@ -30,8 +30,8 @@ def test_nothing_is_said_of_first_trials_once_some_have_ended(capsys: pytest.Cap
         display.show(replace(BEGUN, finished=2))  # of several objectives none is the best
         display.show(replace(BEGUN, finished=3, best_value=0.25))  # whose it is comes later
     assert capsys.readouterr().err.splitlines() == [
-        "0/2 trials, the first trials are training",
-        "1/2 trials, best 0.25 (trial 0), 1 running",
-        "2/2 trials",
-        "3/2 trials, best 0.25",
+        "0/4 trials, the first trials are training",
+        "1/4 trials, best 0.25 (trial 0), 1 running",
+        "2/4 trials",
+        "3/4 trials, best 0.25",
     ]
