@@ -22,7 +22,7 @@ demo: $(READY)  ## three related tasks, tuned one after the other: cold, and wit
 	$(BIN)/python -m tests.examples.demo
 
 test: $(READY)  ## every test (SQLite, PostgreSQL, MLflow and Lightning for real)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 fuzz: $(READY)  ## the generated tests with many new examples
 	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=fuzz -m "not gpu" $(shell grep -rl "from hypothesis" tests --include='test_*.py')

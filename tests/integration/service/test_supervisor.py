@@ -193,8 +193,9 @@ def test_a_process_that_is_killed_is_started_again_but_not_for_ever(
             killed.add(pid)
         assert time.monotonic() < until
         time.sleep(0.02)
-    assert len(killed) == MOST_DEATHS
+    assert len(killed) >= MOST_DEATHS  # of each start its process, and its template where that was there already
     over = found(service, study_id)
+    assert over.deaths == MOST_DEATHS
     assert over.message is not None
     assert "SIGKILL" in over.message
     assert launching.start(service, study_id, owner="ann", options=None).deaths == 0
