@@ -20,6 +20,7 @@ from fastapi import FastAPI, Header
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hpo.api import bodies
@@ -115,7 +116,8 @@ class Idempotency:
         path = scope["path"]
         if not path.startswith(f"{self._prefix}/") or path.removeprefix(self._prefix).startswith(WITH_SECRETS):
             return None
-        return Headers(scope=scope).get(HEADER)
+        key = Headers(scope=scope).get(HEADER)
+        return key if key is not None and _is_offered(scope) else None
 
     async def _known(self, asked: _Asked) -> Response | None:
         """The answer that there is already; None where the request is to be answered now."""
@@ -174,6 +176,11 @@ class Idempotency:
         done = self._under_way.pop(asked.name, None)
         if done is not None:
             done.set()
+
+
+def _is_offered(scope: Scope) -> bool:
+    """Whether there is a route for this method at this address; else the answer is a 404 or a 405, whatever the key."""
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].routes)
 
 
 async def _read(receive: Receive) -> bytes:

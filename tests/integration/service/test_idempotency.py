@@ -81,6 +81,13 @@ def test_another_request_under_a_used_key_is_refused(client: TestClient, counted
     assert len(counted) == 1
 
 
+def test_a_method_that_an_address_has_not_is_refused_as_such(client: TestClient, counted: list[Any]) -> None:
+    for text in ("k", "a bad key\n", ""):
+        refused = client.request("DELETE", COUNT, headers=key(text))
+        assert refused.status_code == 405, text
+    assert client.post(f"{COUNT}ed", json={}, headers=key("")).status_code == 404
+
+
 def test_what_is_deleted_is_told_again(client_as: ClientAs, service: Service) -> None:
     operator = client_as("operator")
     path = f"/api/v1/studies/{studies.create_study(service.store, name='churn')}"
