@@ -135,7 +135,7 @@ def replication(study: StudySummary, replicates: Sequence[TrialRecord], rng: np.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ContenderStanding:
     """How one contender stands among those that were replicated."""
 
     probability: float  # of being the best
@@ -143,7 +143,9 @@ class Place:
     interval: tuple[float, float] | None  # 95%
 
 
-def standing_of(groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: np.random.Generator) -> dict[int, Place]:
+def standing_of(
+    groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: np.random.Generator
+) -> dict[int, ContenderStanding]:
     """By trial, how its replicates stand.
 
     One of which a replicate failed is not there while there is one of which none did.
@@ -155,7 +157,7 @@ def standing_of(groups: Mapping[int, Sequence[TrialRecord]], sign: float, rng: n
     losses = [np.array([sign * value_of(trial) for trial in groups[number] if is_usable(trial)]) for number in counted]
     found = standing(losses, rng)
     return {
-        number: Place(
+        number: ContenderStanding(
             probability=float(found.probabilities[i]),
             loss=float(found.losses[i]),
             interval=None if np.isnan(found.intervals[i]).any() else tuple(found.intervals[i].tolist()),
@@ -195,9 +197,9 @@ def _own(store: Store, study: StudySummary, trials: Sequence[TrialRecord]) -> li
     return [trial for trial in marked if is_own(trial.user_attrs[REPLICATE])]
 
 
-def _fresh(number: int, group: Sequence[TrialRecord], place: Place | None, sign: float) -> Fresh:
+def _fresh(number: int, group: Sequence[TrialRecord], stands: ContenderStanding | None, sign: float) -> Fresh:
     kept = [trial for trial in group if is_usable(trial)]
-    interval = None if place is None or place.interval is None else sorted(sign * end for end in place.interval)
+    interval = None if stands is None or stands.interval is None else sorted(sign * end for end in stands.interval)
     return Fresh(
         number=number,
         params=group[0].user_attrs[REPLICATE]["params"],
@@ -206,9 +208,9 @@ def _fresh(number: int, group: Sequence[TrialRecord], place: Place | None, sign:
         failed=len(group) - len(kept),
         mean=float(np.mean([value_of(trial) for trial in kept])) if kept else None,
         interval95=student_interval(np.array([value_of(trial) for trial in kept])),
-        chosen_value=None if place is None else sign * place.loss,
+        chosen_value=None if stands is None else sign * stands.loss,
         chosen_interval95=None if interval is None else (interval[0], interval[1]),
-        probability_best=0.0 if place is None else place.probability,
+        probability_best=0.0 if stands is None else stands.probability,
     )
 
 

@@ -27,7 +27,7 @@ from storage.history import TrialRecord, list_studies, list_trials
 from storage.importers.intake import Intake
 from storage.importers.logged.runs import source_name
 from storage.importers.mapping import RunMapping, check_template, scaled, task_name
-from storage.importers.optuna_storages import OtherStorage, Place, is_history, name_of_time, place_of
+from storage.importers.optuna_storages import OtherStorage, StoragePlace, is_history, name_of_time, place_of
 from storage.importers.recorded.mapping import mapped_space
 from storage.importers.recorded.space import RecordedSpace
 from storage.importers.report import ImportReport, RowByRow
@@ -122,7 +122,7 @@ def import_optuna(
 class _Optuna:
     """A storage of Optuna's own."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StoragePlace) -> None:
         self._place, self._other = place, OtherStorage(place)
         self._known = {study.study_name: study for study in self._other.studies()}
 
@@ -153,7 +153,7 @@ class _Optuna:
 class _History:
     """A history, which knows more about its trials than Optuna does."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StoragePlace) -> None:
         assert place.url is not None
         self._other = open_store(place.url.render_as_string(hide_password=False), upgrade=False)
         self._known = {study.name: study for study in list_studies(self._other)}
@@ -184,7 +184,7 @@ class _History:
         self._other.dispose()
 
 
-def _run_of_optuna(place: Place, trial: FrozenTrial) -> PastRun:
+def _run_of_optuna(place: StoragePlace, trial: FrozenTrial) -> PastRun:
     started, ended = trial.datetime_start, trial.datetime_complete
     value = trial.values[0] if trial.values else None
     telling = {key: trial.system_attrs[key] for key in TELLING_ATTRIBUTES if key in trial.system_attrs}

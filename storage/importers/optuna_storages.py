@@ -30,7 +30,7 @@ _READ_ONLY: dict[str, dict[str, Any]] = {  # what a driver is told
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class StoragePlace:
     """Where an Optuna storage is."""
 
     short: str  # its name
@@ -44,7 +44,7 @@ class Place:
         return self.url is None
 
 
-def place_of(storage: str) -> Place:
+def place_of(storage: str) -> StoragePlace:
     """Where a storage is: the URL of a database, or the path of a database or of a journal's log.
 
     Raises ImportFailedError where there is none.
@@ -53,7 +53,7 @@ def place_of(storage: str) -> Place:
         path = Path(storage).expanduser().resolve()
         is_database = _start_of(path) == SQLITE_MAGIC
         url = URL.create("sqlite", database=str(path)) if is_database else None
-        return Place(short=path.stem, location=str(path), path=path, url=url)
+        return StoragePlace(short=path.stem, location=str(path), path=path, url=url)
     try:
         url = make_url(storage)
     except ArgumentError as error:
@@ -64,17 +64,17 @@ def place_of(storage: str) -> Place:
         path = Path(str(url.database)).expanduser().resolve()
         if _start_of(path) != SQLITE_MAGIC:
             raise ImportFailedError(f"{path} is no SQLite database.")
-        return Place(short=path.stem, location=str(path), path=path, url=url.set(database=str(path)))
+        return StoragePlace(short=path.stem, location=str(path), path=path, url=url.set(database=str(path)))
     if url.get_backend_name() not in _READ_ONLY:
         known = "sqlite, postgresql and mysql"
         raise ImportFailedError(f"{url.drivername!r} cannot be read: the databases that Optuna keeps are {known}.")
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     shown = url.set(query={}).render_as_string(hide_password=True)
-    return Place(short=str(url.database or url.host), location=shown, path=None, url=url)
+    return StoragePlace(short=str(url.database or url.host), location=shown, path=None, url=url)
 
 
-def is_history(place: Place) -> bool:
+def is_history(place: StoragePlace) -> bool:
     """Whether it is a history of this program's. Raises ImportFailedError where it is neither that nor Optuna's."""
     if place.url is None:
         return False
@@ -99,7 +99,7 @@ def is_history(place: Place) -> bool:
 class OtherStorage:
     """A storage that is only read. Every method raises ImportFailedError where that cannot be done."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StoragePlace) -> None:
         self._place = place
         with _explained(place):
             self._storage: BaseStorage
@@ -129,7 +129,7 @@ class OtherStorage:
             self._storage.engine.dispose()
 
 
-def name_of_time(place: Place, started: datetime | None) -> str:
+def name_of_time(place: StoragePlace, started: datetime | None) -> str:
     """A name for the start of a trial that is the same on every machine: storages have local times without a zone."""
     if started is None:
         return ""
@@ -142,7 +142,7 @@ def name_of_time(place: Place, started: datetime | None) -> str:
 
 
 @contextmanager
-def _explained(place: Place) -> Iterator[None]:
+def _explained(place: StoragePlace) -> Iterator[None]:
     """Errors of Optuna and of the database in our words."""
     try:
         yield

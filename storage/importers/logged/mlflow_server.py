@@ -37,7 +37,7 @@ BULK_ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ServerPlace:
     """Where MLflow is."""
 
     uri: str  # as MLflow takes it
@@ -48,7 +48,7 @@ class Place:
 class MlflowServer:
     """A tracking server, a database or a folder with runs. Raises ImportFailedError where it does not answer."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ServerPlace) -> None:
         self._place = place
         _check_is_there(place)
         with self._translated():
@@ -193,20 +193,20 @@ def _points(response: Any) -> list[dict[str, Any]] | None:
 # Where it is
 
 
-def place_of(uri: str) -> Place:
+def place_of(uri: str) -> ServerPlace:
     """What a user's URI or path means. Raises ImportFailedError where it means nothing."""
     scheme = urlsplit(uri).scheme.lower()
     if scheme in ("http", "https"):
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
-        return Place(uri=uri, location=f"{scheme}://{host}{parts.path.rstrip('/')}", short=host)
+        return ServerPlace(uri=uri, location=f"{scheme}://{host}{parts.path.rstrip('/')}", short=host)
     if scheme in ("", "file"):
         path = Path(unquote(urlsplit(uri).path) if scheme else uri).expanduser().absolute()
         if path.is_file():
             return place_of(f"sqlite:///{path}")
-        return Place(uri=path.as_uri(), location=str(path), short=f"{path.parent.name}/{path.name}".strip("/"))
+        return ServerPlace(uri=path.as_uri(), location=str(path), short=f"{path.parent.name}/{path.name}".strip("/"))
     if scheme.startswith(("databricks", "uc")):
-        return Place(uri=uri, location=uri, short=uri.replace("://", ":"))
+        return ServerPlace(uri=uri, location=uri, short=uri.replace("://", ":"))
     try:
         url = make_url(uri)
     except ArgumentError as error:
@@ -216,12 +216,14 @@ def place_of(uri: str) -> Place:
         ) from error
     if url.get_backend_name() == "sqlite" and url.database:
         path = Path(url.database).expanduser().absolute()
-        return Place(uri=f"sqlite:///{path}", location=str(path), short=f"{path.parent.name}/{path.name}".strip("/"))
+        return ServerPlace(
+            uri=f"sqlite:///{path}", location=str(path), short=f"{path.parent.name}/{path.name}".strip("/")
+        )
     location = url._replace(username=None, password=None).render_as_string(hide_password=True)
-    return Place(uri=uri, location=location, short=f"{url.host or 'localhost'}/{url.database}")
+    return ServerPlace(uri=uri, location=location, short=f"{url.host or 'localhost'}/{url.database}")
 
 
-def _check_is_there(place: Place) -> None:
+def _check_is_there(place: ServerPlace) -> None:
     """Raise where MLflow would make an empty store, or add its tables to a database of somebody else's."""
     scheme = urlsplit(place.uri).scheme
     if scheme == "file":
@@ -232,7 +234,7 @@ def _check_is_there(place: Place) -> None:
         _check_database(place)
 
 
-def _check_database(place: Place) -> None:
+def _check_database(place: ServerPlace) -> None:
     try:
         if place.uri.startswith("sqlite:"):
             with sqlite3.connect(f"{Path(place.location).as_uri()}?mode=ro", uri=True) as connection:
