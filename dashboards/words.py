@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from optuna.trial import TrialState
 
+from dashboards.controls import on_page
 from hpo.answers.plain import jsonable
 from hpo.cli import show
 
@@ -139,4 +140,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "objective_column": objective_column,
     "shell": shlex.quote,
     "data": data,
+    "on_page": on_page,
 }
