@@ -34,7 +34,11 @@ def parallel_chart(
     names = list(space)
     return {
         "title": f"Configurations by {metric}",
-        "data": [*_lines(shown, groups, space, metric), _axes_trace(names), *_scale(shown, groups, metric)]
+        "data": [
+            *_lines(shown, groups, space, metric),
+            _axes_trace(names),
+            *_scale(shown, groups, metric, len(ordered)),
+        ]
         if shown and names
         else [],
         "empty": "No trial has been completed yet.",
@@ -53,14 +57,20 @@ def parallel_chart(
             "annotations": [note for at, name in enumerate(names) for note in _ticks(at, space[name])],
             "hovermode": "closest",
         },
-        "summary": f"{len(shown)} of {len(ordered)} complete trials over {len(names)} hyperparameters.",
+        "summary": f"{what_is_drawn(len(ordered))} Over {len(names)} hyperparameters.",
         "table": {
             "columns": ["trial", metric, *names],
-            "rows": [
-                [number, value, *(_cell(params.get(name)) for name in names)] for number, value, params in ordered
-            ],
+            "rows": [[number, value, *(_cell(params.get(name)) for name in names)] for number, value, params in shown],
         },
     }
+
+
+def what_is_drawn(complete: int) -> str:
+    """Of so many complete trials, in words."""
+    if complete <= MOST_TRIALS:
+        return "A line for each complete trial."
+    best = MOST_TRIALS // 2
+    return f"Of {complete:,} complete trials the best {best}, and {MOST_TRIALS - best} others from best to worst."
 
 
 def _thinned(ordered: Sequence[Any]) -> list[Any]:
@@ -97,7 +107,7 @@ def _lines(
             number, value, params = shown[place]
             for at, (name, distribution) in enumerate(space.items()):
                 x.append(at)
-                y.append(_place(distribution, params[name]) if name in params else None)
+                y.append(_height(distribution, params[name]) if name in params else None)
                 text.append(
                     f"trial {number}: {plain(metric)} {value:.5g}<br>{plain(name)} = {plain(_cell(params.get(name)))}"
                 )
@@ -120,7 +130,7 @@ def _lines(
     return traces
 
 
-def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str) -> list[dict[str, Any]]:
+def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str, complete: int) -> list[dict[str, Any]]:
     """Which values each colour has: a bar of the groups, the best at the left, with the values between them."""
     if len(groups) < 2:
         return []  # all came to the same
@@ -128,6 +138,7 @@ def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str) -> list[d
     ends = [f"{shown[place][1]:.4g}" for place in (*(group[0] for group in groups), len(shown) - 1)]
     told = [at for at in range(0, count + 1, 2 if count > FEW_TICKS else 1) if at == 0 or ends[at] != ends[at - 1]]
     steps = [[place / count, colour] for at, colour in enumerate(_colours(groups)) for place in (at, at + 1)]
+    sample = "" if len(shown) == complete else f"; {len(shown)} of {complete:,} trials"
     bar = {
         "orientation": "h",
         "thickness": 8,
@@ -139,7 +150,7 @@ def _scale(shown: Sequence[Any], groups: Sequence[range], metric: str) -> list[d
         "tickvals": told,
         "ticktext": [ends[at] for at in told],
         "tickangle": 0,
-        "title": {"text": f"{short(metric)}, the best first", "side": "bottom", "font": {"size": 11}},
+        "title": {"text": f"{short(metric)}, the best first{sample}", "side": "bottom", "font": {"size": 11}},
     }
     marker = {"colorscale": steps, "cmin": 0, "cmax": count, "color": [0], "showscale": True, "colorbar": bar}
     return [{"type": "scatter", "mode": "markers", "x": [None], "y": [None], "hoverinfo": "skip", "marker": marker}]
@@ -150,6 +161,12 @@ def _axes_trace(names: Sequence[str]) -> dict[str, Any]:
     y = [each for _ in names for each in (0.0, 1.0, None)]
     line = {"color": "rgba(124, 133, 148, 0.55)", "width": 1}
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip"}
+
+
+def _height(distribution: BaseDistribution, value: Any) -> float | None:
+    """The same, as exactly as can be seen."""
+    place = _place(distribution, value)
+    return None if place is None else round(place, 4)
 
 
 def _place(distribution: BaseDistribution, value: Any) -> float | None:

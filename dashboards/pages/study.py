@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from optuna.trial import TrialState
 
+from dashboards.charts.parallel import what_is_drawn
 from dashboards.frame import PageReader, page
 from dashboards.pages.studies import standing_of
 from dashboards.study_draft import written
@@ -90,7 +91,10 @@ def get_parameters(
     names = parameters_of(standing.study.space, latest.trials)
     first = of if of in names else next(iter(names), None)
     second = over if over in names and over != first else next((name for name in names if name != first), None)
-    return _page(request, "study_parameters.html", who, service, standing, names=names, of=first, over=second)
+    drawn = what_is_drawn(standing.study.counts[TrialState.COMPLETE])
+    return _page(
+        request, "study_parameters.html", who, service, standing, names=names, of=first, over=second, drawn=drawn
+    )
 
 
 @router.get("/best")

@@ -128,6 +128,17 @@ def test_parallel_coordinates_put_the_best_above(maximize):
     assert all(place is None or 0.0 <= place <= 1.0 for each in chart["data"] for place in each["y"])
     assert chart["table"]["rows"][0][0] == best[0]
     assert None in next(row for row in chart["table"]["rows"] if row[0] == 13)
+    assert chart["summary"].startswith("A line for each complete trial.")
+
+
+def test_of_many_trials_the_best_and_a_sample_are_drawn_and_it_is_said():
+    trials = [(k, k / 7.0, {"lr": 10.0 ** (-k % 4), "depth": 1 + k % 4}) for k in range(10_000)]
+    chart = check(parallel_chart(trials, SPACE, metric="loss", maximize=True))
+    drawn = [row[0] for row in chart["table"]["rows"]]
+    assert len(drawn) == 600 and drawn[:300] == list(range(9_999, 9_699, -1)) and drawn[-1] == 0
+    assert "Of 10,000 complete trials the best 300, and 300 others" in chart["summary"]
+    assert "600 of 10,000 trials" in chart["data"][-1]["marker"]["colorbar"]["title"]["text"]
+    assert len(json.dumps(chart)) < 250_000
 
 
 def test_the_colours_of_parallel_coordinates_are_a_scale_of_values_and_equal_values_share_one():
