@@ -339,7 +339,7 @@ def start_trial(
     with store.write() as connection:
         if not _START.run(connection, trial_id=claim.trial_id, attempt=claim.attempt, **provenance).changed:
             raise _refusal(connection, claim)
-        _tell_of_trial(connection, call, claim, "run_started", {"params": dict(params), **provenance})
+        tell_of_trial(connection, call, claim, "run_started", {"params": dict(params), **provenance})
 
 
 @retried_call
@@ -362,7 +362,7 @@ def report(
             is_current = bool(_REPORT.run(connection, step=step, value=reported(value), **attempt).changed)
         if not is_current:
             raise _refusal(connection, claim)
-        _tell_of_trial(connection, call, claim, "metrics", told)
+        tell_of_trial(connection, call, claim, "metrics", told)
 
 
 @retried_call
@@ -413,10 +413,10 @@ def finish_trial(
             if notes:
                 about = (trial_attributes, claim.trial_id)
                 set_attribute(store, connection, *about, kind="system", key=NOTES_ATTRIBUTE, value=notes)
-            told = {name: columns[name] for name in _TOLD_AT_THE_END}
+            told = {name: columns[name] for name in TOLD_AT_THE_END}
             told |= {"measured": measured, "notes": notes}
-            outcome = {"status": _mlflow_status(state), "state": state.name, **told}
-            _tell_of_trial(connection, call, claim, "run_finished", outcome)
+            outcome = {"status": mlflow_status(state), "state": state.name, **told}
+            tell_of_trial(connection, call, claim, "run_finished", outcome)
             seal_trial(connection, claim.trial_id)
             return
         trial = lock_trial(connection, claim.trial_id)
@@ -456,6 +456,12 @@ def holder_of(store: Store, claim: Claim) -> str | None:
 
 
 @retried
+def held_attempts(store: Store, study_id: int) -> set[tuple[int, int]]:
+    """Which trials of a study, by number, run under a lease that has not ended, each with its attempt."""
+    return {(row.number, row.attempt) for row in store.fetch(_HELD, study_id=study_id)}
+
+
+@retried
 def count_running(store: Store, study_id: int) -> int:
     """How many trials of a study run."""
     return int(store.fetch(_RUNNING, study_id=study_id)[0].running)
@@ -463,7 +469,7 @@ def count_running(store: Store, study_id: int) -> int:
 
 # How it is done
 
-_TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint", "error")
+TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint", "error")
 
 _in_study = trials.c.study_id == bindparam("study_id")
 _is_running = trials.c.state == TrialState.RUNNING.value
@@ -488,6 +494,7 @@ _RUNNING = Statement(select(func.count().label("running")).where(_in_study, _is_
 _held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
 _LEASED = Statement(_held.order_by(trials.c.id).with_for_update())
 _now = select(database_now()).scalar_subquery()  # asked once, not for each row
+_HELD = Statement(select(trials.c.number, trials.c.attempt).where(_is_leased, trials.c.lease_until >= _now))
 _EXPIRED = Statement(_held.where(trials.c.lease_until < _now).order_by(trials.c.id).with_for_update())
 _MORE_WAIT_THAN = Statement(
     select(trials.c.id).where(_waits_in_study).limit(1).offset(bindparam("many", type_=Integer))
@@ -637,7 +644,7 @@ def _requeue(
         note_change(store, connection, trial.study_id)
         seal_trial(connection, trial.id)
     attempt = Claim(trial_id=trial.id, number=-1, attempt=trial.attempt)
-    _tell_of_trial(connection, call, attempt, "run_finished", {"status": "KILLED", "state": state.name, "error": error})
+    tell_of_trial(connection, call, attempt, "run_finished", {"status": "KILLED", "state": state.name, "error": error})
     return not is_given_up
 
 
@@ -677,13 +684,14 @@ def _keep_late_result(
     return True
 
 
-def _tell_of_trial(connection: Connection, call: Call, claim: Claim, kind: str, payload: Mapping[str, Any]) -> None:
+def tell_of_trial(connection: Connection, call: Call, claim: Claim, kind: str, payload: Mapping[str, Any]) -> None:
     """Leave a message about an attempt in the outbox, if the study is followed in MLflow."""
     attempt = {"trial_id": claim.trial_id, "attempt": claim.attempt}
     _TELL_OF_TRIAL.run(connection, kind=kind, payload=json.dumps(payload), created_at=call.at, **attempt)
 
 
-def _mlflow_status(state: TrialState) -> str:
+def mlflow_status(state: TrialState) -> str:
+    """What MLflow calls it that an attempt ended so."""
     return "FAILED" if state == TrialState.FAIL else "FINISHED"
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
-from dashboards.frame import PageReader, page
+from dashboards.frame import PageOperator, PageReader, back_to, page
 from dashboards.pages.studies import standing_of
 from dashboards.pages.study import parameters_of
 from dashboards.trial_files import as_csv, as_json_list
 from hpo.answers.receipts import receipt_fields
 from hpo.api.access import ServiceState
+from hpo.api.routes import trials as trial_routes
 from hpo.api.routes.studies import StudyId
 from hpo.api.routes.trials import OrderBy, TrialNumber, Where
+from hpo.api.wire import LateResultToAccept
 from hpo.service.state import Service
 from hpo.studies.folds import fold_values
 from hpo.tuning.receipts import receipt_of
 from storage import history
 from storage.history import TrialRecord
-from storage.studies import LATE_RESULTS_ATTRIBUTE, NOTES_ATTRIBUTE
+from storage.late_results import MAY_COUNT, late_results_of
+from storage.studies import NOTES_ATTRIBUTE
 from storage.trial_pages import trial_numbered, trial_page
 
 TRIALS_AT_A_TIME = 500
@@ -59,6 +62,7 @@ def get_trial(
     """One trial."""
     standing = standing_of(service.store, study_id)
     study, trial = standing.study, trial_numbered(service.store, study_id, number, known=service.known_sets)
+    late = late_results_of(trial.system_attrs)
     return page(
         request,
         "trial.html",
@@ -70,11 +74,25 @@ def get_trial(
         receipt=receipt_fields(receipt_of(study, trial), trial),
         folds=fold_values(study, trial),
         notes=trial.system_attrs.get(NOTES_ATTRIBUTE, []),
-        late=trial.system_attrs.get(LATE_RESULTS_ATTRIBUTE, []),
+        late=late,
+        may_count=trial.state in MAY_COUNT and not any(each.counts_as is not None for each in late),
         studies_leant_on=history.ids_of_studies(service.store, _leant_on(trial)),
         last=study.trials - 1,
         has_mlflow=study.mlflow_uri is not None,
     )
+
+
+@router.post("/trials/{number}/accept-late")
+def post_accept_late(
+    who: PageOperator,
+    service: ServiceState,
+    study_id: StudyId,
+    number: TrialNumber,
+    result: Annotated[int, Form(ge=1, le=1_000)],
+) -> RedirectResponse:
+    """Let a value that came too late count; on to the trial that has it."""
+    found = trial_routes.accept_late(who, service, study_id, number, LateResultToAccept(result=result))
+    return back_to(f"/studies/{study_id}/trials/{found.number}")
 
 
 def _leant_on(trial: TrialRecord) -> set[str]:

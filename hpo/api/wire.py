@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hpo.answers.plain import jsonable
 from hpo.answers.studies import study_fields
+from hpo.api.kept import Receipt, StudyFile
 from storage.history import StudySummary, TrialRecord
 from storage.launches import Launch
 from storage.studies import NOTES_ATTRIBUTE
@@ -63,7 +64,7 @@ class StudyInFull(Study):
     """A study with what it was asked to do."""
 
     space: dict[str, Any] | None  # as declared
-    spec: dict[str, Any] | None  # the study file
+    spec: StudyFile | None = Field(description="The study file as it was written.")
     provenance: dict[str, Any] | None  # code, data and hardware
     stopped: dict[str, Any] | None  # why it ended before its budget was spent
 
@@ -86,9 +87,19 @@ class Trial(BaseModel):
     error: str | None
     notes: list[str]
     intermediate_values: dict[int, Number]  # by step
-    receipt: dict[str, Any] | None  # why it was proposed
+    receipt: Receipt | None = Field(description="Why it was proposed; `/receipt` says it in full.")
     user_attrs: dict[str, Any]  # what the training code noted
     system_attrs: dict[str, Any]  # Optuna's, and ours: why it was pruned, which results came too late
+
+
+class LateResultToAccept(BaseModel):
+    """Which of the values that came too late for a trial is to count."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    result: int | None = Field(
+        None, ge=1, le=1_000, description="Its place among them, from 1; null: the only one with a value."
+    )
 
 
 def study_of(summary: StudySummary, launch: Launch | None = None) -> Study:

@@ -548,6 +548,35 @@ def quarantine(
     history_show.quarantined(study, reason, before, as_json=json)
 
 
+@history.command(
+    "accept-late",
+    epilog="Examples: hpo history accept-late churn-mlp 7 | hpo history accept-late churn-mlp 7 --result 2",
+)
+def accept_late(
+    study: Annotated[str, typer.Argument(help="A study.")],
+    trial: Annotated[
+        int, typer.Argument(min=0, help="The number of a trial that has failed, or waits for another try.")
+    ],
+    result: Annotated[
+        int | None, typer.Option(min=1, help="Which of several late values, in the order in which they came.")
+    ] = None,
+    storage: Storage = None,
+    server: Server = None,
+    json: Json = False,
+) -> None:
+    """Let a value count that a worker brought when it had lost its trial, and no other value came.
+
+    Such a value is kept with its trial and used by nothing. A trial that waits to be tried again ends with it; one that
+    has failed stays as it is, and the value counts as one more trial of the study. The audit log says who did it.
+    """
+    from hpo.cli import history_show
+    from hpo.cli.history_source import past
+
+    with past(storage, server) as found:
+        counts = found.accept_late(study, trial, result=result)
+    history_show.accepted(study, trial, counts, as_json=json)
+
+
 # How imports go
 
 

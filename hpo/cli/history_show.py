@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hpo.answers.trial_table import Column, Parameters
     from hpo.spaces.related_families import Relation
     from storage.families import Space
+    from storage.history import TrialRecord
     from storage.importers.report import ImportReport
     from storage.integrity import Finding
     from storage.overview import FamilyOverview, Overview
@@ -491,6 +492,19 @@ def trusted(study: str, reason: str | None, *, as_json: bool) -> None:
         print(f"{visible(study)} is not in quarantine")
     else:
         print(f"{visible(study)} is trusted again; it was in quarantine for: {visible(reason)}")
+
+
+def accepted(study: str, trial: int, counts: TrialRecord, *, as_json: bool) -> None:
+    """`hpo history accept-late`. counts: the trial by which the value does."""
+    state = counts.state.name.lower()
+    if as_json:
+        print_json({
+            "study": study, "trial": trial, "counts_as": counts.number, "state": state, "value": counts.value,
+        })  # fmt: skip
+        return
+    value = "" if counts.value is None else f", {number(counts.value)}"
+    told = f"{visible(study)}: the late value of trial {trial}{value} ({state}), counts"
+    print(told + ("" if counts.number == trial else f" as trial {counts.number}; trial {trial} stays failed"))
 
 
 def quarantined(study: str, reason: str, before: str | None, *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hpo.answers.named_history import NamedHistory
     from hpo.client.client import Client
     from hpo.running.deletion import Deletion
+    from storage.history import TrialRecord
     from storage.integrity import Finding
     from storage.overview import Overview
     from storage.queries import Selection, Totals
@@ -54,6 +55,10 @@ class Past(Protocol):
 
     def forget(self, source: str, /, *, dry_run: bool) -> Forgotten:
         """Remove a source. Raises SourceNotFoundError."""
+        ...
+
+    def accept_late(self, study: str, number: int, /, *, result: int | None) -> TrialRecord:
+        """Let a late result of a trial count; the trial that has it. Raises StorageError."""
         ...
 
     def size_of(self, study: str, /) -> int:
@@ -146,6 +151,18 @@ class OwnPast:
         from storage import sources
 
         return sources.forget(self._store, source, dry_run=dry_run)
+
+    def accept_late(self, study: str, number: int, /, *, result: int | None) -> TrialRecord:
+        """Let a late result of a trial count; the trial that has it. Raises StorageError."""
+        from storage import history
+        from storage.audit import Doer
+        from storage.late_results import accept_late_result
+        from storage.trial_pages import trial_numbered
+
+        study_id = history.get_study(self._store, study).study_id
+        doer = Doer(who="hpo history", action="trial.accept-late")
+        counts_as = accept_late_result(self._store, study_id, number, place=result, doer=doer)
+        return trial_numbered(self._store, study_id, counts_as)
 
     def size_of(self, study: str, /) -> int:
         """How many trials a study has. Raises StudyNotFoundError."""
@@ -244,6 +261,10 @@ class PastOfService:
         from hpo.client.past import forgotten_of
 
         return forgotten_of(self._client.forget(source, dry_run=dry_run))
+
+    def accept_late(self, study: str, number: int, /, *, result: int | None) -> TrialRecord:
+        """Let a late result of a trial count; the trial that has it. Raises StorageError."""
+        return self._client.accept_late(study, number, result=result)
 
     def size_of(self, study: str, /) -> int:
         """How many trials a study has. Raises StudyNotFoundError."""

@@ -188,6 +188,16 @@ class Client:
 
         return trial_of(self._by_id(study, lambda study_id: self.transport.get(f"/studies/{study_id}/trials/{number}")))
 
+    def accept_late(self, study: Study, number: int, *, result: int | None = None) -> TrialRecord:
+        """Let a value count that came too late for a trial, where no other came; the trial that has it.
+
+        result: which of several, from 1. Raises TrialNotFoundError, StorageError where none may count.
+        """
+        from hpo.client.records import trial_of
+
+        path, body = f"trials/{number}/accept-late", {"result": result}
+        return trial_of(self._by_id(study, lambda study_id: self.transport.post(f"/studies/{study_id}/{path}", body)))
+
     def explain(self, study: Study, number: int) -> TrialReason:
         """Why a trial was proposed, as `hpo explain --json` prints it."""
         found: TrialReason = self._by_id(
@@ -476,19 +486,7 @@ class Client:
         """
         if file.exists():
             raise SettingsError(f"{file} is there already; name another")
-        query = {"family": target}
-        try:
-            with (
-                self.transport.stream("/export", query=query, timeout_seconds=ANSWER_SECONDS) as answer,
-                draft_of(file) as draft,
-                draft.open("wb") as out,
-            ):
-                for chunk in answer.iter_bytes():
-                    out.write(chunk)
-        except OSError as error:
-            if isinstance(error, ServiceError):
-                raise
-            raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
+        self._save("/export", file, family=target)
 
     def quarantine(self, study: Study, reason: str) -> dict[str, Any]:
         """Let nobody learn from a study; with the reasons that there were before."""
@@ -543,6 +541,15 @@ class Client:
                 return job
             time.sleep(JOB_PAUSE_SECONDS)
 
+    def save_job_file(self, number: int, file: Path, *, overwrite: bool = False) -> None:
+        """Write what a job has left into a file: the tables of an export (ZIP), the runs of a replay (lines of JSON).
+
+        Raises SettingsError where the file is there already, unless it may be overwritten, or cannot be written.
+        """
+        if file.exists() and not overwrite:
+            raise SettingsError(f"{file} is there already; name another")
+        self._save(f"/jobs/{number}/file", file)
+
     def start_replay(self, **settings: Any) -> dict[str, Any]:
         """Tune past tasks again, in the background; returns the job."""
         return dict(self.transport.post("/replays", settings))
@@ -594,6 +601,20 @@ class Client:
     def _statistics(self, question: str, **query: Any) -> Any:
         """What takes long where nobody has asked it before."""
         return self.transport.get(f"/statistics/{question}", timeout_seconds=ANSWER_SECONDS, **query)
+
+    def _save(self, path: str, file: Path, **query: Any) -> None:
+        try:
+            with (
+                self.transport.stream(path, query=query, timeout_seconds=ANSWER_SECONDS) as answer,
+                draft_of(file) as draft,
+                draft.open("wb") as out,
+            ):
+                for chunk in answer.iter_bytes():
+                    out.write(chunk)
+        except OSError as error:
+            if isinstance(error, ServiceError):
+                raise
+            raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from error
 
     def _draw(
         self,

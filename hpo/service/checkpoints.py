@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ from hpo.running.attempts import earlier_attempts, folder_of, study_folder
 from hpo.service.state import Service
 from storage import history
 from storage.durable_files import sync_folder
+from storage.studies import held_attempts
 from trainers.job import BEST_CHECKPOINT, COMPRESSED_MODEL, UPLOADED_CHECKPOINT
 
 MOST_BYTES = 2 * 2**30  # of a checkpoint; larger ones are for a folder that both share
 MOST_PART_BYTES = 8 * 2**20  # at once: proxies take as much
+QUIET_SECONDS = 3_600.0  # without a part, after which nobody goes on
 LEFT_FREE_BYTES = 2**30  # of the disk: a history that lies there can be written even so
 
 File = Literal["checkpoint", "compressed"]  # what was compressed of it lies beside it
@@ -118,6 +121,32 @@ def drop_unused(service: Service, whose: Whose) -> None:
     with suppress(OSError):  # it only takes up room
         for name in NAMES.values():
             _drop_others(_folder(service, whose) / name, None)
+
+
+def sweep(service: Service) -> None:
+    """Remove what is half sent, and nobody goes on with: of attempts that are not held any more, for an hour.
+
+    What lies in folders of no study of this history may be another's, and stays.
+    """
+    quiet_since = time.time() - QUIET_SECONDS
+    drafts: dict[str, list[Path]] = {}  # by the folder of their study
+    for name in NAMES.values():
+        for draft in service.runs.glob(f"*/trial-*/attempt-*/{name}.*.part"):
+            with suppress(OSError):
+                if draft.stat().st_mtime < quiet_since:
+                    drafts.setdefault(draft.parents[2].name, []).append(draft)
+    for study in history.list_studies(service.store) if drafts else ():
+        folder = study_folder(service.runs, study.name, store_url=service.store.url, created_at=study.created_at)
+        if folder.name not in drafts:
+            continue
+        held = {
+            folder_of(folder, number=trial, attempt=attempt)
+            for trial, attempt in held_attempts(service.store, study.study_id)
+        }
+        for draft in drafts[folder.name]:
+            if draft.parent not in held:
+                with suppress(OSError):
+                    draft.unlink(missing_ok=True)
 
 
 def _folder(service: Service, whose: Whose) -> Path:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from hpo.service import checkpoints
 from hpo.service.job_process import LEASE_SECONDS, JobOrder
 from hpo.service.state import Service
 from storage import background_jobs
@@ -27,7 +28,7 @@ from storage.errors import JobNotFoundError, StorageError
 
 PAUSE_SECONDS = 1.0  # between two looks for work
 FOLDER = "jobs"  # of the service's runs
-DAYS_KEPT = 7  # what an export has written
+DAYS_KEPT = 7  # what an export or a replay has written
 SWEEP_SECONDS = 3_600.0  # between two looks for files that nobody needs any more
 JOBS_AT_ONCE = 1  # of each line: an import and a replay each take a processor
 LINES = (("import", "replay", "export", "verify", "summarize"), ("promotion",))  # none of one waits for the other's
@@ -80,6 +81,7 @@ class Jobs:
                 if time.monotonic() >= self._next_sweep:
                     self._next_sweep = time.monotonic() + SWEEP_SECONDS
                     sweep(self._service.store, self._service.runs)
+                    checkpoints.sweep(self._service)
                 self._trouble = None
             except StorageError as error:
                 self._trouble = str(error)

@@ -20,6 +20,7 @@ from pydantic import (
 
 from hpo.errors import SpaceError, SpecError
 from hpo.spaces.space import SearchSpace, likely_values
+from hpo.studies.written import OR_FALSE, OR_MACRO, OR_TEXT, needs_only
 from storage.distributions import distribution_of
 from trainers.compression.settings import ROLE, Prune, Quantize, compression_of
 from trainers.errors import CompressionError
@@ -66,6 +67,8 @@ class Objective(_Section):
 class Task(_Section):
     """What is tuned: tasks with the same space, metric and direction learn from each other."""
 
+    model_config = ConfigDict(json_schema_extra=needs_only())
+
     name: Name
     metric: Name  # as the model logs it, e.g. val_loss
     direction: Literal["minimize", "maximize"]
@@ -100,6 +103,8 @@ def _import_path(path: str, *, example: str = "package.module.ClassName") -> str
 class Component(_Section):
     """A class of the user's own, as in a LightningCLI config."""
 
+    model_config = ConfigDict(json_schema_extra=needs_only())
+
     class_path: str
     init_args: Arguments = Field(default_factory=dict)
 
@@ -132,7 +137,7 @@ class TeacherFile(_Section):
     """A trained model by the path of its checkpoint, of the study's own class unless another is named."""
 
     checkpoint: str
-    model: Component | None = None
+    model: Annotated[Component | None, OR_TEXT] = None
 
     @field_validator("model", mode="before")
     @classmethod
@@ -169,15 +174,17 @@ class Trainer(_Section):
     """How one configuration is trained: a recipe, a model by import path, a LightningCLI project, or a function."""
 
     recipe: str | None = None  # name/variant, e.g. digits_mlp/odd-even
-    model: Component | None = None
-    data: Component | None = None
-    cli: CliProject | None = None  # whose config the parameters of the space are keys of
+    model: Annotated[Component | None, OR_TEXT] = None
+    data: Annotated[Component | None, OR_TEXT] = None
+    cli: Annotated[CliProject | None, OR_TEXT] = None  # whose config the parameters of the space are keys of
     function: str | None = None  # import path of `train(config, report)`
     max_epochs: int | None = Field(default=None, ge=1)  # None: as the LightningCLI config or the function says
     devices: int | None = Field(default=None, ge=1)  # per trial and node; None: as the LightningCLI config says, or 1
     nodes: int | None = Field(default=None, ge=1)  # machines that a trial spans; None: likewise
     accelerator: str = "auto"
-    strategy: Arguments = Field(default_factory=dict)  # how its devices work together: `name` and options
+    strategy: Annotated[Arguments, OR_TEXT] = Field(
+        default_factory=dict
+    )  # how its devices work together: `name` and options
     report: Literal["epoch", "validation"] = "epoch"  # after what it tells its value, and may be pruned
     stall_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # None: 30; of a function: no limit
     trials_per_device: int | Literal["auto"] = 1  # that share a GPU; auto: as many as fit
@@ -186,7 +193,7 @@ class Trainer(_Section):
     keep_folds: bool = False  # the best checkpoint of each fold, not only of the one that stands for the trial
     threads: int | None = Field(default=None, ge=1)  # of torch, per process; by default the cores, shared among jobs
     resources: dict[str, Amount] = Field(default_factory=dict)  # Ray's custom ones, that a trial needs besides
-    scale_lr: ScaleLr | None = None
+    scale_lr: Annotated[ScaleLr | None, OR_TEXT] = None
     compress: Compress | None = None
     arguments: Arguments = Field(default_factory=dict)  # further arguments of lightning.Trainer, or of the function
 
@@ -406,6 +413,8 @@ class Pruner(_Section):
 class Stop(_Section):
     """When a study ends before its budget is spent, because what is left to gain is not worth it."""
 
+    model_config = ConfigDict(json_schema_extra=needs_only())
+
     rule: Literal["none", "auto", "gain", "cost"]
     gain: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in the metric's units
     price_per_hour: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # of training, one trial at a time
@@ -451,13 +460,15 @@ class Seeds(_Section):
 class StudySpec(_Section):
     """A whole study file, valid."""
 
+    model_config = ConfigDict(json_schema_extra=needs_only("budget"))
+
     study: Name
     task: Task
     trainer: Trainer | None = None  # None: programs of the user's own ask for trials, and train them
-    space: dict[str, Parameter] = Field(min_length=1)
+    space: dict[str, Annotated[Parameter, OR_MACRO]] = Field(min_length=1)
     budget: Budget
-    pruner: Pruner = Pruner()
-    stop: Stop = Stop(rule="none")
+    pruner: Annotated[Pruner, OR_TEXT] = Pruner()
+    stop: Annotated[Stop, OR_TEXT, OR_FALSE] = Stop(rule="none")
     cost: Literal["seconds"] | None = None  # of a trial: gain per second is what counts; None: each counts the same
     seeds: Seeds = Seeds()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from optuna.trial import TrialState
+from typing_extensions import TypedDict
 
 from storage.history import StudySummary, TrialRecord
 from storage.trial_costs import SECONDS
@@ -20,6 +21,34 @@ ENQUEUED = "fixed_params"  # that of Optuna for what a user enqueued
 OWN_SOURCES = ("hindsight", "optuna")  # programs that propose; the others were imported as they went
 
 Proposer: TypeAlias = Literal["hindsight", "user", "another sampler", "unknown"]
+
+
+class KeptSource(TypedDict):
+    """A study that a proposal leans on, as it is kept."""
+
+    study: str
+    weight: float  # 0 to 1
+
+
+class KeptReceipt(TypedDict, total=False):
+    """A receipt as it is kept with its trial: see `Receipt`. What older versions have kept has fewer fields."""
+
+    role: str
+    predicted: float | None
+    interval90: list[float] | None
+    best_case: float | None
+    incumbent: float | None
+    improvement_probability: float | None
+    history_weight: float | None
+    pending: int | None
+    leans_on: list[KeptSource]
+    without_history: dict[str, Any] | None
+    seconds: float
+    cost: str | None  # the last three only where a trial's cost counts
+    predicted_cost: float | None
+    cost_interval90: Sequence[float] | None
+    ignored: list[str]
+    why: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +117,10 @@ def receipt(
     cost: str | None,
     ignored: Sequence[str],
 ) -> dict[str, Any]:
-    """A proposal as it is kept with its trial. sign: of the metric against its loss. cost: what a trial costs."""
+    """A proposal as it is kept with its trial, as `KeptReceipt` says.
+
+    sign: of the metric against its loss. cost: what a trial costs.
+    """
 
     def raw(loss: float | None) -> float | None:
         return None if loss is None else sign * loss
@@ -96,8 +128,8 @@ def receipt(
     interval = proposal.interval90
     chance, weight = proposal.improvement_probability, proposal.history_weight
     predicted_cost, cost_interval = proposal.cost or (None, None)
-    priced = {"cost": cost, "predicted_cost": predicted_cost, "cost_interval90": cost_interval}
-    return {
+    priced: KeptReceipt = {"cost": cost, "predicted_cost": predicted_cost, "cost_interval90": cost_interval}
+    kept: KeptReceipt = {
         "role": proposal.role,
         "predicted": raw(proposal.predicted),
         "interval90": None if interval is None else sorted(sign * end for end in interval),
@@ -112,10 +144,10 @@ def receipt(
         ],
         "without_history": None if without_history is None else dict(without_history),
         "seconds": round(proposal.seconds, 4),
-        **(priced if predicted_cost is not None else {}),
         "ignored": list(ignored),
         "why": proposal.why,
     }
+    return {**kept, **(priced if predicted_cost is not None else {})}
 
 
 def receipt_of(study: StudySummary, trial: TrialRecord) -> Receipt:

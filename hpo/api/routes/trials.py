@@ -18,18 +18,20 @@ from hpo.answers.study_figures import (
     parallel_fields,
     slice_fields,
 )
-from hpo.api.access import Reader, ServiceState
+from hpo.api.access import Operator, Reader, ServiceState
 from hpo.api.answers import already_json, as_json, says
 from hpo.api.history_pages import HistoryPage, history_page, in_json
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
 from hpo.api.slow_answers import SlowRoute
-from hpo.api.wire import Trial, trial_of
+from hpo.api.wire import LateResultToAccept, Trial, trial_of
 from hpo.errors import HpoError
 from hpo.service.state import Service
 from storage import history
+from storage.audit import Doer
 from storage.errors import StorageError
+from storage.late_results import accept_late_result
 from storage.parameter_order import is_position
 from storage.revisions import history_mark
 from storage.study_columns import study_columns
@@ -128,6 +130,20 @@ def list_trials(
 def get_trial(who: Reader, service: ServiceState, study_id: StudyId, number: TrialNumber) -> Trial:
     """One trial, with all that it reported."""
     return trial_of(trial_numbered(service.store, study_id, number, known=service.known_sets))
+
+
+@router.post("/studies/{study_id}/trials/{number}/accept-late")
+def accept_late(
+    who: Operator, service: ServiceState, study_id: StudyId, number: TrialNumber, body: LateResultToAccept
+) -> Trial:
+    """Let a value count that came when its attempt had lost the trial, and no other came; the trial that has it.
+
+    A trial that waits to be tried again ends with it. For one that has failed, which stays as it is, it is one more
+    trial. 422 `storage` where another value counts, or it is not said which of several is meant.
+    """
+    doer = Doer(who=who.owner, action="trial.accept-late")
+    counts_as = accept_late_result(service.store, study_id, number, place=body.result, doer=doer)
+    return trial_of(trial_numbered(service.store, study_id, counts_as, known=service.known_sets))
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve", responses=says(Curve, CURVE))

@@ -19,6 +19,7 @@ from hpo.api.access import SESSION_COOKIE, Needs
 from hpo.service.state import Service
 from storage import history, tokens
 from tests.integration.service.past_pages import EVIL, RATE, TRIALS, client, service_on_past, study
+from tests.integration.test_late_results import late, lost, study_of
 
 OPEN = {"/", "/login", "/logout", "/static/{name}"}  # without a token they tell nothing, and change nothing
 
@@ -235,6 +236,19 @@ def test_a_study_is_launched_paused_resumed_stopped_and_deleted_by_forms(
     assert unsure.status_code == 422 and "was not deleted" in unsure.text
     assert operator.post(f"{here}/delete", data={"sure": "yes"}).headers["location"] == "/studies"
     assert operator.get(here).status_code == 404
+
+
+def test_a_late_value_is_let_count_by_a_form(viewer: TestClient, operator: TestClient, service: Service) -> None:
+    study_id = study_of(service.store, "slow machines")
+    late(service.store, lost(service.store, study_id, deaths=3), 0.5)
+    here = f"/studies/{study_id}/trials"
+    assert "Late results" in page(viewer, f"{here}/0") and "Let it count" not in page(viewer, f"{here}/0")
+    assert viewer.post(f"{here}/0/accept-late", data={"result": "1"}).status_code == 403
+    assert "Let it count" in page(operator, f"{here}/0")
+    assert operator.post(f"{here}/0/accept-late", data={"result": "1"}).headers["location"] == f"{here}/1"
+    shown = page(operator, f"{here}/0")
+    assert f'it counts as <a href="{here}/1">trial 1</a>' in shown and "Let it count" not in shown
+    assert "counts already" in operator.post(f"{here}/0/accept-late", data={"result": "1"}).text
 
 
 def test_all_that_is_wrong_with_a_study_file_is_told_at_once_and_nothing_is_lost(

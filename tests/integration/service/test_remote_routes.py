@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from hpo.api.app import create_api
+from hpo.service import checkpoints
 from hpo.service.state import Service
 from storage import history, launches, tokens
 from storage.database import Store
+from storage.models import trials
 from storage.schema import open_store
 from storage.studies import LATE_RESULTS_ATTRIBUTE
 from tests.integration.service.test_desk import create
@@ -341,8 +344,26 @@ def test_what_was_sent_of_attempts_that_came_to_nothing_is_removed(
         patched.setattr("hpo.service.checkpoints.LEFT_FREE_BYTES", 2**60)
         refused = send(2, content[9:], offset=9)
         assert (refused.status_code, "would be left free on its disk" in refused.json()["detail"]) == (422, True)
+    for part in service.runs.rglob("*.part"):
+        os.utime(part, (0, 0))
+    another = service.runs / "another-study-0123" / "trial-0000" / "attempt-1" / f"uploaded.ckpt.{'0' * 16}.part"
+    another.parent.mkdir(parents=True)
+    another.write_bytes(b"half")
+    os.utime(another, (0, 0))
+    checkpoints.sweep(service)
+    assert sent() == ["attempt-2/compressed.ck", "attempt-2/uploaded.ckpt"], "its lease has not ended"
+    with store.write() as connection:
+        connection.execute(update(trials).where(trials.c.study_id == study_id).values(lease_until=0.0))
+    with monkeypatch.context() as patched:
+        patched.setattr("hpo.service.checkpoints.QUIET_SECONDS", 1e12)
+        checkpoints.sweep(service)
+        assert len(sent()) == 2, "a part came lately"
+    checkpoints.sweep(service)
+    assert (sent(), another.exists()) == ([], True)
+    send(2, content)
+    assert sent() == ["attempt-2/uploaded.ckpt"], "while nobody else has the trial, it is sent anew"
     post(client, f"/studies/{study_id}/trials/0/tell", attempt=2, state="complete", value=0.25)
-    assert sent() == []
+    assert sent() == ["attempt-2/uploaded.ckpt"]
 
 
 def test_a_place_that_a_worker_tells_of_opens_no_file_of_the_server_but_a_checkpoint_in_a_shared_folder(
