@@ -23,13 +23,13 @@ def already_json(body: bytes, *, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type=MEDIA_TYPE)
 
 
-def says(kind: Any, example: Any = None) -> dict[int | str, dict[str, Any]]:
+def says(kind: Any, example: Any = None, *, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """What a route that answers with plain data says of it: its type, and an example.
 
     The type describes the answer, and checks nothing on its way out: that it is told right, the type checker sees
     where the answer is made, and the tests where it is sent.
     """
-    return {200: {"model": kind} | ({} if example is None else {"content": {MEDIA_TYPE: {"example": example}}})}
+    return {status: {"model": kind} | ({} if example is None else {"content": {MEDIA_TYPE: {"example": example}}})}
 
 
 def is_file(*media_types: str, or_json: Any = None) -> dict[int | str, dict[str, Any]]:

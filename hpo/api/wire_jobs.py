@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hpo.answers.history import HistoryVerified
+from hpo.answers.job_results import ExportDone, ImportDone, ReplayDone, SummarizeDone
+from hpo.decisions.promotion import Promotion
 from storage.background_jobs import Job
 from storage.masking import without_secrets
 
@@ -31,12 +34,60 @@ class JobRecord(BaseModel):
     settings: dict[str, Any]  # what was asked for, without passwords
     done: int = Field(description="Of whatever it counts: runs of an import, runs of a replay, families.")
     total: int | None = Field(description="null: not known")
-    result: Any = Field(description="What came of it: the report of an import, what was promoted; null: nothing yet.")
+    result: Any  # what came of it, by its kind; null: nothing yet
     error: str | None = Field(description="Why it failed.")
     attempt: int = Field(description="How often it was begun: a job goes on after a crash.")
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+
+
+class ImportJob(JobRecord):
+    """Past runs are brought in."""
+
+    kind: Literal["import"]
+    result: ImportDone | None
+
+
+class ReplayJob(JobRecord):
+    """Recorded tasks are tuned again."""
+
+    kind: Literal["replay"]
+    result: ReplayDone | None
+
+
+class ExportJob(JobRecord):
+    """Past runs are written as recorded tables, which `/file` hands out."""
+
+    kind: Literal["export"]
+    result: ExportDone | None
+
+
+class VerifyJob(JobRecord):
+    """It is looked for what is not whole."""
+
+    kind: Literal["verify"]
+    result: HistoryVerified | None
+
+
+class SummarizeJob(JobRecord):
+    """What the tuner needs of each family is made ready."""
+
+    kind: Literal["summarize"]
+    result: SummarizeDone | None
+
+
+class PromotionJob(JobRecord):
+    """A trial's model becomes the champion."""
+
+    kind: Literal["promotion"]
+    result: Promotion | None
+
+
+AnyJob = Annotated[
+    ImportJob | ReplayJob | ExportJob | VerifyJob | SummarizeJob | PromotionJob, Field(discriminator="kind")
+]
+"""By which routes describe what they answer: `JobRecord` tells what was kept, whatever version has kept it."""
 
 
 class _Request(BaseModel):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpo.cli.options import Json
+from hpo.cli.options import Json, Server
 
 if TYPE_CHECKING:
+    from hpo.cli.replay_files import ReplayFiles
     from hpo.replay.race import Race
     from hpo.replay.report import Report
     from hpo.replay.runs import Run
@@ -22,7 +22,8 @@ Regime = Literal["full", "thin", "few", "permuted", "reversed", "junk", "rescale
 EXAMPLES = (
     "Examples: hpo replay sqlite:///hpo.db | hpo replay recorded/lcbench --methods history,tpe,random --tasks 10 "
     "--jobs 2 --out lcbench | hpo replay recorded --regime reversed --seeds 3 | "
-    "hpo replay --methods history,my_methods:Mine --baseline my_methods:Mine --json"
+    "hpo replay --methods history,my_methods:Mine --baseline my_methods:Mine --json | "
+    "hpo replay --family churn --seeds 3 --out race --server http://127.0.0.1:8080"
 )
 
 
@@ -30,7 +31,7 @@ def replay(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="URL or file of a history, a recorded table, or a folder of such tables.",
+            help="URL or file of a history, a recorded table, or a folder of such tables; none with --server.",
             envvar="HPO_STORAGE",
             metavar="[STORE|DIR]",
             show_default=False,
@@ -73,18 +74,30 @@ def replay(
         typer.Option(help="Write FILE.json, FILE.md and FILE.png; go on from FILE.runs.jsonl.", metavar="FILE"),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what FILE.runs.jsonl has.")] = False,
+    server: Server = None,
+    job: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --server: no new replay, but the one that it does, or did, as this job."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Tune recorded tasks again: how many trials would each method have needed?
 
     One task at a time is left out; the history holds the others only. A method chooses among the configurations that
     were recorded for the task and is shown what they were worth, so nothing is trained. With --out, Ctrl-C loses
-    nothing: the same command goes on.
+    nothing: the same command goes on. With --server its history is replayed there; Ctrl-C only stops looking on.
     """
+    from hpo.cli.replay_files import ReplayFiles
     from hpo.cli.show import print_json
+    from hpo.cli.source import server_to_ask
+    from hpo.errors import SettingsError
     from hpo.replay.whole import DEFAULT_METHODS, ReplayOptions, known_methods, prepared, reported
     from hpo.settings import storage_url
 
+    if (address := server_to_ask(source, server)) is not None:
+        from hpo.cli.remote_replay import check_methods, replay_on_server
+
+        check_methods(methods)
     options = ReplayOptions(
         source=storage_url(None) if source is None else source,
         methods=DEFAULT_METHODS if methods is None else known_methods(methods.split(",")),
@@ -97,10 +110,16 @@ def replay(
         family=family,
         baseline=baseline,
     )
-    files = None if out is None else _Files.of(out)
-    race, setting = prepared(options, lambda note: typer.echo(note, err=True))
-    runs = _run(race, jobs, files, fresh=fresh)
-    report = reported(runs, setting, options)
+    files = None if out is None else ReplayFiles.of(out)
+    if address is not None:
+        with _counting() as progress:
+            report, runs = replay_on_server(options, address, job=job, files=files, fresh=fresh, progress=progress)
+    elif job is not None:
+        raise SettingsError(f"--job {job} is a job of a service: name it by --server")
+    else:
+        race, setting = prepared(options, lambda note: typer.echo(note, err=True))
+        runs = _run(race, jobs, files, fresh=fresh)
+        report = reported(runs, setting, options)
     if files is not None:
         files.write(report, runs)
     if json:
@@ -111,47 +130,10 @@ def replay(
             typer.echo(f"wrote {files.json}, {files.text.name}, {files.picture.name}", err=True)
 
 
-# What is written
+# How it is run
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Files:
-    json: Path
-    text: Path
-    picture: Path
-    runs: Path
-
-    @classmethod
-    def of(cls, out: Path) -> _Files:
-        """The files beside one another. Raises SettingsError where they cannot be, or are somebody else's."""
-        from hpo.errors import SettingsError
-
-        base = out.with_suffix("") if out.suffix in (".json", ".md", ".png") else out
-        files = cls(**{
-            name: base.parent / f"{base.name}{ending}"
-            for name, ending in (("json", ".json"), ("text", ".md"), ("picture", ".png"), ("runs", ".runs.jsonl"))
-        })  # fmt: skip
-        if not base.absolute().parent.is_dir():
-            raise SettingsError(f"--out {out}: there is no folder {base.absolute().parent}")
-        for path in (files.json, files.text, files.picture):
-            if path.exists() and not files.runs.exists():
-                raise SettingsError(f"--out {out}: {path} is there already, and no replay's; name another")
-        return files
-
-    def write(self, report: Report, runs: Sequence[Run]) -> None:
-        """Write the figures, the text and the picture."""
-        import json
-
-        from hpo.answers.plain import jsonable
-        from hpo.replay.plot import plot_curves
-        from hpo.replay.report import to_markdown
-
-        self.json.write_text(json.dumps(jsonable(report.to_json()), indent=2, ensure_ascii=False) + "\n", "utf-8")
-        self.text.write_text(to_markdown(report), "utf-8")
-        plot_curves(runs, self.picture, title=f"{report.tasks} tasks, history: {report.setting.regime}")
-
-
-def _run(race: Race, jobs: int, files: _Files | None, *, fresh: bool) -> list[Run]:
+def _run(race: Race, jobs: int, files: ReplayFiles | None, *, fresh: bool) -> list[Run]:
     from hpo.replay.race import run_race
 
     kept = None if files is None else files.runs

@@ -9,7 +9,6 @@ REASONS: Mapping[str, str] = {  # by command, or by group of commands
     "init": "it writes a file here; `hpo recipes --server URL` lists what a service can train",
     "ui": "a service shows MLflow's UI itself, at /mlflow/",
     "sync": "a service delivers to MLflow by itself; this is for results that wait on this machine",
-    "replay": "a service tunes past tasks again as a job: client.start_replay, POST /api/v1/replays, its page Compare",
     "login": "it takes the address as its argument: hpo login URL",
     "logout": "it takes the address as its argument: hpo logout URL",
     "serve": "it is the service",

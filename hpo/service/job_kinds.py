@@ -18,6 +18,7 @@ from hpo.answers.history import verified_fields
 from hpo.answers.plain import jsonable
 from hpo.errors import SettingsError
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
+from hpo.service.job_files import FILE_NAMES
 from hpo.service.uploads import unpacked
 from storage import history
 from storage.database import Store
@@ -128,7 +129,7 @@ def _replay(settings: Mapping[str, Any], around: Surroundings) -> Any:
     from hpo.replay.whole import ReplayOptions, replayed  # noqa: PLC0415
 
     options = ReplayOptions(source=around.store.url, **settings)
-    return replayed(options, kept=around.folder / "runs.jsonl", progress=around.tell).to_json()
+    return replayed(options, kept=around.folder / FILE_NAMES["replay"], progress=around.tell).to_json()
 
 
 def _export(settings: Mapping[str, Any], around: Surroundings) -> Any:
@@ -145,7 +146,8 @@ def exported(store: Store, target: str, folder: Path) -> tuple[Path, list[str]]:
     from storage.export import export_tables  # noqa: PLC0415 - pyarrow is slow to import
 
     notes: list[str] = []
-    tables, draft, file = folder / "tables", folder / "tables.zip.part", folder / "tables.zip"
+    tables, file = folder / "tables", folder / FILE_NAMES["export"]
+    draft = file.with_name(f"{file.name}.part")
     shutil.rmtree(tables, ignore_errors=True)
     try:
         paths = export_tables(store, target, tables, note=notes.append)

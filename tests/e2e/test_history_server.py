@@ -12,6 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from hpo.api.app import create_api
+from hpo.client.client import Client
 from hpo.service.jobs import Jobs
 from hpo.service.state import Service
 from storage import history, tokens
@@ -20,6 +21,7 @@ from storage.optuna_storage import HistoryStorage
 from storage.schema import Store
 from tests.e2e.conftest import Hpo
 from tests.e2e.test_stats_cli import fill
+from tests.integration.test_late_results import late, lost, study_of
 from tests.servers import served
 
 FAMILY = "FAMILY"  # stands for the name of the family
@@ -102,6 +104,51 @@ def test_tables_of_trials_are_the_same_in_every_format(hpo: Hpo, served_here: tu
         hpo("history", "query", "value < 0.6", "--out", f"here-{name}", "--curves")
         hpo("history", "query", "value < 0.6", "--out", f"there-{name}", "--curves", "--server", url)
         assert (tmp_path / f"here-{name}").read_bytes() == (tmp_path / f"there-{name}").read_bytes(), name
+
+
+def test_what_is_replayed_there_is_what_is_replayed_here(
+    hpo: Hpo, served_here: tuple[str, str], tmp_path: Path
+) -> None:
+    url, family = served_here
+    asked = ("replay", "--methods", "random,portfolio", "--budget", "4", "--seeds", "2", "--family", family)
+    here, there = json.loads(hpo(*asked, "--json")[0]), json.loads(hpo(*asked, "--json", "--server", url)[0])
+    for report in (here, there):
+        for scores in report["overall"]:
+            del scores["seconds"]  # that it took
+        del report["date"]
+    assert here == there
+    with Client(url) as client:
+        job = client.jobs()[0]["id"]
+    again = ("replay", "--job", str(job), "--out", str(tmp_path / "race"), "--server", url)
+    out, err = hpo(*again)
+    assert out.splitlines()[-1].startswith("On your 2 past tasks: random needed") and "wrote " in err
+    assert {path.name for path in tmp_path.glob("race*")} == {"race.json", "race.md", "race.png", "race.runs.jsonl"}
+    assert len((tmp_path / "race.runs.jsonl").read_text().splitlines()) == 8
+    assert "--fresh overwrites it" in hpo(*again, code=2)[1]
+    for wrong, said in (
+        (("--job", "99"), "no job 99"),
+        (("--job", str(job), "--seeds", "3"), "leave out --seeds"),
+        (("--methods", "random,mine:Method"), "runs no code of yours"),
+        (("--jobs", "2"), "in one process"),
+        (("--family", "nobody's", "--methods", "random"), "no family named"),
+        (("sqlite:///none.db",), "give one of them"),
+    ):
+        assert said in hpo("replay", *wrong, "--server", url, code=1 if "nobody's" in wrong else 2)[1], wrong
+    assert "name it by --server" in hpo("replay", "--job", "1", code=2)[1]
+
+
+def test_a_late_value_counts_there_as_here(hpo: Hpo, served_here: tuple[str, str], sqlite_store: Store) -> None:
+    url, _ = served_here
+    study = study_of(sqlite_store, "slow machines")
+    for value in (0.5, 0.25):
+        late(sqlite_store, lost(sqlite_store, study, deaths=3), value)
+    accept = ("history", "accept-late", "slow machines")
+    there = json.loads(hpo(*accept, "0", "--json", "--server", url)[0])
+    assert there == {"study": "slow machines", "trial": 0, "counts_as": 2, "state": "complete", "value": 0.5}
+    assert "trial 1, 0.25 (complete), counts as trial 3; trial 1 stays failed" in hpo(*accept, "1")[0]
+    for wrong, said in ((("1",), "counts already, as trial 3"), (("2",), "no late value"), (("9",), "no trial 9")):
+        assert said in hpo(*accept, *wrong, "--server", url, code=2)[1]
+        assert said in hpo(*accept, *wrong, code=2)[1]
 
 
 def test_what_is_changed_there_is_changed(

@@ -12,28 +12,36 @@ from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from hpo.api.access import Identity, Operator, Reader, ServiceState
-from hpo.api.answers import is_file
+from hpo.api.answers import is_file, says
 from hpo.api.paging import Cursor, Limit, Page, decode_cursor, encode_cursor
 from hpo.api.problems import ApiError
 from hpo.api.routes.studies import StudyId
 from hpo.api.wire_jobs import (
+    AnyJob,
+    ExportJob,
     ExportRequest,
+    ImportJob,
     ImportRequest,
     JobRecord,
     Kind,
     LightningImport,
     MlflowImport,
     OptunaImport,
+    PromotionJob,
     PromotionRequest,
+    ReplayJob,
     ReplayRequest,
     State,
+    SummarizeJob,
     UploadSettings,
+    VerifyJob,
     job_of,
     told_settings,
 )
 from hpo.decisions.promotion import refuse_unusable
 from hpo.errors import SettingsError
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
+from hpo.service.job_files import FILE_NAMES
 from hpo.service.jobs import DAYS_KEPT, folder_of
 from hpo.service.state import Service
 from hpo.service.uploads import safe_name
@@ -45,12 +53,13 @@ from storage.overview import kinds_of, known_names
 from storage.trial_pages import trial_numbered
 
 CHUNK = 1 << 20
+FILES = {".zip": "application/zip", ".jsonl": "application/jsonl"}
 JobId = Annotated[int, Path(ge=1, le=2**31 - 1, description="Of the job.")]
 
 router = APIRouter(tags=["jobs"])
 
 
-@router.get("/jobs")
+@router.get("/jobs", response_model=None, responses=says(Page[AnyJob]))
 def list_jobs(
     who: Reader,
     service: ServiceState,
@@ -67,25 +76,28 @@ def list_jobs(
     return Page(items=[job_of(job) for job in shown], next=more)
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", response_model=None, responses=says(AnyJob))
 def get_job(who: Reader, service: ServiceState, job_id: JobId) -> JobRecord:
     """One of them, with its progress and its result."""
     return job_of(background_jobs.get_job(service.store, job_id))
 
 
-@router.get("/jobs/{job_id}/file", response_class=FileResponse, responses=is_file("application/zip"))
+@router.get("/jobs/{job_id}/file", response_class=FileResponse, responses=is_file(*FILES.values()))
 def get_file(who: Reader, service: ServiceState, job_id: JobId) -> FileResponse:
-    """The tables that an export has written, as a ZIP archive. 409 `not-done` while, or where, there are none."""
+    """The tables that an export has written, as a ZIP archive; the runs of a replay, as lines of JSON.
+
+    409 `not-done` while, or where, there are none.
+    """
     job = background_jobs.get_job(service.store, job_id)
-    path = folder_of(service.runs, job_id) / "tables.zip"
-    if job.kind != "export" or job.state != "done" or not path.is_file():
-        kept = f"; files are kept for {DAYS_KEPT} days" if job.kind == "export" else ""
+    path = folder_of(service.runs, job_id) / FILE_NAMES.get(job.kind, "")
+    if job.kind not in FILE_NAMES or job.state != "done" or not path.is_file():
+        kept = f"; files are kept for {DAYS_KEPT} days" if job.kind in FILE_NAMES else ""
         what = f"it is a job of kind {job.kind} that is {job.state}{kept}"
         raise ApiError(409, "not-done", f"job {job_id} has no file: {what}")
-    return FileResponse(path, media_type="application/zip", filename=f"export-{job_id}.zip")
+    return FileResponse(path, media_type=FILES[path.suffix], filename=f"{job.kind}-{job_id}{path.suffix}")
 
 
-@router.post("/jobs/{job_id}/cancel")
+@router.post("/jobs/{job_id}/cancel", response_model=None, responses=says(AnyJob))
 def cancel_job(who: Operator, service: ServiceState, job_id: JobId) -> JobRecord:
     """End a job that has not ended; what an import has taken till then stays. One that has ended stays as it is."""
     before = background_jobs.get_job(service.store, job_id)
@@ -95,7 +107,7 @@ def cancel_job(who: Operator, service: ServiceState, job_id: JobId) -> JobRecord
     return job_of(job)
 
 
-@router.post("/imports", status_code=202)
+@router.post("/imports", status_code=202, response_model=None, responses=says(ImportJob, status=202))
 def start_import(who: Operator, service: ServiceState, request: ImportRequest) -> JobRecord:
     """Bring past runs in, each once, however often. The job's `result` is as `hpo history import --json`.
 
@@ -112,7 +124,7 @@ def start_import(who: Operator, service: ServiceState, request: ImportRequest) -
     return _asked(service, who, "import", request.model_dump(mode="json"))
 
 
-@router.post("/imports/upload", status_code=202)
+@router.post("/imports/upload", status_code=202, response_model=None, responses=says(ImportJob, status=202))
 def upload_table(
     who: Operator,
     service: ServiceState,
@@ -146,7 +158,7 @@ def upload_table(
     return job_of(job)
 
 
-@router.post("/replays", status_code=202)
+@router.post("/replays", status_code=202, response_model=None, responses=says(ReplayJob, status=202))
 def start_replay(who: Operator, service: ServiceState, request: ReplayRequest) -> JobRecord:
     """Tune recorded tasks again: how many trials would each method have needed? As `hpo replay --json`."""
     if request.baseline is not None and request.baseline not in request.methods:
@@ -154,7 +166,7 @@ def start_replay(who: Operator, service: ServiceState, request: ReplayRequest) -
     return _asked(service, who, "replay", request.model_dump(mode="json"))
 
 
-@router.post("/exports", status_code=202)
+@router.post("/exports", status_code=202, response_model=None, responses=says(ExportJob, status=202))
 def start_export(who: Operator, service: ServiceState, request: ExportRequest) -> JobRecord:
     """Write past runs as recorded tables, which an import reads again; `GET /jobs/{id}/file` hands them out."""
     if not kinds_of(service.store, request.target):
@@ -163,19 +175,33 @@ def start_export(who: Operator, service: ServiceState, request: ExportRequest) -
     return _asked(service, who, "export", request.model_dump(mode="json"))
 
 
-@router.post("/history/verify", status_code=202, tags=["history"])
+@router.post(
+    "/history/verify", status_code=202, response_model=None, responses=says(VerifyJob, status=202), tags=["history"]
+)
 def start_verifying(who: Operator, service: ServiceState) -> JobRecord:
     """Look for what is not whole, does not fit together, or was tampered with; as `hpo history verify --json`."""
     return _asked(service, who, "verify", {})
 
 
-@router.post("/history/summarize", status_code=202, tags=["history"])
+@router.post(
+    "/history/summarize",
+    status_code=202,
+    response_model=None,
+    responses=says(SummarizeJob, status=202),
+    tags=["history"],
+)
 def start_summarizing(who: Operator, service: ServiceState) -> JobRecord:
     """Make ready what the tuner needs of each family, as after a large import, so that no study waits for it."""
     return _asked(service, who, "summarize", {})
 
 
-@router.post("/studies/{study_id}/promote", status_code=202, tags=["studies"])
+@router.post(
+    "/studies/{study_id}/promote",
+    status_code=202,
+    response_model=None,
+    responses=says(PromotionJob, status=202),
+    tags=["studies"],
+)
 def start_promotion(who: Operator, service: ServiceState, study_id: StudyId, request: PromotionRequest) -> JobRecord:
     """Put a trial's model into MLflow's registry as the champion. The job's `result` is as `hpo promote --json`.
 

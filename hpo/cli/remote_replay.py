@@ -1,0 +1,86 @@
+"""`hpo replay --server`: a service replays its own history as a job. Ctrl-C only stops looking on."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import typer
+
+from hpo.cli.replay_files import ReplayFiles
+from hpo.cli.source import PATIENCE_SECONDS
+from hpo.client.client import Client
+from hpo.client.records import result_of
+from hpo.errors import SettingsError, StudyFailedError
+from hpo.replay.race import Progress
+from hpo.replay.report import Report
+from hpo.replay.runs import Run, read_runs
+from hpo.replay.whole import ReplayOptions
+
+ASKED = ("methods", "regime", "budget", "seeds", "tasks", "rows", "family", "baseline")  # of a service
+
+
+def replay_on_server(
+    options: ReplayOptions,
+    server: str,
+    *,
+    job: int | None,
+    files: ReplayFiles | None,
+    fresh: bool,
+    progress: Progress,
+) -> tuple[Report, list[Run]]:
+    """The report of a replay by a service, and its runs, which are written down where there are files for them.
+
+    job: one that was asked for before. Raises SettingsError, StudyFailedError for the reason that the service tells of.
+    """
+    asked = {name: getattr(options, name) for name in ASKED} | {"methods": list(options.methods)}
+    _check(options, job, files, fresh=fresh)
+    with Client(server, patience_seconds=PATIENCE_SECONDS) as client:
+        begun = client.start_replay(**asked) if job is None else client.job(job)
+        if begun["kind"] != "replay":
+            raise SettingsError(f"--job {job}: it is a job of kind {begun['kind']}, and no replay")
+        ended = _ended(client, begun["id"], files, progress)
+        if ended["state"] != "done":
+            raise StudyFailedError(ended["error"] or f"job {ended['id']} was cancelled at the service")
+        report = result_of(Report, ended["result"])
+        for note in report.setting.skipped:
+            typer.echo(note, err=True)
+        if files is None:
+            return report, []
+        client.save_job_file(ended["id"], files.runs, overwrite=True)
+        return report, read_runs(files.runs)
+
+
+def check_methods(methods: str | None) -> None:
+    """Raises SettingsError for a method of one's own, which is not to be imported here either."""
+    own = [name for name in (methods or "").split(",") if ":" in name]
+    if own:
+        raise SettingsError(
+            f"--methods {own[0].strip()}: a service runs no code of yours; replay a history or a table here"
+        )
+
+
+def _check(options: ReplayOptions, job: int | None, files: ReplayFiles | None, *, fresh: bool) -> None:
+    """Raises SettingsError for what a service does not do."""
+    if options.jobs > 1:
+        raise SettingsError(f"--jobs {options.jobs}: a service replays in one process; leave it out")
+    if files is not None and files.runs.exists() and not fresh:
+        raise SettingsError(f"{files.runs} is there already, and a service begins anew; --fresh overwrites it")
+    plain = ReplayOptions(source="")
+    given = [name for name in ASKED if getattr(options, name) != getattr(plain, name)]
+    if job is not None and given:
+        raise SettingsError(f"--job {job} was asked for already: leave out --{', --'.join(given)}")
+
+
+def _ended(client: Client, number: int, files: ReplayFiles | None, progress: Progress) -> dict[str, Any]:
+    try:
+        return client.finished_job(number, tell=lambda done, total: progress(done, total or 0))
+    except KeyboardInterrupt:
+        out = [] if files is None else ["--out", str(files.json.with_suffix(""))]
+        again = shlex.join(["hpo", "replay", "--job", str(number), *out, "--server", client.transport.url])
+        typer.echo(
+            f"detached; the replay goes on there, and {client.transport.url}/imports/{number} shows it. "
+            f"Look on again with: {again}",
+            err=True,
+        )
+        raise
