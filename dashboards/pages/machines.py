@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -35,21 +33,10 @@ class _Waiting:
     why: str | None  # it takes no more places now
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Share:
-    """What an owner has of all places."""
-
-    owner: str
-    trials: int
-    devices: int
-    studies: int
-
-
 @router.get("/machines")
 def get_machines(request: Request, who: PageReader, service: ServiceState) -> HTMLResponse:
     """The queue in the order of its turns, the owners' shares, and the machines."""
     known = launches.list_launches(service.store)
-    active = [launch for launch in known if launch.state in ACTIVE]
     over = sorted((launch for launch in known if launch.state not in ACTIVE), key=_ended, reverse=True)
     found = machines.list_machines(service.store)
     here = [machine for machine in found if machine.is_here]
@@ -64,7 +51,7 @@ def get_machines(request: Request, who: PageReader, service: ServiceState) -> HT
             for launch in turns.launches
         ],
         over=over[:ENDED_SHOWN],
-        shares=_shares(active),
+        shares=turns.shares,
         limits=_in_words(service.limits),
         limit=service.limits.trials_per_owner or service.limits.trials,
         machines=here + [machine for machine in found if not machine.is_here][:GONE_SHOWN],
@@ -86,20 +73,6 @@ def post_priority(
     """Let a study have its turn sooner, or later."""
     launching.set_priority(service, study_id, priority, who=who.owner)
     return back_to("/machines")
-
-
-def _shares(active: Sequence[Launch]) -> list[_Share]:
-    trials: Counter[str] = Counter()
-    devices: Counter[str] = Counter()
-    for launch in active:
-        trials[launch.owner] += places_of(launch)
-        devices[launch.owner] += places_of(launch) * launch.devices
-    studies = Counter(launch.owner for launch in active)
-    shares = [
-        _Share(owner=owner, trials=trials[owner], devices=devices[owner], studies=count)
-        for owner, count in studies.items()
-    ]
-    return sorted(shares, key=lambda share: (-share.trials, share.owner))
 
 
 def _in_words(limits: Limits) -> list[tuple[str, int]]:

@@ -121,11 +121,21 @@ class LimitsInForce(BaseModel):
     trials_on_server: int | None
 
 
+class OwnersShare(BaseModel):
+    """What an owner has of all places: his launched studies, and the trials that his programs ask for."""
+
+    owner: str
+    trials: int
+    devices: int
+    studies: int  # of his that are queued or running
+
+
 class Queue(BaseModel):
-    """What runs and what waits, in the order of their turns."""
+    """What runs and what waits, in the order of their turns, and who has how much."""
 
     items: list[Queued]
     limits: LimitsInForce
+    shares: list[OwnersShare]  # who has most first
 
 
 class LogTail(BaseModel):

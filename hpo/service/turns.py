@@ -41,6 +41,16 @@ def is_trained_here(launch: Launch) -> bool:
     return launch.place == "server" and launch.settings.get("executor", "local") == "local"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What an owner has of all places, whether his studies were launched or programs ask for their trials."""
+
+    owner: str
+    trials: int
+    devices: int
+    studies: int  # of his that are queued or running
+
+
 class Round:
     """Who has, or waits for, places at one moment, by whose turn it is.
 
@@ -66,6 +76,13 @@ class Round:
     def launches(self) -> list[Launch]:
         """The studies that are queued or running, in the order of their turns."""
         return [each.launch for each in self._line if each.launch is not None]
+
+    @property
+    def shares(self) -> list[Share]:
+        """What each owner has, who has most first."""
+        owners = dict.fromkeys(each.owner for each in self._line)
+        found = [_share(owner, [each for each in self._line if each.owner == owner]) for owner in owners]
+        return sorted(found, key=lambda share: (-share.trials, share.owner))
 
     def why_waiting(self, study_id: int) -> str | None:
         """Why a launched study may take no more places now, in words; None: it may."""
@@ -174,6 +191,15 @@ class _InLine:
         if self.launch is None:
             return self.trials, math.inf, math.inf
         return self.trials, self.launch.requested_at.timestamp(), self.launch.study_id
+
+
+def _share(owner: str, line: Sequence[_InLine]) -> Share:
+    return Share(
+        owner=owner,
+        trials=sum(each.trials for each in line),
+        devices=sum(each.devices for each in line),
+        studies=sum(each.launch is not None for each in line),
+    )
 
 
 def _of_launch(launch: Launch) -> _InLine:

@@ -26,6 +26,7 @@ from hpo.api.wire_launches import (
     NewPriority,
     NewReplicates,
     NewStudy,
+    OwnersShare,
     Queue,
     StartStudy,
     queued_of,
@@ -153,10 +154,11 @@ def delete_study(
 
 @router.get("/queue")
 def get_queue(who: Reader, service: ServiceState) -> Queue:
-    """What runs, what waits and why, in the order of their turns; and the limits."""
+    """What runs, what waits and why, in the order of their turns; the limits, and what each owner has of them."""
     turns = Round(current_load(service.store), service.limits)
     items = [queued_of(launch, waits=turns.why_waiting(launch.study_id)) for launch in turns.launches]
-    return Queue(items=items, limits=LimitsInForce(**asdict(service.limits)))
+    shares = [OwnersShare(**asdict(share)) for share in turns.shares]
+    return Queue(items=items, limits=LimitsInForce(**asdict(service.limits)), shares=shares)
 
 
 @router.get("/studies/{study_id}/log")

@@ -282,7 +282,11 @@ def test_the_queue_says_what_waits_and_why(client_as: ClientAs, service: Service
     launches.take_up(service.store, first.study_id, worker="server", lease_seconds=60)
     large = next(each for each in launches.list_launches(service.store) if each.study == "large")
     assert client.post(f"/api/v1/studies/{large.study_id}/priority", json={"priority": -1}).status_code == 200
+    own = client.post("/api/v1/studies", json={"file": {**FILE, "study": "own"}}).json()
+    client_as("worker", owner="bob").post(f"/api/v1/studies/{own['id']}/ask", json={"worker": "w"})
     queue = client_as("viewer").get("/api/v1/queue").json()
+    told = [(each["owner"], each["trials"], each["studies"]) for each in queue["shares"]]
+    assert told == [("ann", 2, 3), ("bob", 1, 0)], "whoever asks without a launch has a share, too"
     assert [(each["study"], each["places"]) for each in queue["items"]] == [("urgent", 2), ("small", 0), ("large", 0)]
     reason = "the limit of 2 trials at once on the server itself is reached"
     assert [each["waits"] for each in queue["items"]][1:] == [reason, reason]

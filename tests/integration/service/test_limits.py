@@ -191,6 +191,7 @@ def test_a_limit_is_never_overrun_by_servers_that_share_a_history(store: Store) 
     turns = Round(current_load(store), Limits(trials=7, trials_on_server=None))  # six trials run
     assert {launch.study for launch in turns.launches} == {"ann", "bob", "queued"}
     assert "limit of 7 trials" in (turns.why_waiting(queued_id) or "")
+    assert {share.owner: share.trials for share in turns.shares} == {"ann": 3, "bob": 3, "eve": 0}
 
     def fits(load: Load) -> bool:
         return Round(load, Limits(trials=limit, trials_on_server=None)).why_waiting(queued_id) is None
