@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from operator import eq, ge, gt, le, lt, ne
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,20 @@ class Plan:
     def is_exact(self) -> bool:
         """Whether every row that meets `where` meets the condition."""
         return self._residual is None
+
+    @property
+    def is_of_configurations(self) -> bool:
+        """Whether parameters alone decide what is left to be decided: `mask` does."""
+        return self._residual is not None and not self._decided and not self._texts
+
+    def mask(self, parameter_set: ParameterSet, values: NDArray[np.float64]) -> Mask:
+        """Which trials that meet `where` meet the condition, shape (n,), by their parameters alone.
+
+        values: internal ones of trials of one set, shape (n, d).
+        """
+        assert self._residual is not None
+        batch = _Batch(self, (), len(values), blocks=[(parameter_set, np.arange(len(values)), values)])
+        return self._evaluate(self._residual, batch)
 
     def keep(self, rows: Sequence[Any]) -> Sequence[Any]:
         """Those rows that meet the condition, in their order."""
@@ -445,13 +459,21 @@ def _is_of_sets(every: Iterable[int], candidates: frozenset[int]) -> Expression 
 # On arrays
 
 
+Block: TypeAlias = tuple[ParameterSet, NDArray[np.intp], NDArray[np.float64]]
+"""Configurations of one parameter set: the set, which rows, and their values, shape (n, d)."""
+
+
 class _Batch:
     """Rows of which something is still to be decided, as columns."""
 
-    def __init__(self, asked: Plan, columns: Sequence[Sequence[Any]], size: int) -> None:
+    def __init__(
+        self, asked: Plan, columns: Sequence[Sequence[Any]], size: int, *, blocks: Sequence[Block] | None = None
+    ) -> None:
+        """blocks: the configurations, where they are not read of the columns."""
         self._plan = asked
         self._columns = columns
         self._size = size
+        self._given = blocks
 
     def column_is_true(self, column: int) -> Mask:
         return np.array(self._columns[column], dtype=np.bool_)
@@ -469,8 +491,10 @@ class _Batch:
         return np.fromiter(map(self._plan._decisions[str(atom)], texts), np.bool_, count=self._size)
 
     @cached_property
-    def _blocks(self) -> list[tuple[ParameterSet, NDArray[np.intp], NDArray[np.float64]]]:
-        """Configurations by parameter set: the set, which rows, and their values, shape (n, d)."""
+    def _blocks(self) -> Sequence[Block]:
+        """Configurations by parameter set."""
+        if self._given is not None:
+            return self._given
         configurations = self._columns[1]
         ids = np.array([number or 0 for number in self._columns[0]], dtype=np.int64)
         blocks = []

@@ -5,7 +5,7 @@ indexes where it can: a study's trials by number, and by value.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -36,6 +36,9 @@ from storage.query_language import Field, QueryError, parse, parse_field
 from storage.query_plan import TRIAL_COLUMNS, Plan, load_sets, plan
 from storage.retries import retried
 
+PEEKED_ROWS = 1_000  # in order, among which a condition on parameters that many trials meet fills a page
+FIRST_STRETCH, STRETCHED = 8_000, 4  # trials looked at at once, and how many times as many then (heuristic)
+NUMBERS_LISTED = 10_000  # in a statement; SQLite takes at most 32,766 values
 FIRST_ROWS = 200  # looked at, for a page of a hundred; heuristic
 TRIALS_OF_A_ROW = 1_000  # so that no row grows too long: some megabytes with a hundred parameters
 NUMBER = Field(room="column", name="number")
@@ -95,7 +98,7 @@ def trial_page(
         if wanted.by.room == "params":
             found = _by_parameter(asked, sets, wanted, after, limit + 1)
         else:
-            found = _by_column(asked, wanted, after, limit + 1)
+            found = _by_column(asked, sets, wanted, after, limit + 1)
         shown = found[:limit]
         records = _read(connection, [number for _, number in shown], study_id, sets, full=full)
     return TrialPage(trials=records, end=shown[-1] if len(found) > limit else None)
@@ -140,11 +143,38 @@ class _Asked:
                 yield self.plan.keep(rows)
                 size = min(4 * size, ROWS_AT_A_TIME)
 
-    def configurations(self, sets: ParameterSets) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """The trials that meet the condition, by parameter set: their numbers, (n,), and internal values, (n, d)."""
+    def peeked(self, query: Select[Any], column: ColumnElement[Any]) -> list[Position]:
+        """Of the first trials of a query, those that meet the condition. Nothing else is said of them: by their ids
+        they are found at once.
+        """
+        first = query.with_only_columns(trials.c.id).where(trials.c.study_id == self.study_id).limit(PEEKED_ROWS)
+        among = select(column, trials.c.number, *self.plan.columns).where(trials.c.id.in_(first), self.plan.where)
+        return [(row[0], row[1]) for row in self.plan.keep(self.connection.execute(among).all())]
+
+    def placed(self, numbers: Sequence[int], order: Sorting) -> Iterator[Position]:
+        """Trials that are known to meet the condition, with what they are ordered by."""
+        column = TRIAL_COLUMNS[order.by.name]
+        for start in range(0, len(numbers), NUMBERS_LISTED):
+            some = trials.c.number.in_(numbers[start : start + NUMBERS_LISTED])
+            query = select(column, trials.c.number).where(trials.c.study_id == self.study_id, some)
+            for row in self.connection.execute(query):
+                yield row[0], row[1]
+
+    def numbers(self, sets: ParameterSets, low: int = 0, high: int | None = None) -> list[int]:
+        """Those of the trials that meet the condition, from a number on, to before another; in no order."""
+        found = self.configurations(sets, low, high)
+        return [number for some, _ in found.values() for number in some.tolist()]
+
+    def configurations(
+        self, sets: ParameterSets, low: int = 0, high: int | None = None
+    ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """The trials that meet the condition, by parameter set: their numbers, (n,), and internal values, (n, d).
+
+        low, high: only of trials from that number on, and to before the other.
+        """
         packed: dict[int, bytearray] = defaultdict(bytearray)
-        if self.plan.is_exact:
-            which = trials.c.study_id == self.study_id, self.plan.where
+        if self.plan.is_exact or self.plan.is_of_configurations:
+            which = self._within(low, high), self.plan.where
             is_sqlite = self.connection.dialect.name == "sqlite"
             for set_id, some in self.connection.execute(_packed(is_sqlite=is_sqlite).where(*which)).all():
                 packed[set_id or 0] += bytes.fromhex(some) if is_sqlite else some
@@ -158,27 +188,74 @@ class _Asked:
         for set_id, content in packed.items():
             kind = np.dtype([("number", ">i8"), ("values", DOUBLE, (len(known[set_id]),))])
             rows_of_set = np.frombuffer(content, kind)
-            found[set_id] = rows_of_set["number"].astype(np.int64), rows_of_set["values"]
+            numbers, values = rows_of_set["number"].astype(np.int64), rows_of_set["values"].astype(np.float64)
+            mask = slice(None) if not self.plan.is_of_configurations else self.plan.mask(known[set_id], values)
+            found[set_id] = numbers[mask], values[mask]
         return found
 
+    def _within(self, low: int, high: int | None) -> ColumnElement[bool]:
+        """Trials of the study, in the order in which they lie: a number is said always so that SQLite takes its index.
 
-def _by_column(asked: _Asked, order: Sorting, after: Position | None, most: int) -> list[Position]:
+        That of values is no larger, but leads to rows here and there, which takes three times as long.
+        """
+        below = () if high is None else (trials.c.number < high,)
+        return and_(trials.c.study_id == self.study_id, trials.c.number >= low, *below)
+
+
+def _by_column(asked: _Asked, sets: ParameterSets, order: Sorting, after: Position | None, most: int) -> list[Position]:
+    """A condition on parameters that few trials meet is decided on configurations: the first rows tell whether it is
+    one.
+    """
+    parts = _in_order(asked, order, after)
+    if not asked.plan.is_of_configurations:
+        return _first_of(asked, parts, most)
+    found = _sorted(asked.peeked(parts[0], TRIAL_COLUMNS[order.by.name]), order)
+    if len(found) >= most:
+        return found[:most]
+    if order.by == NUMBER:
+        return _by_number(asked, sets, order, after, most)
+    placed = _sorted(asked.placed(asked.numbers(sets), order), order)
+    return [each for each in placed if _is_beyond(each, after, order)][:most]
+
+
+def _by_number(asked: _Asked, sets: ParameterSets, order: Sorting, after: Position | None, most: int) -> list[Position]:
+    """Stretch by stretch, each longer than the one before, until there are enough."""
+    last = asked.connection.execute(select(func.max(trials.c.number)).where(trials.c.study_id == asked.study_id))
+    low, high = 0, (last.scalar() or 0) + 1
+    if after is not None:
+        low, high = (low, after[1]) if order.descending else (after[1] + 1, high)
+    found: list[int] = []
+    length = FIRST_STRETCH
+    while low < high and len(found) < most:
+        if order.descending:
+            stretch = max(low, high - length), high
+            high = stretch[0]
+        else:
+            stretch = low, min(high, low + length)
+            low = stretch[1]
+        found += sorted(asked.numbers(sets, *stretch), reverse=order.descending)
+        length *= STRETCHED
+    return [(number, number) for number in found[:most]]
+
+
+def _in_order(asked: _Asked, order: Sorting, after: Position | None) -> list[Select[Any]]:
+    """What a trial is ordered by, and its number: of all trials in order, one query after the other."""
     column: ColumnElement[Any] = TRIAL_COLUMNS[order.by.name]
     if order.by.kind == "text" and asked.connection.dialect.name == "postgresql":
         column = column.collate("C")
-    is_number = order.by.name == NUMBER.name
     query = select(column.label("ordered_by"), trials.c.number)
     direction = column.desc() if order.descending else column.asc()
-    if is_number:
-        parts = [query.where(*_later(after, order)).order_by(direction)]
-    else:  # those that have it, then the others: an index gives each part in order
-        parts = [query.where(column.is_(None), *_later(after, order)).order_by(trials.c.number)]
-        if after is None or after[0] is not None:
-            having = query.where(column.is_not(None), *_beyond(column, after, descending=order.descending))
-            parts = [
-                having.order_by(direction, trials.c.number),
-                query.where(column.is_(None)).order_by(trials.c.number),
-            ]
+    if order.by == NUMBER:
+        return [query.where(*_later(after, order)).order_by(direction)]
+    # those that have it, then the others: an index gives each part in order
+    if after is not None and after[0] is None:
+        return [query.where(column.is_(None), *_later(after, order)).order_by(trials.c.number)]
+    having = query.where(column.is_not(None), *_beyond(column, after, descending=order.descending))
+    return [having.order_by(direction, trials.c.number), query.where(column.is_(None)).order_by(trials.c.number)]
+
+
+def _first_of(asked: _Asked, parts: Sequence[Select[Any]], most: int) -> list[Position]:
+    """The first trials that meet the condition, of one query after the other."""
     found: list[Position] = []
     for part in parts:
         left = most - len(found)
@@ -187,6 +264,25 @@ def _by_column(asked: _Asked, order: Sorting, after: Position | None, most: int)
             if len(found) >= most:
                 break
     return found[:most]
+
+
+def _sorted(positions: Iterable[Position], order: Sorting) -> list[Position]:
+    """In order: those without what they are ordered by come last, equal ones by number."""
+    by_number = sorted(positions, key=lambda each: each[1])
+    having = [each for each in by_number if each[0] is not None]
+    having.sort(key=lambda each: each[0], reverse=order.descending)  # type: ignore[arg-type, return-value]
+    return having + [each for each in by_number if each[0] is None]
+
+
+def _is_beyond(position: Position, after: Position | None, order: Sorting) -> bool:
+    if after is None:
+        return True
+    if None in (position[0], after[0]):
+        return position[0] is None and (after[0] is not None or position[1] > after[1])
+    if position[0] == after[0]:
+        return position[1] > after[1]
+    is_less: bool = position[0] < after[0]  # type: ignore[operator]
+    return is_less == order.descending
 
 
 def _later(after: Position | None, order: Sorting) -> list[ColumnElement[bool]]:

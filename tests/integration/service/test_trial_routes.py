@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import optuna
@@ -97,13 +98,24 @@ def test_trials_that_come_in_shift_nothing(client_as: ClientAs, service: Service
         assert set(range(TRIALS)) <= set(seen)
 
 
-def test_a_condition_is_met_page_by_page(client_as: ClientAs, service: Service, study: optuna.Study) -> None:
+def test_a_condition_is_met_page_by_page(
+    client_as: ClientAs, service: Service, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = f"/api/v1/studies/{_id(service.store, study)}/trials"
     client = client_as("viewer")
     wanted = {trial.number for trial in study.trials if trial.params["lr"] < 0.05 and trial.state.name == "COMPLETE"}
     where = "params.lr < 0.05 and state = complete"
-    for order in ("number", "params.kind"):
-        assert {each["number"] for each in _pages(client, path, where=where, order=order, limit=2)} == wanted
+    for peeked, stretch in ((1_000, 8_000), (3, 2)):  # however many trials are looked at, at once
+        monkeypatch.setattr("storage.trial_pages.PEEKED_ROWS", peeked)
+        monkeypatch.setattr("storage.trial_pages.FIRST_STRETCH", stretch)
+        for condition, order in product(
+            (where, "params.lr < 0.05"), ("number", "-number", "value", "-value", "-started", "params.kind")
+        ):
+            one_by_one = [each["number"] for each in _pages(client, path, where=condition, order=order, limit=2)]
+            at_once = [each["number"] for each in _pages(client, path, where="", order=order, limit=1_000)]
+            assert one_by_one == [number for number in at_once if number in set(one_by_one)], (condition, order)
+            assert len(set(one_by_one)) == len(one_by_one) and wanted <= set(one_by_one)
+            assert condition != where or set(one_by_one) == wanted
     refused = client.get(path, params={"where": "params.lr <"})
     assert (refused.status_code, refused.json()["code"]) == (422, "query")
     assert "^" in refused.json()["detail"]
