@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     LargeBinary,
     Select,
+    Text,
     and_,
     cast,
     func,
@@ -36,7 +37,8 @@ from storage.query_language import Field, QueryError, parse, parse_field
 from storage.query_plan import TRIAL_COLUMNS, Plan, load_sets, plan
 from storage.retries import retried
 
-PEEKED_ROWS = 1_000  # in order, among which a condition on parameters that many trials meet fills a page
+FEW = 2_000  # trials that have the parameters of a condition: all of them are looked at
+PEEKED_ROWS = (250, 2_000)  # in order, among which a condition on parameters that many trials meet fills a page
 FIRST_STRETCH, STRETCHED = 8_000, 4  # trials looked at at once, and how many times as many then (heuristic)
 NUMBERS_LISTED = 10_000  # in a statement; SQLite takes at most 32,766 values
 FIRST_ROWS = 200  # looked at, for a page of a hundred; heuristic
@@ -143,11 +145,24 @@ class _Asked:
                 yield self.plan.keep(rows)
                 size = min(4 * size, ROWS_AT_A_TIME)
 
-    def peeked(self, query: Select[Any], column: ColumnElement[Any]) -> list[Position]:
+    def few(self, column: ColumnElement[Any]) -> list[Position] | None:
+        """All trials that meet the condition, where few have the parameters that it takes; None: more have."""
+        having = select(trials.c.number).where(self._within(0, None), self.plan.where).limit(FEW + 1).subquery()
+        numbers = func.aggregate_strings(cast(having.c.number, Text), ",")
+        count, told = self.connection.execute(select(func.count(), numbers).select_from(having)).one()
+        if count > FEW:
+            return None
+        them = trials.c.study_id == self.study_id, trials.c.number.in_([int(each) for each in (told or "0").split(",")])
+        rows = self.connection.execute(
+            select(column, trials.c.number, *self.plan.columns).where(*them, self.plan.where)
+        )
+        return [(row[0], row[1]) for row in self.plan.keep(rows.all())]
+
+    def peeked(self, query: Select[Any], column: ColumnElement[Any], rows: int) -> list[Position]:
         """Of the first trials of a query, those that meet the condition. Nothing else is said of them: by their ids
         they are found at once.
         """
-        first = query.with_only_columns(trials.c.id).where(trials.c.study_id == self.study_id).limit(PEEKED_ROWS)
+        first = query.with_only_columns(trials.c.id).where(trials.c.study_id == self.study_id).limit(rows)
         among = select(column, trials.c.number, *self.plan.columns).where(trials.c.id.in_(first), self.plan.where)
         return [(row[0], row[1]) for row in self.plan.keep(self.connection.execute(among).all())]
 
@@ -203,19 +218,22 @@ class _Asked:
 
 
 def _by_column(asked: _Asked, sets: ParameterSets, order: Sorting, after: Position | None, most: int) -> list[Position]:
-    """A condition on parameters that few trials meet is decided on configurations: the first rows tell whether it is
-    one.
+    """A condition on parameters that few trials meet is decided on configurations; the first rows tell whether it is
+    one, and whether few have the parameters at all.
     """
     parts = _in_order(asked, order, after)
     if not asked.plan.is_of_configurations:
         return _first_of(asked, parts, most)
-    found = _sorted(asked.peeked(parts[0], TRIAL_COLUMNS[order.by.name]), order)
-    if len(found) >= most:
-        return found[:most]
+    few = asked.few(TRIAL_COLUMNS[order.by.name])
+    if few is not None:
+        return _beyond_in_order(few, after, order)[:most]
+    for rows in PEEKED_ROWS:
+        found = _sorted(asked.peeked(parts[0], TRIAL_COLUMNS[order.by.name], rows), order)
+        if len(found) >= most:
+            return found[:most]
     if order.by == NUMBER:
         return _by_number(asked, sets, order, after, most)
-    placed = _sorted(asked.placed(asked.numbers(sets), order), order)
-    return [each for each in placed if _is_beyond(each, after, order)][:most]
+    return _beyond_in_order(asked.placed(asked.numbers(sets), order), after, order)[:most]
 
 
 def _by_number(asked: _Asked, sets: ParameterSets, order: Sorting, after: Position | None, most: int) -> list[Position]:
@@ -272,6 +290,10 @@ def _sorted(positions: Iterable[Position], order: Sorting) -> list[Position]:
     having = [each for each in by_number if each[0] is not None]
     having.sort(key=lambda each: each[0], reverse=order.descending)  # type: ignore[arg-type, return-value]
     return having + [each for each in by_number if each[0] is None]
+
+
+def _beyond_in_order(positions: Iterable[Position], after: Position | None, order: Sorting) -> list[Position]:
+    return [each for each in _sorted(positions, order) if _is_beyond(each, after, order)]
 
 
 def _is_beyond(position: Position, after: Position | None, order: Sorting) -> bool:
