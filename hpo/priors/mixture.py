@@ -191,18 +191,24 @@ def mixture(
         *_weighed(plain, log_expit(-log_odds) - _log_total(plain)),
         *_weighed(informed, log_expit(log_odds) - _log_total(informed)),
     ]
-    return _together(models, X[best], history, alone)
+    return _together(models, X[best], history, outlook.at(np.flatnonzero(best)), alone)
 
 
 def _together(
-    models: Sequence[Model], best: Array, history: History | None = None, alone: Mixture | None = None
+    models: Sequence[Model],
+    best: Array,
+    history: History | None = None,
+    at_best: Outlook | None = None,
+    alone: Mixture | None = None,
 ) -> Mixture:
-    """The average of models by their log weights. best: (b, d) tried points that are to be improved on."""
+    """The average of models by their log weights. best: (b, d) tried points that are to be improved on.
+
+    at_best: what the history says of these.
+    """
     models = _normalised(models)
     past_tasks = 0 if history is None else len(history.tasks)
     if not any(isinstance(model.process, HistoryProcess) for model in models):
         history = None
-    at_best = None if history is None else history.look(best)
     return Mixture(
         models=models,
         incumbents=[model.predict(best, at_best)[0].min(axis=1) for model in models],

@@ -278,10 +278,14 @@ def extended_inverse(inverse: Array, cross: Array, covariance: Array) -> Array:
     return extended
 
 
-def matern(squared: Floats) -> Floats:
-    """The correlation at squared distances r^2, any shape, in their own precision."""
-    root: Floats = np.sqrt(5.0 * squared)
-    correlation: Floats = root / 3.0  # in place from here on: most of the time of a proposal is spent here
+def matern(squared: Floats, correlation: Floats | None = None) -> Floats:
+    """The correlation at squared distances r^2, any shape, in their own precision.
+
+    The array of squared distances is used up; the result has one of its own, unless there is one for it.
+    """
+    squared *= 5.0  # in place from here on: most of the time of a proposal is spent here
+    root: Floats = np.sqrt(squared, out=squared)
+    correlation = np.divide(root, 3.0, out=correlation)
     correlation += 1.0
     correlation *= root
     correlation += 1.0

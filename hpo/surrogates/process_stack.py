@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hpo.arrays import Array, Mask
 from hpo.surrogates.gaussian_process import GaussianProcess, matern
 
-BLOCK = 1 << 18  # covariances at a time: a mebibyte stays in the processor's cache
+BLOCK = 1 << 18  # covariances at a time: a mebibyte stays in the processor's cache, and is asked for once
 
 Single = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ class ProcessStack:
     lengthscales: Single  # (t, d)
     categorical: Mask  # (d,)
     alpha: Single  # (t, n)
-    inverse_factor: Single  # (t, n, n)
+    inverse_factor: Single  # (t, n, n) transposed
     scales: Single  # (t,)
     levels: Single  # (t,)
 
@@ -48,7 +48,7 @@ class ProcessStack:
             size = len(process.y)
             X[i, :size] = _placed(process.X, lengthscales[i], categorical)
             alpha[i, :size] = process.alpha
-            inverse_factor[i, :size, :size] = process.inverse_factor
+            inverse_factor[i, :size, :size] = process.inverse_factor.T
         return cls(
             X=X,
             lengthscales=lengthscales,
@@ -61,33 +61,39 @@ class ProcessStack:
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Posterior means (t, m) and variances (t, m) of the noiseless losses at points (m, d)."""
-        t, n = self.alpha.shape
-        means, variances = np.empty((t, len(points))), np.empty((t, len(points)))
-        together = max(1, BLOCK // max(len(points) * n, 1))
+        (t, n), m = self.alpha.shape, len(points)
+        means, variances = np.empty((t, m)), np.empty((t, m))
+        together = min(t, max(1, BLOCK // max(m * n, 1)))
+        room = np.empty((2, together, m, n), dtype=np.float32)
         for start in range(0, t, together):
-            block = slice(start, start + together)
-            cross = self._covariance(points, block)
-            half = cross @ self.inverse_factor[block].transpose(0, 2, 1)
-            means[block] = np.einsum("tmn,tn->tm", cross, self.alpha[block])
-            np.square(half, out=half)
-            variances[block] = (self.scales[block] + self.levels[block])[:, None] - half.sum(2)
+            block = slice(start, min(start + together, t))
+            squared, cross = room[:, : block.stop - start]
+            self._covariance(points, block, squared, cross)
+            half = np.matmul(cross, self.inverse_factor[block], out=squared)
+            means[block] = (cross @ self.alpha[block, :, None])[:, :, 0]
+            explained = np.einsum("tmn,tmn->tm", half, half)
+            variances[block] = (self.scales[block] + self.levels[block])[:, None] - explained
         return means, variances
 
-    def _covariance(self, points: Array, block: slice) -> Single:
-        """Between the points and what the processes of a block were given: shape (b, m, n)."""
+    def _covariance(self, points: Array, block: slice, squared: Single, covariance: Single) -> None:
+        """Between the points and what the processes of a block were given, written to an array (b, m, n).
+
+        The other array is used up.
+        """
         A, B = _placed(points, self.lengthscales[block], self.categorical), self.X[block]
         numeric = ~self.categorical
-        squared = A[..., numeric] @ (-2.0 * B[..., numeric]).transpose(0, 2, 1)
-        squared += (A[..., numeric] ** 2).sum(2)[:, :, None]
-        squared += (B[..., numeric] ** 2).sum(2)[:, None, :]
+        a, b = A[..., numeric], B[..., numeric]
+        one_a, one_b = np.ones((*a.shape[:2], 1), dtype=np.float32), np.ones((*b.shape[:2], 1), dtype=np.float32)
+        left = np.concatenate([a, (a**2).sum(2, keepdims=True), one_a], axis=2)
+        right = np.concatenate([-2.0 * b, one_b, (b**2).sum(2, keepdims=True)], axis=2)
+        np.matmul(left, right.transpose(0, 2, 1), out=squared)
         for j in np.flatnonzero(self.categorical):
             differ = A[:, :, None, j] != B[:, None, :, j]
             squared += differ / self.lengthscales[block, j, None, None] ** 2
         np.maximum(squared, 0.0, out=squared)
-        covariance: Single = matern(squared)
+        matern(squared, covariance)
         covariance *= self.scales[block, None, None]
         covariance += self.levels[block, None, None]
-        return covariance
 
 
 def _placed(points: Array, lengthscales: Single, categorical: Mask) -> Single:

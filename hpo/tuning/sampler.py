@@ -225,9 +225,7 @@ class HistorySampler(BaseSampler):
             guide = self._guide(study, trial, name, distribution)
             if guide is None:
                 return None
-        while len(self._guides) >= GUIDES_KEPT:
-            self._guides.pop(next(iter(self._guides)), None)
-        self._guides[key] = replace(guide, given=guide.given | {name})
+        _keep(self._guides, key, replace(guide, given=guide.given | {name}), GUIDES_KEPT)
         return decode_value(distribution, float(guide.point[guide.names[name]]))
 
     def _guide(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Guide | None:
@@ -268,9 +266,7 @@ class HistorySampler(BaseSampler):
         known_past, known = self._learned.get(key, (None, None))
         if known is None or known_past is not past:
             known = learn(encoding, evidence, past, self._rng(len(evidence.losses), LEARNING))
-            while len(self._learned) >= LEARNED_KEPT:
-                self._learned.pop(next(iter(self._learned)), None)
-            self._learned[key] = past, known
+            _keep(self._learned, key, (past, known), LEARNED_KEPT)
         return known
 
     # What history says
@@ -312,9 +308,7 @@ class HistorySampler(BaseSampler):
             aim += (self._cost,)
         past = learned_past(self._history, studies, encoding, listed, aim=repr(aim), since=since)
         past = replace(past, ignored=tuple(ignored))
-        while len(self._pasts) >= PASTS_KEPT:
-            self._pasts.pop(next(iter(self._pasts)), None)
-        self._pasts[key] = past
+        _keep(self._pasts, key, past, PASTS_KEPT)
         return past
 
     def _past_costs(self, usable: Sequence[Related], encoding: Encoding, cost: str) -> dict[int, TaskCosts]:
@@ -386,6 +380,14 @@ class HistorySampler(BaseSampler):
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng(None if self._seed is None else [self._seed, *stream])
+
+
+def _keep(cache: dict[Any, Any], key: object, value: object, most: int) -> None:
+    """As the latest entry; threads may do so at once."""
+    cache.pop(key, None)
+    while len(cache) >= most:
+        cache.pop(next(iter(cache)), None)
+    cache[key] = value
 
 
 def _speaks_of(past: StudySample, metric: str | None, objective: int, directions: Sequence[str]) -> bool:
