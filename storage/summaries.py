@@ -5,6 +5,7 @@ and brought up to date by reading the studies that have changed since, and no ot
 """
 
 import json
+import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ CHANGES_WORTH_KEEPING = 8  # fewer changed studies are quickly read again (heuri
 QUANTILES = 128
 HEADER = struct.Struct("<I")
 VERSION = 2  # of how a summary is packed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +115,13 @@ class Summaries:
 
     def _stored(self, connection: Connection, family: Family) -> FamilySummary | None:
         row = connection.execute(_STORED, {"family_id": family.family_id}).first()
-        return None if row is None or row.revision < family.lost_at else _unpacked(family, row.revision, row.payload)
+        if row is None or row.revision < family.lost_at:
+            return None
+        try:
+            return _unpacked(family, row.revision, row.payload)
+        except (struct.error, ValueError, TypeError, KeyError) as error:  # as where a disk has damaged it
+            logger.warning("what was kept of family %s is damaged, and read anew: %s", family.name, error)
+            return None
 
     def _brought_up_to_date(
         self, connection: Connection, family: Family, before: FamilySummary | None
@@ -268,6 +277,8 @@ def _unpacked(family: Family, revision: int, payload: bytes) -> FamilySummary | 
     scales = doubles[: len(header) * QUANTILES].reshape(-1, QUANTILES)
     block = doubles[len(header) * QUANTILES :].reshape(-1, 1 + len(names))
     ends = np.cumsum([size for *_, size in header], dtype=np.int64).tolist()
+    if ends[-1:] not in ([], [len(block)]):
+        raise ValueError(f"it holds {len(block)} trials, and {ends[-1]} were kept")
     samples = [
         StudySample(
             study_id=study_id,

@@ -16,7 +16,7 @@ from storage import background_jobs, launches, machines, replies, tokens
 from storage.audit import Doer
 from storage.database import Store
 from storage.errors import StaleAttemptError
-from storage.models import family_summaries, learned, metadata, mlflow_runs, sources
+from storage.models import learned, metadata, mlflow_runs, sources
 from storage.optuna_storage import HistoryStorage
 from storage.studies import Claim, claim_trial, create_study, finish_trial, release_trial, report, start_trial
 
@@ -38,9 +38,11 @@ def fill(store: Store) -> None:
     _fill_optuna(store)
     _fill_service(store, own)
     HistoryStorage(store).delete_study(create_study(store, name="gone"))  # its id must not be given again
+    storage = HistoryStorage(store)
+    for family in storage.past_families():
+        storage.past_studies(family)  # which keeps what it sums up
     with store.write() as connection:
         connection.execute(insert(sources).values(_SOURCE))
-        connection.execute(insert(family_summaries).values(family_id=1, revision=1, payload=bytes(range(256))))
         connection.execute(insert(learned).values(subject="past", watermark="0f", payload=bytes(range(256))))
         connection.execute(insert(mlflow_runs).values(mlflow_uri="http://127.0.0.1:9", run_key="a/b", run_id="f00"))
 

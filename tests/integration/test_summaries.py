@@ -5,7 +5,7 @@ import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, event, func, select
+from sqlalchemy import Engine, delete, event, func, select, update
 
 from storage.arrays import counted_values, family_arrays
 from storage.database import Store
@@ -66,6 +66,17 @@ def test_a_summary_holds_each_study_with_its_best_trial_first(store):
         assert study.values[0] == arrays.values[rows].min()
         assert sorted(study.values.tolist()) == sorted(arrays.values[rows].tolist())
         assert study.params(0) in [arrays.params(row) for row in rows]
+
+
+def test_a_summary_that_is_damaged_is_made_anew(store):
+    take(store, "one", 30)
+    sound = content(summary(store))
+    with store.read() as connection:
+        kept = connection.execute(select(family_summaries.c.payload)).scalar_one()
+    for damaged in (b"", bytes(range(256)), kept[:-8], kept[: -8 * 3]):
+        with store.write() as connection:
+            connection.execute(update(family_summaries).values(payload=damaged))
+        assert content(summary(store)) == sound
 
 
 def test_new_trials_and_new_studies_are_seen(store):
