@@ -37,8 +37,8 @@ from storage.query_language import Field, QueryError, parse, parse_field
 from storage.query_plan import TRIAL_COLUMNS, Plan, load_sets, plan
 from storage.retries import retried
 
-FEW = 2_000  # trials that have the parameters of a condition: all of them are looked at
-PEEKED_ROWS = (250, 2_000)  # in order, among which a condition on parameters that many trials meet fills a page
+FEW = 1_000  # trials that have the parameters of a condition: all of them are looked at
+PEEKED_ROWS = (300, 2_000)  # in order, among which a condition on parameters that many trials meet fills a page
 FIRST_STRETCH, STRETCHED = 8_000, 4  # trials looked at at once, and how many times as many then (heuristic)
 NUMBERS_LISTED = 10_000  # in a statement; SQLite takes at most 32,766 values
 FIRST_ROWS = 200  # looked at, for a page of a hundred; heuristic

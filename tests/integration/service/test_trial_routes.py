@@ -105,7 +105,7 @@ def test_a_condition_is_met_page_by_page(
     client = client_as("viewer")
     wanted = {trial.number for trial in study.trials if trial.params["lr"] < 0.05 and trial.state.name == "COMPLETE"}
     where = "params.lr < 0.05 and state = complete"
-    for few, peeked, stretch in ((2_000, (250,), 8_000), (1, (3, 5), 2)):  # however many trials are looked at, at once
+    for few, peeked, stretch in ((1_000, (300,), 8_000), (1, (3, 5), 2)):  # however many trials are looked at, at once
         monkeypatch.setattr("storage.trial_pages.FEW", few)
         monkeypatch.setattr("storage.trial_pages.PEEKED_ROWS", peeked)
         monkeypatch.setattr("storage.trial_pages.FIRST_STRETCH", stretch)
