@@ -132,7 +132,7 @@ def _print_prune_reason(console: Console, trial: TrialRecord) -> None:
     facts = [
         ("at step", f"{reason.step:g}, with {number(reason.value)}"),
         ("end predicted", number(reason.predicted) + _interval(reason.interval90, ", 90% between {} and {}")),
-        ("probability", f"{chance}; trials are stopped below {_small(reason.least_chance)}"),
+        ("probability", f"{chance}; trials were stopped below {_small(reason.least_chance)}"),
     ]
     if reason.named:
         facts.append(("learned from", _names(reason.named, reason.past_studies)))

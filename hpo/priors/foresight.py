@@ -5,11 +5,16 @@ past tasks, and from generated ones, which curves ended better than the incumben
 are replayed in random orders; what a curve looks like is in `hpo.priors.curves`. Curves that were stopped early have no
 end, so they teach nothing here.
 
+*The rule.* After $n$ finished trials, one of which nothing is known has the chance $1 / (n + 1)$ to be better than all
+of them. A curve whose chance is below a share $\lambda$ of that is stopped. Of $N$ trials, one that is better than all
+before it is the best of all with probability $(n + 1) / N$; so each stop costs at most $\lambda / N$, and were the
+chances right, at most $\lambda$ of all studies would lose their best trial, however many trials they have.
+
 *The promise.* A study's pruning is false if it stops a trial that would have ended better than everything the study is
-left with: if, in short, the study loses its best trial. A curve is stopped where its chance is below a threshold
-$\lambda$, so the best trial of a study is lost iff the least chance on its way was below. Let $L_t(\lambda)$ be the
-share of the orders in which past task $t$, looked at by a classifier that has not learned from it, loses its best
-trial, and $L_g(\lambda)$ the same for generated tasks. The threshold is the largest whose estimated rate is kept:
+left with: if, in short, the study loses its best trial, which it does iff the least share on that trial's way was below
+$\lambda$. Let $L_t(\lambda)$ be the rate at which the orders of past task $t$, looked at by a classifier that has not
+learned from it, lose their best trial, and $L_g(\lambda)$ the same for generated tasks. The share is the largest whose
+estimated rate is kept:
 
 $$\hat r(\lambda) = \tfrac{1}{T + w} (\sum_t L_t(\lambda) + w L_g(\lambda) / c) \le \alpha.$$
 
@@ -17,7 +22,7 @@ Generated tasks stand in like $w$ past ones, and as they are not the user's own,
 holds for any new task that is exchangeable with the past ones is $r \le \tfrac{1}{T + 1} (\sum_t L_t(\lambda) + 1)$:
 Angelopoulos et al., Conformal Risk Control, ICLR 2024, theorem 1; it is told beside the estimate.
 
-A past trial that was itself stopped early might have been its study's best: it counts as lost with its chance.
+A past trial that was itself stopped early might have been its study's best: it counts as lost with that chance.
 """
 
 from __future__ import annotations
@@ -39,10 +44,9 @@ from hpo.priors.generated_curves import generated_losses
 LEAST_ENDED = 2 * START_UPS  # curves of a past task that can teach (heuristic)
 GENERATED_TASKS = 100  # each replayed once
 GENERATED_TRIALS = 50
-GENERATED_LOSSES = (  # share of 1,000 further ones that lose their best trial, by threshold (measured)
-    *((0.00039, 0.0001), (0.00054, 0.001), (0.00076, 0.004), (0.00106, 0.006), (0.00147, 0.013), (0.00206, 0.019)),
-    *((0.00287, 0.035), (0.004, 0.052), (0.00558, 0.078), (0.00779, 0.103), (0.01086, 0.139), (0.01516, 0.177)),
-    *((0.02114, 0.224), (0.02949, 0.257), (0.04114, 0.283), (0.0574, 0.316), (0.08007, 0.346), (0.15581, 0.381)),
+GENERATED_LOSSES = (  # rate at which further ones lose their best trial, by share (tests.benchmarks.decisions.pruning)
+    *((0.0162, 0.0003), (0.023, 0.0015), (0.0326, 0.0037), (0.0461, 0.0095), (0.0653, 0.017), (0.0926, 0.026)),
+    *((0.1311, 0.0405), (0.1857, 0.0645), (0.2631, 0.096), (0.3728, 0.1415), (0.5, 0.181)),
 )
 STAND_IN = 4.0  # past tasks that generated ones count like (heuristic)
 CAUTION = 0.5  # of generated tasks: share of the rate that would be spent on them alone (heuristic)
@@ -50,9 +54,8 @@ REPLAYS = 144  # of all past tasks together ...
 REPLAYS_OF_A_TASK = (2, 12)  # ... within these bounds for each
 REPORTS = 7  # of a curve that are learned from
 FOLDS = 2
-UNEVEN_TRIALS, UNEVEN_FADING = 32.0, 3.0  # where curves differ in length: the long ones, behind at first, end better
-FADING = 1.5  # of the threshold with the trials beyond those of past tasks (measured: 1 lost too many studies)
-THRESHOLDS = np.geomspace(1e-5, 0.2, 120)
+UNEVEN_CARE = 0.4  # of the share where curves differ in length: the long ones, behind at first, end better (measured)
+SHARES = np.geomspace(1e-3, 0.5, 120)  # of the chance that any trial has
 NEIGHBOURS = 100
 NEIGHBOURHOOD = ("time", "gap", "gap at this time", "gap of the best", "gain, last half")
 MOST_NEIGHBOURS = 30_000  # rows to look for them among
@@ -85,8 +88,7 @@ class Foresight:
     """What is known of curves before a study begins."""
 
     classifier: Any  # of scikit-learn
-    threshold: float  # a chance below is too small, in a study of no more trials than the past tasks have
-    trials: float  # that a past task has, usually
+    least_share: float  # of the chance that any trial has: less is too little
     estimated_rate: float  # of studies that lose their best trial
     proven_rate: float  # the same for any task exchangeable with the past ones; 1 without any
     past: Sequence[str]  # the names of the past tasks that taught
@@ -100,12 +102,11 @@ class Foresight:
         return chances
 
     def threshold_after(self, finished: int, *, uneven: bool = False) -> float:
-        """The threshold when so many trials are finished: the more there are, the less chance even the best one has.
+        """The chance below which a curve is stopped when so many trials are finished.
 
         uneven: whether the study's curves differ in length.
         """
-        trials, fading = (UNEVEN_TRIALS, UNEVEN_FADING) if uneven else (self.trials, FADING)
-        return self.threshold * float(min(1.0, trials / max(finished, 1)) ** fading)
+        return self.least_share * (UNEVEN_CARE if uneven else 1.0) / (finished + 1)
 
     def stops(self, now: Standing, curve: Curve, at: NDArray[np.intp], finished: int) -> Mask:
         """Whether a running curve is to be stopped at some of its reports, seen with what went before: shape (r,)."""
@@ -163,8 +164,7 @@ def learn(past: Sequence[PastCurves], end: End, *, false_prunes: float) -> Fores
     thinned = rng.permutation(len(looks))[:MOST_NEIGHBOURS]
     return Foresight(
         classifier=_classifier(everything),
-        trials=float(np.median([len(task.curves) for task in usable])) if usable else float(GENERATED_TRIALS),
-        threshold=0.0 if place is None else float(THRESHOLDS[place]),
+        least_share=0.0 if place is None else float(SHARES[place]),
         estimated_rate=estimated_rate,
         proven_rate=(1.0 + (0.0 if place is None else float(lost[:, place].sum()))) / (len(real) + 1.0),
         past=[task.name for task in real],
@@ -182,6 +182,7 @@ class _Way:
 
     replay: int
     features: Array  # (r, d)
+    finished: int  # trials before it
     is_best: bool  # of its replay; else it was stopped early, and what it would have become is not known
 
 
@@ -190,6 +191,7 @@ class _Replayed:
     """One task, its trials in several random orders."""
 
     name: str
+    trials: int
     replays: int
     looks: Array  # (n, d) of curves that went to their end, at some of their reports
     gains: Array  # (n,) from there to the end, in scales
@@ -220,11 +222,13 @@ def _replayed(task: PastCurves, replays: int, end: End, rng: np.random.Generator
                 beats.append(np.full(len(at), ends[place] < now.incumbent))
             if not is_probe(place) and (place == best or not curve.is_ended):
                 stoppable = open_reports[~now.may_still_win(curve, open_reports)]
-                ways.append(_Way(replay=replay, features=now.features(curve, stoppable, place), is_best=place == best))
+                features = now.features(curve, stoppable, place)
+                ways.append(_Way(replay=replay, features=features, finished=place, is_best=place == best))
     if not looks:
         return None
     return _Replayed(
         name=task.name,
+        trials=len(task.curves),
         replays=replays,
         looks=np.concatenate(looks),
         gains=np.concatenate(gains),
@@ -282,11 +286,11 @@ def _classifier(tasks: Sequence[_Replayed]) -> Any:
 
 
 def _lost(tasks: Sequence[_Replayed], generated: Sequence[_Replayed]) -> Array:
-    """The share of a task's replays that lose their best trial under each of `THRESHOLDS`: shape (t, q).
+    """The share of a task's replays that lose their best trial under each of `SHARES`: shape (t, q).
 
     Each task is looked at by a classifier that has not learned from it.
     """
-    lost = np.zeros((len(tasks), len(THRESHOLDS)))
+    lost = np.zeros((len(tasks), len(SHARES)))
     for fold in range(min(FOLDS, len(tasks))):
         classifier = _classifier([*generated, *(task for t, task in enumerate(tasks) if t % FOLDS != fold)])
         for t in range(fold, len(tasks), FOLDS):
@@ -295,7 +299,7 @@ def _lost(tasks: Sequence[_Replayed], generated: Sequence[_Replayed]) -> Array:
 
 
 def _lost_of(task: _Replayed, classifier: Any) -> Array:
-    lost = np.zeros((task.replays, len(THRESHOLDS)))
+    lost = np.zeros((task.replays, len(SHARES)))
     ways = [way for way in task.ways if len(way.features)]
     if not ways:
         return np.asarray(lost.mean(axis=0))
@@ -303,17 +307,19 @@ def _lost_of(task: _Replayed, classifier: Any) -> Array:
         chances = classifier.predict_proba(np.concatenate([way.features for way in ways]))[:, 1]
     ends = np.cumsum([len(way.features) for way in ways])[:-1]
     for way, along in zip(ways, np.split(chances, ends), strict=True):
-        lost[way.replay] += (1.0 if way.is_best else along[-1]) * (along.min() < THRESHOLDS)
+        usual = 1.0 / (way.finished + 1)  # chance
+        is_stopped = along.min() / usual < SHARES
+        lost[way.replay] += is_stopped * (1.0 if way.is_best else along[-1] / usual / task.trials)
     return np.asarray(np.minimum(lost, 1.0).mean(axis=0))
 
 
 def _largest_that_keeps(lost: Array, rate: float) -> tuple[int | None, float]:
-    """The place among `THRESHOLDS` of the largest that keeps the rate, None where none does; and its estimated rate.
+    """The place among `SHARES` of the largest that keeps the rate, None where none does; and its estimated rate.
 
     lost: (t, q) shares of past tasks' replays that lose their best trial under each of them.
     """
-    thresholds, generated = np.array(GENERATED_LOSSES).T
-    stand_in = np.interp(np.log(THRESHOLDS), np.log(thresholds), generated) / CAUTION
+    shares, generated = np.array(GENERATED_LOSSES).T
+    stand_in = np.interp(np.log(SHARES), np.log(shares), generated) / CAUTION
     rates = (lost.sum(axis=0) + STAND_IN * stand_in) / (len(lost) + STAND_IN)
     kept = np.flatnonzero(rates <= rate)
     return (int(kept[-1]), float(rates[kept[-1]])) if len(kept) else (None, 0.0)

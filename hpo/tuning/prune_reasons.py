@@ -22,7 +22,7 @@ class PruneReason:
     interval90: tuple[float, float]
     incumbent: float  # the best value of a trial that went to its end
     chance: float  # that it would have ended better than the incumbent
-    least_chance: float  # below which a trial is stopped
+    least_chance: float  # below which a trial was stopped then
     false_prunes: float  # the promised rate of studies that lose their best trial
     proven: float  # a rate that is not exceeded if this study is like the past ones; 1 where there are none
     past_studies: int  # that it was learned from

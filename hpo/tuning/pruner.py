@@ -43,7 +43,9 @@ class _Known:
 
 
 class HistoryPruner(BasePruner):
-    """Stops trials whose chance to end better than the best one so far is small, by what the history teaches of curves.
+    """Stops trials with little chance to end better than the best one so far, by what the history teaches of curves.
+
+    Little is a share of what any next trial has, one in n + 1 after n trials; the history says which share.
 
     false_prunes: the promised rate: at most this share of studies lose their best trial, because it was stopped though
     it would have ended better than everything the study is left with. It is estimated by tuning each related past study

@@ -79,6 +79,21 @@ def test_a_past_that_is_alike_saves_more_than_half_and_more_than_none(measured):
     assert with_past > without + 0.05
 
 
+@pytest.mark.parametrize("trials", [10, 40, 160])
+def test_with_the_right_chances_a_share_bounds_what_is_lost_however_many_trials_there_are(trials):
+    """A trial's loss is uniform on (0, 1), with a probability that is known, else larger; 2,000 studies at once."""
+    rng, studies, share = np.random.default_rng(0), 2000, 0.2
+    incumbent, best_stopped, best_left = np.ones(studies), np.full(studies, 9.0), np.full(studies, 9.0)
+    for finished in range(trials):
+        promise = 10 ** rng.uniform(-3, 0, studies)
+        loss = rng.random(studies) + (rng.random(studies) > promise)
+        is_stopped = promise * incumbent < share / (finished + 1)
+        best_stopped = np.minimum(best_stopped, np.where(is_stopped, loss, 9.0))
+        best_left = np.minimum(best_left, np.where(is_stopped, 9.0, loss))
+        incumbent = np.minimum(incumbent, best_left)
+    assert 0.1 * share < (best_stopped < best_left).mean() <= share
+
+
 def test_a_study_much_longer_than_those_of_the_past_keeps_the_promise():
     rng = np.random.default_rng(1)
     past = [PastCurves(name=str(number), curves=ended(fast(rng, trials=16))) for number in range(20)]

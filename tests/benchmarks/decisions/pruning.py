@@ -12,6 +12,10 @@ of the best trial of all, in shares of best to worst (min-max) and best to media
 best trial was stopped. early ends: of the stopped trials, how many would have beaten the incumbent of their time.
 area: the mean median regret of the incumbent over the epochs that the study would have taken without pruning, 1 before
 the first trial is complete.
+
+    python -m tests.benchmarks.decisions.pruning --generated 4000
+
+measures `GENERATED_LOSSES` of `hpo.priors.foresight` anew, on so many generated studies, in about a minute.
 """
 
 from __future__ import annotations
@@ -32,8 +36,10 @@ import pyarrow.parquet as pq
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from optuna.trial import TrialState
 
+from hpo.priors import foresight as foresights
 from hpo.priors.curves import Curve, is_probe, standing
-from hpo.priors.foresight import Foresight, PastCurves, learn
+from hpo.priors.foresight import GENERATED_LOSSES, GENERATED_TRIALS, SHARES, Foresight, PastCurves, learn
+from hpo.priors.generated_curves import generated_losses
 from hpo.priors.rungs import Rungs, at_rungs, compare, learn_rungs
 from hpo.replay.scores import bootstrap_means
 from hpo.tuning.past_curves import CURVES_OF_A_STUDY
@@ -236,6 +242,24 @@ def recorded(folder: Path) -> list[Task]:
     return tasks
 
 
+# Generated studies
+
+
+def lost_of_generated(studies: int) -> np.ndarray:
+    """The rate at which generated studies lose their best trial under each of the shares of `GENERATED_LOSSES`.
+
+    They are looked at by the classifier that has learned from other generated studies alone.
+    """
+    rng = np.random.default_rng(12345)
+    classifier = foresights._classifier(foresights._generated("last"))
+    lost = np.zeros(len(SHARES))
+    for _ in range(studies):
+        curves = [foresights._ended(losses) for losses in generated_losses(GENERATED_TRIALS, rng)]
+        for task in foresights._replay([PastCurves(name="generated", curves=curves)], 1, "last", rng):
+            lost += foresights._lost_of(task, classifier)
+    return np.asarray(np.interp(np.array(GENERATED_LOSSES)[:, 0], SHARES, lost / studies))
+
+
 # What is said
 
 
@@ -327,8 +351,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--runs", type=int, default=60, help="of a table, at least: few tasks get more orders")
     parser.add_argument("--without", default="", help="pruners to leave out, with commas between")
+    parser.add_argument("--generated", type=int, metavar="STUDIES", help="measure `GENERATED_LOSSES` instead")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args(arguments)
+    if asked.generated:
+        for (share, _), lost in zip(GENERATED_LOSSES, lost_of_generated(asked.generated), strict=True):
+            print(f"({share:g}, {lost:.4f})")
+        return 0
     if asked.folder is None:
         parser.error("name the folder of the recorded tables, or set HPO_TABLES")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
