@@ -19,14 +19,17 @@ from urllib.parse import urlencode, urlsplit
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dashboards import assets, words
+from dashboards.controls import on_page
 from hpo.api.access import SAFE_METHODS, Identity, Needs, identify
 from hpo.api.app import PREFIX
 from hpo.api.problems import ApiError
 from storage.errors import StorageError
+
+OF_THE_BODY = ("content-length", "content-type")  # headers that are told anew of another body
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +148,16 @@ def _as_page(handler: Handler) -> Handler:
     async def answer(request: Request, error: Exception) -> Response:
         told = handler(request, error)
         response = await told if isawaitable(told) else told
-        if not wants_page(request):
+        if request.url.path.startswith(PREFIX):
             return response
         said = json.loads(bytes(response.body))
+        if not wants_page(request):  # a part of a page, whose script shows it
+            return JSONResponse(
+                said | {"detail": on_page(said["detail"])},
+                status_code=response.status_code,
+                media_type=response.media_type,
+                headers={name: value for name, value in response.headers.items() if name not in OF_THE_BODY},
+            )
         shown = {"title": said["title"], "detail": said["detail"], "errors": said.get("errors") or []}
         who = await to_thread.run_sync(_quietly, request)
         return page(request, "error.html", who, status=response.status_code, code=said["code"], **shown)

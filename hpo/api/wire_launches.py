@@ -39,7 +39,7 @@ class NewStudy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
-    file: dict[str, Any] | None = Field(None, description="The content of a study file.")
+    file: dict[str, Any] | None = Field(None, description="The content of a study file: see `StudySpec`.")
     yaml: str | None = Field(None, max_length=1_000_000, description="Its text, instead.")
     launch: LaunchRequest | None = Field(None, description="Null: it is created, and started later.")
 

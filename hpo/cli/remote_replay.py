@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 import typer
 
 from hpo.cli.replay_files import ReplayFiles
 from hpo.cli.source import PATIENCE_SECONDS
 from hpo.client.client import Client
-from hpo.client.records import result_of
-from hpo.errors import SettingsError, StudyFailedError
+from hpo.errors import SettingsError
 from hpo.replay.race import Progress
 from hpo.replay.report import Report
 from hpo.replay.runs import Run, read_runs
@@ -36,18 +34,13 @@ def replay_on_server(
     asked = {name: getattr(options, name) for name in ASKED} | {"methods": list(options.methods)}
     _check(options, job, files, fresh=fresh)
     with Client(server, patience_seconds=PATIENCE_SECONDS) as client:
-        begun = client.start_replay(**asked) if job is None else client.job(job)
-        if begun["kind"] != "replay":
-            raise SettingsError(f"--job {job}: it is a job of kind {begun['kind']}, and no replay")
-        ended = _ended(client, begun["id"], files, progress)
-        if ended["state"] != "done":
-            raise StudyFailedError(ended["error"] or f"job {ended['id']} was cancelled at the service")
-        report = result_of(Report, ended["result"])
+        number = client.start_replay(**asked)["id"] if job is None else job
+        report = _report(client, number, files, progress)
         for note in report.setting.skipped:
             typer.echo(note, err=True)
         if files is None:
             return report, []
-        client.save_job_file(ended["id"], files.runs, overwrite=True)
+        client.save_job_file(number, files.runs, overwrite=True)
         return report, read_runs(files.runs)
 
 
@@ -72,9 +65,9 @@ def _check(options: ReplayOptions, job: int | None, files: ReplayFiles | None, *
         raise SettingsError(f"--job {job} was asked for already: leave out --{', --'.join(given)}")
 
 
-def _ended(client: Client, number: int, files: ReplayFiles | None, progress: Progress) -> dict[str, Any]:
+def _report(client: Client, number: int, files: ReplayFiles | None, progress: Progress) -> Report:
     try:
-        return client.finished_job(number, tell=lambda done, total: progress(done, total or 0))
+        return client.finished_replay(number, tell=lambda done, total: progress(done, total or 0))
     except KeyboardInterrupt:
         out = [] if files is None else ["--out", str(files.json.with_suffix(""))]
         again = shlex.join(["hpo", "replay", "--job", str(number), *out, "--server", client.transport.url])

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hpo.decisions.comparisons import Comparisons
     from hpo.decisions.promotion import Promotion
     from hpo.decisions.winner import Against, Best
+    from hpo.replay.report import Report
     from hpo.studies.front import Front
     from hpo.tuning.stopping import Stopped
     from storage.history import StudySummary, TrialRecord
@@ -553,6 +554,25 @@ class Client:
     def start_replay(self, **settings: Any) -> dict[str, Any]:
         """Tune past tasks again, in the background; returns the job."""
         return dict(self.transport.post("/replays", settings))
+
+    def replay(self, *, tell: Callable[[int, int | None], None] | None = None, **settings: Any) -> Report:
+        """Tune past tasks again, and wait for what comes of it; as `hpo replay`. tell: as of `finished_job`.
+
+        Ctrl-C only stops waiting. Raises StudyFailedError.
+        """
+        return self.finished_replay(self.start_replay(**settings)["id"], tell=tell)
+
+    def finished_replay(self, number: int, *, tell: Callable[[int, int | None], None] | None = None) -> Report:
+        """The report of a replay that was started before, once it has ended. Raises SettingsError, StudyFailedError."""
+        from hpo.client.records import result_of
+        from hpo.replay.report import Report
+
+        job = self.finished_job(number, tell=tell)
+        if job["kind"] != "replay":
+            raise SettingsError(f"job {number} is of kind {job['kind']}, and no replay")
+        if job["state"] != "done":
+            raise StudyFailedError(job["error"] or f"job {number} was cancelled at the service")
+        return result_of(Report, job["result"])
 
     def jobs(self) -> list[dict[str, Any]]:
         """What runs and ran in the background, the newest first."""

@@ -118,7 +118,7 @@ def test_what_is_replayed_there_is_what_is_replayed_here(
         del report["date"]
     assert here == there
     with Client(url) as client:
-        job = client.jobs()[0]["id"]
+        job, verifying = client.jobs()[0]["id"], client.start_verifying()["id"]
     again = ("replay", "--job", str(job), "--out", str(tmp_path / "race"), "--server", url)
     out, err = hpo(*again)
     assert out.splitlines()[-1].startswith("On your 2 past tasks: random needed") and "wrote " in err
@@ -127,6 +127,7 @@ def test_what_is_replayed_there_is_what_is_replayed_here(
     assert "--fresh overwrites it" in hpo(*again, code=2)[1]
     for wrong, said in (
         (("--job", "99"), "no job 99"),
+        (("--job", str(verifying)), "of kind verify, and no replay"),
         (("--job", str(job), "--seeds", "3"), "leave out --seeds"),
         (("--methods", "random,mine:Method"), "runs no code of yours"),
         (("--jobs", "2"), "in one process"),

@@ -159,7 +159,9 @@ def test_studies_and_configurations_are_compared(viewer: TestClient, service: Se
     trials = [f"{study(0)}#1", f"{study(0)}#2"]
     html = page(viewer, "/compare", studies=trials)
     assert "Configurations" in html and html.count("lr &lt;script&gt;") >= 1
-    assert "not enough to say" in page(viewer, "/compare/parts/result", studies=trials)
+    said = page(viewer, "/compare/parts/result", studies=trials)
+    assert "not enough to say" in said and "“The best” of its study trains contenders again" in said
+    assert "hpo best" not in said
     assert viewer.get("/compare", params={"studies": f"{study(0)}#77"}).status_code == 404
     assert "name another" in page(viewer, "/compare", studies=[study(0)])
     figure(viewer, "/compare/figures/gains", studies=trials)
