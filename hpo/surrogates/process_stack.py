@@ -70,7 +70,7 @@ class ProcessStack:
             squared, cross = room[:, : block.stop - start]
             self._covariance(points, block, squared, cross)
             half = np.matmul(cross, self.inverse_factor[block], out=squared)
-            means[block] = (cross @ self.alpha[block, :, None])[:, :, 0]
+            means[block] = np.einsum("tmn,tn->tm", cross, self.alpha[block])
             explained = np.einsum("tmn,tmn->tm", half, half)
             variances[block] = (self.scales[block] + self.levels[block])[:, None] - explained
         return means, variances
