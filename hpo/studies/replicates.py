@@ -23,6 +23,7 @@ from storage import history
 from storage.database import Store
 from storage.errors import StudyNotFoundError
 from storage.history import StudySummary, TrialRecord
+from storage.late_results import LATE_RESULT_OF
 
 SUFFIX = "/replicates"  # of the name of the study that holds the replicates of another
 REPLICATE = "hindsight:replicate_of"  # trial user attribute: {"study", "created_at", "trial", "seed", "params"}
@@ -102,13 +103,16 @@ def study_of_replicates(store: Store, study: StudySummary) -> StudySummary | Non
 def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:
     """The replicates of a study's trials, running and waiting ones too; empty where there are none.
 
-    What two processes at once have trained on the same seed is there once.
+    What two processes at once have trained on the same seed is there once, and for one that failed the late value that
+    counts for it, if one does.
     """
     _, trials = _held(store, study)
     known: dict[tuple[int, int], TrialRecord] = {}
     for trial in _own(store, study, trials):
         told = trial.user_attrs[REPLICATE]
-        known.setdefault((told["trial"], told["seed"]), trial)
+        key = told["trial"], told["seed"]
+        if key not in known or LATE_RESULT_OF in trial.system_attrs:
+            known[key] = trial
     return list(known.values())
 
 

@@ -20,6 +20,7 @@ from storage.audit import Doer
 from storage.database import Store
 from storage.errors import LaunchError, StudyNotFoundError
 from storage.history import StudySummary
+from storage.late_results import LATE_RESULT_OF
 from storage.mlflow_runs import study_run_key
 from storage.models import mlflow_runs
 from storage.models import studies as table
@@ -139,3 +140,6 @@ def test_replicates_of_an_earlier_study_of_that_name_are_not_its_own(store: Stor
         told = {"study": "churn", "trial": trial, "seed": 9, "params": params}
         own.add_trial(create_trial(value=0.1, user_attrs={REPLICATE: told}))
     assert [trial.number for trial in replicates_of(store, second)] == [2, 5]
+    marks = mark_of(second, 0, 0, {}) | {"note": "the first one failed, and its late value counts"}
+    own.add_trial(create_trial(value=0.3, user_attrs=marks, system_attrs={LATE_RESULT_OF: {"trial": 2, "attempt": 1}}))
+    assert [trial.value for trial in replicates_of(store, second)][:1] == [0.3]
