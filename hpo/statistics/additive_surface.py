@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.arrays import Array
+from hpo.statistics.kinship import Kinship
 
 JOINTS = 6  # of a number's curve
 MOST_PRODUCTS = 64  # each costs as much as a joint
@@ -170,6 +171,7 @@ class Measurements:
     variances: Array  # (t, c) of their own errors
     shared: Array  # (c,) variance of the error that all have in common
     plausible: Array  # (c,) variance of the contrast in the mean task before anything is known
+    kinship: Kinship | None = None  # of contrasts that vary over tasks together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,8 +192,8 @@ class AdditiveSurface:
         chosen = np.unique(np.linspace(0, t - 1, min(t, LEARNED_TASKS)).astype(np.intp))
         return _fitted(basis, moments.some(chosen), t)
 
-    def measure(self, moments: Moments, contrasts: Array) -> Measurements:
-        """What the runs of each task say of contrasts (c, p) of the columns."""
+    def measure(self, moments: Moments, contrasts: Array, kins: tuple[int, ...]) -> Measurements:
+        """What the runs of each task say of contrasts (c, p) of the columns, of which so many in a row are kin."""
         A = contrasts @ self.basis.roots
         before = ((A @ self.prior) * A).sum(1)
         expected = A @ self.mean
@@ -221,7 +223,10 @@ class AdditiveSurface:
         leaning /= np.maximum(weights, 1e-300)[:, None]
         shared = ((leaning @ self.mean_covariance) * leaning).sum(1)
         plausible = PRIOR_DEVIATION**2 * (A**2).sum(1)
-        return Measurements(estimates=estimates, variances=variances, shared=shared, plausible=plausible)
+        kinship = Kinship(sizes=kins, directions=A * np.sqrt(self.spread))
+        return Measurements(
+            estimates=estimates, variances=variances, shared=shared, plausible=plausible, kinship=kinship
+        )
 
     def of_tasks(self, moments: Moments, rows: Array) -> tuple[Array, Array]:
         """The surface of each task at m points, given as rows of the basis (m, p): shape (t, m), as far as it is known.

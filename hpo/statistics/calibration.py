@@ -57,7 +57,7 @@ def calibrate(measured: Measurements) -> Calibration:
     scores = np.full(estimates.shape, np.nan)
     for left_out in range(fold.max() + 1):
         others = fold != left_out
-        fitted = random_effects(estimates[others], variances[others], measured.shared)
+        fitted = random_effects(estimates[others], variances[others], measured.shared, measured.kinship)
         interval = predictive_interval(fitted, variances[~others])
         middle, half = interval.mean(-1), np.diff(interval)[..., 0] / 2.0
         scores[~others] = np.abs(estimates[~others] - middle) / np.maximum(half, 1e-300)

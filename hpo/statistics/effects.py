@@ -254,7 +254,7 @@ class Adjustment:
             for j, size in enumerate(self.sizes)
             for place in range(size)
         ]
-        return self._measured(np.array(contrasts))
+        return self._measured(np.array(contrasts), self.sizes)
 
     def of_pairs(self, pairs: Sequence[tuple[int, int]]) -> Estimates:
         """The cells of pairs of ranges, each less the mean of where both parameters are active."""
@@ -267,7 +267,8 @@ class Adjustment:
                 for first in range(self.sizes[i])
                 for second in range(self.sizes[j])
             ]
-        return self._measured(np.array(contrasts).reshape(-1, self.surface.basis.size))
+        kins = tuple(self.sizes[i] * self.sizes[j] for i, j in pairs)
+        return self._measured(np.array(contrasts).reshape(-1, self.surface.basis.size), kins)
 
     def along(self, j: int, coordinates: Array) -> Estimates:
         """The curve of a parameter at coordinates (c,), less its mean over the space."""
@@ -279,11 +280,11 @@ class Adjustment:
             moved = some.copy()
             moved[:, j] = coordinate
             contrasts.append(self.surface.basis.rows(moved).mean(0) - level)
-        return self._measured(np.array(contrasts))
+        return self._measured(np.array(contrasts), (len(contrasts),))
 
     def over(self, points: Array) -> Estimates:
         """What configurations (m, d) are worth on average, less the mean of the whole space: one cell."""
-        return self._measured((self.surface.basis.rows(points).mean(0) - self.rows.mean(0))[None])
+        return self._measured((self.surface.basis.rows(points).mean(0) - self.rows.mean(0))[None], (1,))
 
     def of_tasks(self) -> tuple[Array, Array]:
         """The surface of each task that was looked at over the design, (t, m), and how much its own runs tell, (t,)."""
@@ -295,13 +296,14 @@ class Adjustment:
         contrast: Array = self.rows[inside].mean(0) - self.rows[among].mean(0)
         return contrast
 
-    def _measured(self, contrasts: Array) -> Estimates:
-        found = self.surface.measure(self.moments, contrasts)
+    def _measured(self, contrasts: Array, kins: tuple[int, ...]) -> Estimates:
+        found = self.surface.measure(self.moments, contrasts, kins)
         measured = Measurements(
             estimates=found.estimates * self.unit,
             variances=found.variances * self.unit**2,
             shared=found.shared * self.unit**2,
             plausible=found.plausible * self.unit**2,
+            kinship=found.kinship,
         )
         return _estimates(measured, freedom=np.full(len(contrasts), self.freedom))
 
@@ -332,7 +334,7 @@ def _thinned(rows: NDArray[np.intp], tasks: NDArray[np.intp]) -> NDArray[np.intp
 
 def _estimates(measured: Measurements, freedom: Array) -> Estimates:
     """Random effects where enough tasks say something; else the weighted mean of those that do. freedom: (c,)."""
-    fitted = random_effects(measured.estimates, measured.variances, measured.shared)
+    fitted = random_effects(measured.estimates, measured.variances, measured.shared, measured.kinship)
     calibration = calibrate(measured)
     few = ~(fitted.tasks >= FEWEST_TASKS)
     own_mean, own_half = _of_these(measured, freedom)

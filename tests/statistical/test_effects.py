@@ -12,6 +12,7 @@ from hpo.statistics.importance import importance
 from hpo.statistics.random_effects import random_effects
 
 RANGES, D = 4, 3
+WIDEST = {3: 3.3, 8: 1.75}  # intervals for a new task: times the range of 95% of such tasks (without kin: 3.8 and 1.79)
 ERRORS = 3.0  # standard errors that a share may be away from what is claimed
 
 
@@ -64,11 +65,11 @@ def _effects(slopes):
     return np.outer(slopes, np.array([-0.375, -0.125, 0.125, 0.375])).ravel()
 
 
-def test_effects_of_runs_that_a_tuner_chose():
+@pytest.mark.parametrize(("t", "repeats"), [(3, 50), (8, 25)])
+def test_effects_of_runs_that_a_tuner_chose(t, repeats):
     rng = np.random.default_rng(0)
     design = Sobol(D, rng=np.random.default_rng(0)).random(512)
-    repeats, t = 25, 8
-    means, news, ours, raw, named, stated = [], [], [], [], [], []
+    means, news, ours, raw, named, stated, widths = [], [], [], [], [], [], []
     for _ in range(repeats):
         slopes = rng.normal(1.0, 1.0, D)
         runs = _tuned(rng, t, 30, slopes + 0.5 * rng.normal(size=(t, D)))
@@ -77,6 +78,9 @@ def test_effects_of_runs_that_a_tuner_chose():
         means.append(_share(adjusted.interval, _effects(slopes)))
         new = [_effects(slopes + 0.5 * rng.normal(size=D)) for _ in range(40)]
         news.append(np.mean([_share(adjusted.prediction, each) for each in new]))
+        widths.append(
+            np.diff(adjusted.prediction).mean() / np.diff(np.quantile(new, (0.025, 0.975), axis=0), axis=0).mean()
+        )
         ours.append(np.mean((adjusted.mean - _effects(slopes)) ** 2))
         centred = along.mean.reshape(D, RANGES) - along.mean.reshape(D, RANGES).mean(1, keepdims=True)
         raw.append(np.mean((centred.ravel() - _effects(slopes)) ** 2))
@@ -86,6 +90,7 @@ def test_effects_of_runs_that_a_tuner_chose():
     for shares in (means, news):
         error = np.std(shares, ddof=1) / np.sqrt(repeats)
         assert 0.93 - ERRORS * error <= np.mean(shares) <= 0.97 + ERRORS * error
+    assert np.mean(widths) < WIDEST[t]
     assert np.mean(ours) < 0.3 * np.mean(raw)
     assert np.mean(named) >= np.mean(stated) - 0.1  # what is called best is best no more seldom than is said
 
