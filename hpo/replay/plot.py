@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hpo.replay.report import label
 from hpo.replay.runs import Run
@@ -38,6 +39,7 @@ def plot_curves(runs: Sequence[Run], path: Path, *, title: str) -> None:
         panel.set_yscale("log")
         panel.set_ylim(max(LEAST_SHOWN, lowest * 0.6), 1.05)
         panel.set_xlim(1, max(2, *(run.budget for run in runs)))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("trials")
         panel.set_title(TITLES[kind], fontsize=11)
         panel.grid(visible=True, which="both", alpha=0.2)
