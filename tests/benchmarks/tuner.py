@@ -5,7 +5,8 @@
 In the folder each recorded table has one of its own (without an argument: the environment variable HPO_TABLES). One
 task at a time is left out, and a method chooses among its recorded rows. What has been run is kept and not run again,
 so a race can be cut into parts; `--again` runs methods anew whose code has changed. What was asked for is written to
-the folder tests/benchmarks/results: one table in tuner.md, and with all comparisons in tuner.json.
+the folder tests/benchmarks/results: one table in tuner.md, and with all comparisons in tuner.json; and a picture of
+each regime.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from hpo.answers.plain import jsonable
 from hpo.replay.methods import METHODS
+from hpo.replay.plot import plot_curves
 from hpo.replay.race import Race, run_race
 from hpo.replay.regimes import REGIMES
 from hpo.replay.report import Report, Setting, difference_text, report_on
@@ -33,6 +35,14 @@ from tests.benchmarks.rivals import OPTIONAL, RIVALS
 RESULTS = Path(__file__).parent / "results"
 BASELINE = "plain-gp+portfolio"  # the honest one
 NOT_BY_DEFAULT = ("cma", "gpsampler", "tpe+portfolio")  # weaker forms of rivals that are there
+SHOWN = {  # in pictures
+    "history": "Hindsight with history",
+    "gp": "Hindsight without",
+    "optuna-gp": "Optuna GPSampler",
+    "optuna-tpe": "Optuna TPESampler",
+    "plain-gp+portfolio": "Gaussian process after a portfolio",
+    "rgpe": "RGPE",
+}
 DEFAULT_REGIMES = ("full", "thin", "few", "permuted", "reversed", "junk", "rescaled", "shifted-space")
 
 
@@ -80,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         reports.append(report_on(runs, setting, baseline=baseline, now=datetime.now(UTC)))
         _write(part.results, reports)  # after each regime: a race takes hours
+        _draw(part.results / f"{regime}.png", runs, regime)
     print((part.results / "tuner.md").read_text(encoding="utf-8"))
     return 0
 
@@ -122,6 +133,15 @@ def _write(results: Path, reports: Sequence[Report]) -> None:
     (results / "tuner.md").write_text(markdown(reports), encoding="utf-8")
     content = json.dumps(jsonable([report.to_json() for report in reports]), indent=1, ensure_ascii=False)
     (results / "tuner.json").write_text(f"{content}\n", encoding="utf-8")
+
+
+def _draw(path: Path, runs: Sequence[Run], regime: str) -> None:
+    tasks = len({(run.table, run.family, run.task) for run in runs})
+    seeds = len({run.seed for run in runs})
+    tables = len({run.table for run in runs})
+    title = f"{tasks} recorded tasks of {tables} tables, {seeds} seeds: each tuned again with the others as its history"
+    shown = [replace(run, method=SHOWN.get(run.method, run.method)) for run in runs]
+    plot_curves(shown, path, title=title if regime == "full" else f"{title} ({regime})")
 
 
 def markdown(reports: Sequence[Report]) -> str:
