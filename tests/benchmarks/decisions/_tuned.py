@@ -33,8 +33,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     return found
 
 
-def tuned(options: argparse.Namespace, method: str = "history") -> dict[str, list[Run]]:
-    """The runs of each table, by a method of `hpo replay`."""
+def tuned(options: argparse.Namespace, method: str = "history", regime: str = "full") -> dict[str, list[Run]]:
+    """The runs of each table, by a method and with a history of `hpo replay`."""
     if options.folder is None:
         raise SystemExit("name the folder of the recorded tables, or set HPO_TABLES")
     names = options.tables.split(",") if options.tables else QUICK_TABLES if options.quick else None
@@ -46,13 +46,13 @@ def tuned(options: argparse.Namespace, method: str = "history") -> dict[str, lis
         race = Race(
             tasks=chosen_tasks(families, "6" if options.quick else options.tasks),
             methods=(method,),
-            regime="full",
+            regime=regime,
             budget=options.budget,
             seeds=range(options.seeds),
             rows=ROWS,
         )
         found[table.name] = run_race(
-            race, jobs=options.jobs, kept=options.kept, progress=_tell(f"{table.name}, {method}")
+            race, jobs=options.jobs, kept=options.kept, progress=_tell(f"{table.name}, {method}, {regime}")
         )
     if not found:
         raise SystemExit(f"there are no recorded tables in {options.folder}")

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.decisions.stopping FOLDER [--quick]
 
-The tuner tunes recorded tasks, with the other tasks of the table as its history (`history`) and without any (`cold`).
-After each trial the rule sees the
+The tuner tunes recorded tasks, with the other tasks of the table as its history (`history`), with a history that
+misleads, all values in reversed order (`reversed`), and without any (`cold`). After each trial the rule sees the
 predictions made so far and how they came out, as it does in a study: the middle of the 90% interval stands for the
 median. The tolerance is a share of the way from the task's median configuration to its best. The oracle stops after
 the first trial that leaves no more than the tolerance within the budget. What was asked for is written to
@@ -37,7 +37,7 @@ OURS = "ours"
 class Outcome:
     """A rule on the studies of a table, with one tolerance."""
 
-    start: str  # history or cold
+    start: str  # history, reversed or cold
     rule: str
     table: str
     tolerance: float
@@ -52,8 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; 0."""
     options = _tuned.parser(__doc__ or "").parse_args(arguments)
     outcomes = []
-    for kind, method in (("history", "history"), ("cold", "gp")):
-        runs = _tuned.tuned(options, method)
+    for kind, method, regime in (
+        ("history", "history", "full"),
+        ("reversed", "history", "reversed"),
+        ("cold", "gp", "full"),
+    ):
+        runs = _tuned.tuned(options, method, regime)
         everything = {**runs, "all": [run for of in runs.values() for run in of]}
         for tolerance in TOLERANCES:
             rules = {OURS: ours, **hindsight_rules(everything["all"], tolerance)}
