@@ -1,7 +1,7 @@
 """What do a page's own controls do of what notes and errors ask of the command line?
 
 The same notes are printed by commands and shown on pages. Options of `hpo serve`, and commands that no page stands for,
-are told as they are: whoever runs the service needs them.
+are told as they are, with their options: whoever runs the service needs them.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ _COMMANDS = (
         r"`hpo best \S.*? --against \d+ --replicates \d+` trains it again",
         "“The best” of its study trains contenders again",
     ),
-    (r"`hpo (?:best|front)(?: [^`]*)?`", "“The best” of the study"),
+    (r"`hpo best(?: [^`]*)?`", "“The best” of the study"),
+    (r"`hpo front(?: [^`]*)?`", "“The front” of the study"),
     (r"hpo best ('[^']*'|\S+)", r"see “The best” of \1"),
     (r"was not run by `hpo tune`", "was not run by Hindsight"),
     (r"; `hpo init[^`]*` writes an example", ""),
     (r" \(`hpo init`\)", ""),
 )
-_OPTION = re.compile(rf"(?<![\w-])--({'|'.join(FIELDS)})(?![\w-])")
+_COMMAND_OR_OPTION = re.compile(rf"`[^`]*`|(?<![\w-])--(?P<field>{'|'.join(FIELDS)})(?![\w-])")
 
 
 def on_page(text: str) -> str:
     """A note or an error as a page says it."""
     for command, words in _COMMANDS:
         text = re.sub(command, words, text)
-    return _OPTION.sub(r"\1", text)
+    return _COMMAND_OR_OPTION.sub(lambda found: found["field"] or found[0], text)

@@ -150,10 +150,10 @@ def _as_page(handler: Handler) -> Handler:
         response = await told if isawaitable(told) else told
         if request.url.path.startswith(PREFIX):
             return response
-        said = json.loads(bytes(response.body))
+        said = _in_words_of_pages(json.loads(bytes(response.body)))
         if not wants_page(request):  # a part of a page, whose script shows it
             return JSONResponse(
-                said | {"detail": on_page(said["detail"])},
+                said,
                 status_code=response.status_code,
                 media_type=response.media_type,
                 headers={name: value for name, value in response.headers.items() if name not in OF_THE_BODY},
@@ -163,6 +163,12 @@ def _as_page(handler: Handler) -> Handler:
         return page(request, "error.html", who, status=response.status_code, code=said["code"], **shown)
 
     return answer
+
+
+def _in_words_of_pages(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem as pages say it, with whatever else it tells."""
+    errors = [each | {"message": on_page(each["message"])} for each in problem.get("errors") or []]
+    return problem | {"detail": on_page(problem["detail"])} | ({"errors": errors} if errors else {})
 
 
 def _quietly(request: Request) -> Identity | None:

@@ -164,13 +164,13 @@ def _axes_trace(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _height(distribution: BaseDistribution, value: Any) -> float | None:
-    """The same, as exactly as can be seen."""
+    """Where a value lies on its axis, between 0 and 1, as exactly as can be seen; None where it has no place there."""
     place = _place(distribution, value)
     return None if place is None else round(place, 4)
 
 
 def _place(distribution: BaseDistribution, value: Any) -> float | None:
-    """Between 0 and 1."""
+    """As `_height`, exactly."""
     coordinate = encode_value(distribution, value)
     if not math.isfinite(coordinate):
         return None

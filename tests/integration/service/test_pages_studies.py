@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -10,14 +11,20 @@ from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 
+import optuna
 import pytest
+from fastapi import Request
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from dashboards.app import create_app
 from hpo.api.access import SESSION_COOKIE, Needs
+from hpo.errors import SpecError
 from hpo.service.state import Service
-from storage import history, tokens
+from hpo.tuning.stopping import Stopped, keep_reason
+from storage import history, models, tokens
+from storage.optuna_storage import HistoryStorage
 from tests.integration.service.past_pages import EVIL, RATE, TRIALS, client, service_on_past, study
 from tests.integration.test_late_results import late, lost, study_of
 
@@ -196,6 +203,12 @@ def test_errors_are_pages_for_browsers_and_problems_for_programs(viewer: TestCli
     assert "<h1>" in missing.text
     program = viewer.get("/studies/99999", headers={"Accept": "application/json"})
     assert program.headers["content-type"] == "application/problem+json"
+    said = f"study.yaml:3: stop: is --stop wanted? See `hpo tune --stop` {EVIL}"
+    request = Request({"type": "http", "path": root, "headers": [], "app": viewer.app})
+    part = asyncio.run(viewer.app.exception_handlers[SpecError](request, SpecError(said)))  # type: ignore[attr-defined]
+    told = json.loads(part.body)
+    assert told["errors"] == [{"place": "stop", "message": f"is stop wanted? See `hpo tune --stop` {EVIL}"}]
+    assert told["detail"].startswith("study.yaml:3: stop: is stop wanted?")
     assert viewer.get(f"{root}/trials/999").status_code == 404
     assert viewer.get("/studies/none").status_code == 422
     assert viewer.get("/nowhere").status_code == 404
@@ -230,6 +243,18 @@ def test_a_study_is_launched_paused_resumed_stopped_and_deleted_by_forms(
         sent = operator.post(f"{here}/{action}")
         assert (sent.status_code, sent.headers["location"]) == (303, here)
         assert f'class="badge {then}"' in page(operator, here)
+    said = "`hpo front wine` shows more, by --trial"
+    told = update(models.launches).where(models.launches.c.study_id == int(here.rpartition("/")[2]))
+    with service.store.write() as connection:
+        connection.execute(told.values(message=said))
+    reason = Stopped(
+        rule="auto", finished=9, started=9, left=3, expected_gain=0.1, gain95=0.2, gain_of_next=0.1, threshold=0.3,
+        reason=said,
+    )  # fmt: skip
+    stopped = optuna.load_study(study_name="wine_mlp-all", storage=HistoryStorage(service.store))
+    keep_reason(stopped, reason)
+    for path, times in ((here, 3), ("/machines", 1)):
+        assert page(operator, path).count("“The front” of the study shows more, by trial") == times
     again = operator.post(f"{here}/resume")
     assert again.status_code == 409 and "stopped" in again.text
     unsure = operator.post(f"{here}/delete")
