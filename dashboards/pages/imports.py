@@ -111,7 +111,7 @@ def post_replay(
     methods: Annotated[list[str], Form(max_length=20)] = [],  # noqa: B006  # FastAPI copies it
     regime: Text = "full",
     budget: Text = "30",
-    seeds: Text = "3",
+    seeds: Text = "10",
     tasks: Text = "",
     family: Text = "",
 ) -> Response:

@@ -162,7 +162,7 @@ class ReplayRequest(_Request):
     )
     regime: Regime = Field("full", description="What the history is made of.")
     budget: int = Field(30, ge=1, le=10_000, description="Trials in a run.")
-    seeds: int = Field(3, ge=1, le=100, description="Runs of each method on each task.")
+    seeds: int = Field(10, ge=1, le=100, description="Runs of each method on each task.")
     tasks: str | None = Field(None, max_length=10_000, description="A number of each family, or names with commas.")
     rows: int = Field(1_000, ge=10, le=100_000, description="At most so many configurations of a task.")
     family: Text | None = Field(None, description="Only this family.")

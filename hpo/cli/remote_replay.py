@@ -9,7 +9,7 @@ import typer
 from hpo.cli.replay_files import ReplayFiles
 from hpo.cli.source import PATIENCE_SECONDS
 from hpo.client.client import Client
-from hpo.errors import SettingsError
+from hpo.errors import ServiceError, SettingsError
 from hpo.replay.race import Progress
 from hpo.replay.report import Report
 from hpo.replay.runs import Run, read_runs
@@ -29,19 +29,17 @@ def replay_on_server(
 ) -> tuple[Report, list[Run]]:
     """The report of a replay by a service, and its runs, which are written down where there are files for them.
 
-    job: one that was asked for before. Raises SettingsError, StudyFailedError for the reason that the service tells of.
+    None where the service has them no more. job: one that was asked for before. Raises SettingsError, StudyFailedError
+    for the reason that the service tells of.
     """
     asked = {name: getattr(options, name) for name in ASKED} | {"methods": list(options.methods)}
     _check(options, job, files, fresh=fresh)
     with Client(server, patience_seconds=PATIENCE_SECONDS) as client:
         number = client.start_replay(**asked)["id"] if job is None else job
-        report = _report(client, number, files, progress)
+        report = _report(client, number, files, fresh=fresh, progress=progress)
         for note in report.setting.skipped:
             typer.echo(note, err=True)
-        if files is None:
-            return report, []
-        client.save_job_file(number, files.runs, overwrite=True)
-        return report, read_runs(files.runs)
+        return report, [] if files is None else _runs(client, number, files)
 
 
 def check_methods(methods: str | None) -> None:
@@ -58,18 +56,33 @@ def _check(options: ReplayOptions, job: int | None, files: ReplayFiles | None, *
     if options.jobs > 1:
         raise SettingsError(f"--jobs {options.jobs}: a service replays in one process; leave it out")
     if files is not None and files.runs.exists() and not fresh:
-        raise SettingsError(f"{files.runs} is there already, and a service begins anew; --fresh overwrites it")
+        why = "a service begins anew" if job is None else f"the runs of job {job} would take its place"
+        raise SettingsError(f"{files.runs} is there already, and {why}; --fresh overwrites it")
     plain = ReplayOptions(source="")
     given = [name for name in ASKED if getattr(options, name) != getattr(plain, name)]
     if job is not None and given:
         raise SettingsError(f"--job {job} was asked for already: leave out --{', --'.join(given)}")
 
 
-def _report(client: Client, number: int, files: ReplayFiles | None, progress: Progress) -> Report:
+def _runs(client: Client, number: int, files: ReplayFiles) -> list[Run]:
+    """The runs of a job, in their file; none once the service has them no more. What the file has then stays."""
+    try:
+        client.save_job_file(number, files.runs, overwrite=True)
+    except ServiceError as error:
+        if error.code != "not-done":
+            raise
+        stays = f"; {files.runs.name} and a picture of it stay as they were" if files.runs.exists() else ""
+        typer.echo(f"the runs are gone there, and without them no picture is drawn: {error}{stays}", err=True)
+        files.runs.touch()  # by which the others are known as a replay's
+        return []
+    return read_runs(files.runs)
+
+
+def _report(client: Client, number: int, files: ReplayFiles | None, *, fresh: bool, progress: Progress) -> Report:
     try:
         return client.finished_replay(number, tell=lambda done, total: progress(done, total or 0))
     except KeyboardInterrupt:
-        out = [] if files is None else ["--out", str(files.json.with_suffix(""))]
+        out = [] if files is None else ["--out", str(files.json.with_suffix("")), *(["--fresh"] if fresh else [])]
         again = shlex.join(["hpo", "replay", "--job", str(number), *out, "--server", client.transport.url])
         typer.echo(
             f"detached; the replay goes on there, and {client.transport.url}/imports/{number} shows it. "

@@ -120,14 +120,13 @@ def replay(
         race, setting = prepared(options, lambda note: typer.echo(note, err=True))
         runs = _run(race, jobs, files, fresh=fresh)
         report = reported(runs, setting, options)
-    if files is not None:
-        files.write(report, runs)
+    written = [] if files is None else files.write(report, runs)
     if json:
         print_json(report.to_json())
     else:
         _show(report)
-        if files is not None:
-            typer.echo(f"wrote {files.json}, {files.text.name}, {files.picture.name}", err=True)
+        if written:
+            typer.echo(f"wrote {', '.join([str(written[0]), *(path.name for path in written[1:])])}", err=True)
 
 
 # How it is run

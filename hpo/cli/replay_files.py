@@ -38,8 +38,8 @@ class ReplayFiles:
                 raise SettingsError(f"--out {out}: {path} is there already, and no replay's; name another")
         return files
 
-    def write(self, report: Report, runs: Sequence[Run]) -> None:
-        """Write the figures, the text and the picture."""
+    def write(self, report: Report, runs: Sequence[Run]) -> list[Path]:
+        """Write the figures, the text and, where there are runs to draw, the picture; returns what was written."""
         import json
 
         from hpo.answers.plain import jsonable
@@ -48,4 +48,7 @@ class ReplayFiles:
 
         self.json.write_text(json.dumps(jsonable(report.to_json()), indent=2, ensure_ascii=False) + "\n", "utf-8")
         self.text.write_text(to_markdown(report), "utf-8")
+        if not runs:
+            return [self.json, self.text]
         plot_curves(runs, self.picture, title=f"{report.tasks} tasks, history: {report.setting.regime}")
+        return [self.json, self.text, self.picture]

@@ -556,7 +556,7 @@ class Client:
         return dict(self.transport.post("/replays", settings))
 
     def replay(self, *, tell: Callable[[int, int | None], None] | None = None, **settings: Any) -> Report:
-        """Tune past tasks again, and wait for what comes of it; as `hpo replay`. tell: as of `finished_job`.
+        """Tune past tasks again, and wait for what comes of it; as `hpo replay --server`. tell: as of `finished_job`.
 
         Ctrl-C only stops waiting. Raises StudyFailedError.
         """
@@ -567,9 +567,10 @@ class Client:
         from hpo.client.records import result_of
         from hpo.replay.report import Report
 
+        kind = self.job(number)["kind"]
+        if kind != "replay":
+            raise SettingsError(f"job {number} is of kind {kind}, and no replay")
         job = self.finished_job(number, tell=tell)
-        if job["kind"] != "replay":
-            raise SettingsError(f"job {number} is of kind {job['kind']}, and no replay")
         if job["state"] != "done":
             raise StudyFailedError(job["error"] or f"job {number} was cancelled at the service")
         return result_of(Report, job["result"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from hpo.arrays import Array
 from hpo.errors import SettingsError
+from storage.durable_files import draft_of
 
 Key: TypeAlias = tuple[str | int, ...]
 
@@ -118,6 +119,12 @@ def append_run(path: Path, run: Run) -> None:
         if path.stat().st_size and not _ends_whole(file):
             file.truncate(_end_of_last_line(file))
         file.write(f"{run.to_json()}\n".encode())
+
+
+def write_runs(path: Path, runs: Iterable[Run]) -> None:
+    """Write runs into a file, in place of what it holds; it is there whole, as it was or as it is to be."""
+    with draft_of(path) as draft:
+        draft.write_text("".join(f"{run.to_json()}\n" for run in runs), encoding="utf-8")
 
 
 def _ends_whole(file: BinaryIO) -> bool:

@@ -11,7 +11,7 @@ from hpo.errors import SettingsError
 from hpo.replay.methods import METHODS, load_method
 from hpo.replay.race import Progress, Race, run_race
 from hpo.replay.report import Report, Setting, report_on
-from hpo.replay.runs import Run
+from hpo.replay.runs import Run, write_runs
 from hpo.replay.tables import RecordedFamily, chosen_tasks, read_source
 from storage.masking import without_secrets
 
@@ -66,9 +66,13 @@ def prepared(options: ReplayOptions, say: Callable[[str], None]) -> tuple[Race, 
 
 
 def replayed(options: ReplayOptions, *, kept: Path, progress: Progress) -> Report:
-    """The report of a replay that goes on from the runs in `kept`. Raises as `prepared` does."""
+    """The report of a replay that goes on from the runs in `kept`, and leaves those there that it is made of.
+
+    Others are of data that have changed since the replay was begun. Raises as `prepared` does.
+    """
     race, setting = prepared(options, lambda _note: None)
     runs = run_race(race, jobs=options.jobs, kept=kept, fresh=False, progress=progress)
+    write_runs(kept, runs)
     return reported(runs, setting, options)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,9 +15,10 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.api.app import create_api
 from hpo.client.client import Client
-from hpo.service.jobs import Jobs
+from hpo.replay.runs import read_runs, write_runs
+from hpo.service.jobs import Jobs, folder_of
 from hpo.service.state import Service
-from storage import history, tokens
+from storage import background_jobs, history, tokens
 from storage.importers.flags import quarantine
 from storage.optuna_storage import HistoryStorage
 from storage.schema import Store
@@ -107,27 +110,43 @@ def test_tables_of_trials_are_the_same_in_every_format(hpo: Hpo, served_here: tu
 
 
 def test_what_is_replayed_there_is_what_is_replayed_here(
-    hpo: Hpo, served_here: tuple[str, str], tmp_path: Path
+    hpo: Hpo, served_here: tuple[str, str], sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, family = served_here
     asked = ("replay", "--methods", "random,portfolio", "--budget", "4", "--seeds", "2", "--family", family)
-    here, there = json.loads(hpo(*asked, "--json")[0]), json.loads(hpo(*asked, "--json", "--server", url)[0])
+    here = json.loads(hpo(*asked, "--json", "--out", "here")[0])
+    job = 1  # the first one
+    begun_before = folder_of(tmp_path / "runs", job) / "runs.jsonl"
+    begun_before.parent.mkdir(parents=True)
+    write_runs(begun_before, [replace(run, data="older") for run in read_runs(tmp_path / "here.runs.jsonl")])
+    there = json.loads(hpo(*asked, "--json", "--server", url)[0])
     for report in (here, there):
         for scores in report["overall"]:
             del scores["seconds"]  # that it took
         del report["date"]
     assert here == there
-    with Client(url) as client:
-        job, verifying = client.jobs()[0]["id"], client.start_verifying()["id"]
+    waiting = background_jobs.add_job(sqlite_store, kind="import", owner="ann", settings={}, is_held=True).job_id
     again = ("replay", "--job", str(job), "--out", str(tmp_path / "race"), "--server", url)
     out, err = hpo(*again)
     assert out.splitlines()[-1].startswith("On your 2 past tasks: random needed") and "wrote " in err
     assert {path.name for path in tmp_path.glob("race*")} == {"race.json", "race.md", "race.png", "race.runs.jsonl"}
     assert len((tmp_path / "race.runs.jsonl").read_text().splitlines()) == 8
-    assert "--fresh overwrites it" in hpo(*again, code=2)[1]
+    assert f"the runs of job {job} would take its place; --fresh overwrites it" in hpo(*again, code=2)[1]
+    assert "a service begins anew; --fresh" in hpo(*asked, "--out", "race", "--server", url, code=2)[1]
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "finished_job", _interrupted)
+        hint = hpo(*again, "--fresh", code=130)[1].partition("Look on again with: hpo ")[2]
+        assert "of kind import" in hpo("replay", "--job", str(waiting), "--server", url, code=2)[1]
+    assert "race.png" in hpo(*shlex.split(hint))[1]
+    begun_before.unlink()  # as a week later
+    err = hpo(*shlex.split(hint))[1]
+    assert "race.runs.jsonl and a picture of it stay as they were" in err and err.endswith("race.json, race.md\n")
+    assert len((tmp_path / "race.runs.jsonl").read_text().splitlines()) == 8
+    for fresh in ((), ("--fresh",)):
+        assert "the runs are gone there" in hpo(*again[:3], "--out", "late", "--server", url, *fresh)[1]
+    assert json.loads((tmp_path / "late.json").read_text())["overall"] and not (tmp_path / "late.png").exists()
     for wrong, said in (
         (("--job", "99"), "no job 99"),
-        (("--job", str(verifying)), "of kind verify, and no replay"),
         (("--job", str(job), "--seeds", "3"), "leave out --seeds"),
         (("--methods", "random,mine:Method"), "runs no code of yours"),
         (("--jobs", "2"), "in one process"),
@@ -138,15 +157,22 @@ def test_what_is_replayed_there_is_what_is_replayed_here(
     assert "name it by --server" in hpo("replay", "--job", "1", code=2)[1]
 
 
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_late_value_counts_there_as_here(hpo: Hpo, served_here: tuple[str, str], sqlite_store: Store) -> None:
     url, _ = served_here
     study = study_of(sqlite_store, "slow machines")
     for value in (0.5, 0.25):
-        late(sqlite_store, lost(sqlite_store, study, deaths=3), value)
+        late(sqlite_store, lost(sqlite_store, study, deaths=3), value, teller="box")
     accept = ("history", "accept-late", "slow machines")
     there = json.loads(hpo(*accept, "0", "--json", "--server", url)[0])
-    assert there == {"study": "slow machines", "trial": 0, "counts_as": 2, "state": "complete", "value": 0.5}
-    assert "trial 1, 0.25 (complete), counts as trial 3; trial 1 stays failed" in hpo(*accept, "1")[0]
+    value = {"state": "complete", "value": 0.5, "teller": "box", "checkpoint": None}
+    assert there == {"study": "slow machines", "trial": 0, "counts_as": 2, **value}
+    said = "trial 1, 0.25 (complete), told by box, counts as trial 3; trial 1 stays failed; no model of it was kept"
+    assert said in hpo(*accept, "1")[0]
+    assert "is not in the range" in hpo(*accept, "9" * 20, code=2)[1]
     for wrong, said in ((("1",), "counts already, as trial 3"), (("2",), "no late value"), (("9",), "no trial 9")):
         assert said in hpo(*accept, *wrong, "--server", url, code=2)[1]
         assert said in hpo(*accept, *wrong, code=2)[1]

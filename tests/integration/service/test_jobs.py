@@ -10,6 +10,8 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,10 +23,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from hpo.api.app import create_api
-from hpo.api.wire_jobs import Kind, Method, Regime
+from hpo.api.wire_jobs import Kind, Method, Regime, ReplayRequest
+from hpo.cli.replay import replay
 from hpo.errors import SettingsError
 from hpo.replay.methods import METHODS
 from hpo.replay.regimes import REGIMES
+from hpo.replay.whole import DEFAULT_METHODS, ReplayOptions
 from hpo.service import uploads
 from hpo.service.allowed_places import Places, mlflow_place, optuna_place, path_of_projects
 from hpo.service.jobs import LINES, Jobs, folder_of, sweep
@@ -302,6 +306,10 @@ def test_uploads_that_claim_to_be_tables(client: TestClient, tmp_path: Path, mon
 def test_the_words_of_a_replay_are_those_of_the_command() -> None:
     assert get_args(Method) == tuple(METHODS)
     assert get_args(Regime) == tuple(REGIMES)
+    defaults = ReplayRequest().model_dump()
+    options = asdict(ReplayOptions(source=""))
+    assert defaults == {name: options[name] for name in defaults} | {"methods": list(DEFAULT_METHODS)}
+    assert signature(replay).parameters["seeds"].default == defaults["seeds"]
 
 
 def test_a_promotion_says_why_it_cannot_be(service: Service, client: TestClient, working: Jobs) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
+from hpo.api.wire_jobs import ReplayRequest
 from hpo.service.state import Service
 from storage import audit, background_jobs, history, launches, tokens
 from storage.repairs import oddities
@@ -222,6 +223,8 @@ def test_an_import_is_started_and_told_and_a_wrong_one_comes_back_as_it_was_writ
     assert started.status_code == 303
     sent = operator.post("/imports", data={"what": "table"}, files={"file": (f"{EVIL}.csv", b"lr,loss\n0.1,2\n")})
     replayed = operator.post("/imports/replay", data={"methods": ["random", "tpe"], "budget": "5", "family": EVIL})
+    form = page(operator, "/imports?what=replay")
+    assert f'name="seeds" type="number" min="1" max="100" value="{ReplayRequest().seeds}"' in form
     asked = [operator.post("/imports/verify"), operator.post("/imports/export", data={"target": study(0)})]
     for answer in (started, sent, replayed, *asked):  # beside the one that was there
         html = page(operator, answer.headers["location"])
