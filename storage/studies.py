@@ -456,9 +456,9 @@ def holder_of(store: Store, claim: Claim) -> str | None:
 
 
 @retried
-def held_attempts(store: Store, study_id: int) -> set[tuple[int, int]]:
-    """Which trials of a study, by number, run under a lease that has not ended, each with its attempt."""
-    return {(row.number, row.attempt) for row in store.fetch(_HELD, study_id=study_id)}
+def running_attempts(store: Store, study_id: int) -> set[tuple[int, int]]:
+    """Which trials of a study run, by number, each with its attempt; also where the lease of that has ended."""
+    return {(row.number, row.attempt) for row in store.fetch(_RUNNING_ATTEMPTS, study_id=study_id)}
 
 
 @retried
@@ -491,10 +491,10 @@ _HOLDER = Statement(
     select(trials.c.worker).where(trials.c.id == bindparam("trial_id"), trials.c.attempt == bindparam("attempt"))
 )
 _RUNNING = Statement(select(func.count().label("running")).where(_in_study, _is_running, is_unfinished))
+_RUNNING_ATTEMPTS = Statement(select(trials.c.number, trials.c.attempt).where(_in_study, _is_running, is_unfinished))
 _held = select(trials.c.id, trials.c.study_id, trials.c.attempt, trials.c.deaths, trials.c.worker).where(_is_leased)
 _LEASED = Statement(_held.order_by(trials.c.id).with_for_update())
 _now = select(database_now()).scalar_subquery()  # asked once, not for each row
-_HELD = Statement(select(trials.c.number, trials.c.attempt).where(_is_leased, trials.c.lease_until >= _now))
 _EXPIRED = Statement(_held.where(trials.c.lease_until < _now).order_by(trials.c.id).with_for_update())
 _MORE_WAIT_THAN = Statement(
     select(trials.c.id).where(_waits_in_study).limit(1).offset(bindparam("many", type_=Integer))

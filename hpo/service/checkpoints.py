@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from hpo.running.attempts import earlier_attempts, folder_of, study_folder
 from hpo.service.state import Service
 from storage import history
 from storage.durable_files import sync_folder
-from storage.studies import held_attempts
+from storage.studies import running_attempts
 from trainers.job import BEST_CHECKPOINT, COMPRESSED_MODEL, UPLOADED_CHECKPOINT
 
 MOST_BYTES = 2 * 2**30  # of a checkpoint; larger ones are for a folder that both share
@@ -124,29 +125,43 @@ def drop_unused(service: Service, whose: Whose) -> None:
 
 
 def sweep(service: Service) -> None:
-    """Remove what is half sent, and nobody goes on with: of attempts that are not held any more, for an hour.
+    """Remove what is half sent, and nobody goes on with: of attempts that do not run any more, for an hour.
 
-    What lies in folders of no study of this history may be another's, and stays.
+    One that runs stays whatever its lease: after an outage its worker goes on. What lies in folders of no study of this
+    history may be another's, and stays.
     """
     quiet_since = time.time() - QUIET_SECONDS
     drafts: dict[str, list[Path]] = {}  # by the folder of their study
-    for name in NAMES.values():
-        for draft in service.runs.glob(f"*/trial-*/attempt-*/{name}.*.part"):
-            with suppress(OSError):
-                if draft.stat().st_mtime < quiet_since:
-                    drafts.setdefault(draft.parents[2].name, []).append(draft)
+    for draft in _drafts(service.runs):
+        if _is_quiet(draft, quiet_since):
+            drafts.setdefault(draft.parents[2].name, []).append(draft)
     for study in history.list_studies(service.store) if drafts else ():
         folder = study_folder(service.runs, study.name, store_url=service.store.url, created_at=study.created_at)
         if folder.name not in drafts:
             continue
-        held = {
+        running = {
             folder_of(folder, number=trial, attempt=attempt)
-            for trial, attempt in held_attempts(service.store, study.study_id)
+            for trial, attempt in running_attempts(service.store, study.study_id)
         }
         for draft in drafts[folder.name]:
-            if draft.parent not in held:
+            if draft.parent not in running and _is_quiet(draft, quiet_since):  # a part may have come meanwhile
                 with suppress(OSError):
                     draft.unlink(missing_ok=True)
+
+
+def _drafts(runs: Path) -> Iterator[Path]:
+    """What is half sent of any attempt; the rest is for another time where a folder goes meanwhile."""
+    for name in NAMES.values():
+        with suppress(FileNotFoundError):
+            yield from runs.glob(f"*/trial-*/attempt-*/{name}.*.part")
+
+
+def _is_quiet(draft: Path, since: float) -> bool:
+    """Whether no part of it has come since then; False where it is gone."""
+    try:
+        return draft.stat().st_mtime < since
+    except OSError:
+        return False
 
 
 def _folder(service: Service, whose: Whose) -> Path:

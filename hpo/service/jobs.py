@@ -78,10 +78,7 @@ class Jobs:
         while not self._ending.is_set():
             try:
                 self._look()
-                if time.monotonic() >= self._next_sweep:
-                    self._next_sweep = time.monotonic() + SWEEP_SECONDS
-                    sweep(self._service.store, self._service.runs)
-                    checkpoints.sweep(self._service)
+                self._sweep()
                 self._trouble = None
             except StorageError as error:
                 self._trouble = str(error)
@@ -89,6 +86,23 @@ class Jobs:
                 self._trouble = f"a background job could not be begun: {error}"
                 _log.warning("%s", self._trouble)
             self._ending.wait(PAUSE_SECONDS)
+
+    def _sweep(self) -> None:
+        """Remove, now and then, what nobody needs; what cannot be removed takes up room, and is no trouble.
+
+        What is half sent stays at first: who was sending while the service was away is to come back before.
+        """
+        if time.monotonic() < self._next_sweep:
+            return
+        is_first, self._next_sweep = self._next_sweep == 0.0, time.monotonic() + SWEEP_SECONDS
+        try:
+            sweep(self._service.store, self._service.runs)
+            if not is_first:
+                checkpoints.sweep(self._service)
+        except StorageError:
+            raise
+        except OSError as error:
+            _log.warning("what nobody needs any more could not be removed: %s", error)
 
     def _look(self) -> None:
         """Begin what waits, and end what is not wanted any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,16 +14,19 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from optuna.trial import TrialState
 from sqlalchemy import update
 
 from hpo.api.app import create_api
 from hpo.service import checkpoints
+from hpo.service.checkpoints import _is_quiet
+from hpo.service.jobs import Jobs
 from hpo.service.state import Service
 from storage import history, launches, tokens
 from storage.database import Store
 from storage.models import trials
 from storage.schema import open_store
-from storage.studies import LATE_RESULTS_ATTRIBUTE
+from storage.studies import LATE_RESULTS_ATTRIBUTE, running_attempts
 from tests.integration.service.test_desk import create
 from tests.servers import served
 
@@ -191,10 +195,13 @@ def test_trials_and_leases_are_the_workers_own(client: TestClient, service: Serv
     with worker(service, NOT_ME, "operator") as operator:
         assert post(operator, f"{trial}/release", attempt=1).status_code == 200
         assert ask(operator, study_id)["attempt"] == 2
-    late = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.5)
-    assert (late.status_code, late.json()["code"]) == (409, "stale-attempt")
-    (lost,) = history.list_trials(store, study_id)
-    assert [each["value"] for each in lost.system_attrs[LATE_RESULTS_ATTRIBUTE]] == [0.5]
+        late = post(client, f"{trial}/tell", attempt=1, state="complete", value=0.5, cost_seconds=4.0)
+        assert (late.status_code, late.json()["code"]) == (409, "stale-attempt")
+        (lost,) = history.list_trials(store, study_id)
+        assert [each["value"] for each in lost.system_attrs[LATE_RESULTS_ATTRIBUTE]] == [0.5]
+        assert post(operator, f"{trial}/release", attempt=2).status_code == 200
+        counts = operator.post(f"/api/v1{trial}/accept-late").json()  # without a body
+        assert (counts["number"], counts["state"], counts["value"], counts["cost_seconds"]) == (0, "complete", 0.5, 4.0)
 
 
 def test_no_worker_of_a_service_is_named_as_if_no_service_knew_it(client: TestClient, store: Store) -> None:
@@ -350,20 +357,59 @@ def test_what_was_sent_of_attempts_that_came_to_nothing_is_removed(
     another.parent.mkdir(parents=True)
     another.write_bytes(b"half")
     os.utime(another, (0, 0))
+
+    def stands(**columns: Any) -> None:
+        with store.write() as connection:
+            connection.execute(update(trials).where(trials.c.study_id == study_id).values(lease_until=0.0, **columns))
+
+    def part_comes(*about: Any) -> set[tuple[int, int]]:
+        found = running_attempts(*about)
+        for part in (service.runs / folder).rglob("*.part"):
+            os.utime(part)
+        return found
+
+    def goes(draft: Path, since: float) -> bool:
+        shutil.rmtree(service.runs / folder, ignore_errors=True)
+        return _is_quiet(draft, since)
+
+    stands()
     checkpoints.sweep(service)
-    assert sent() == ["attempt-2/compressed.ck", "attempt-2/uploaded.ckpt"], "its lease has not ended"
-    with store.write() as connection:
-        connection.execute(update(trials).where(trials.c.study_id == study_id).values(lease_until=0.0))
+    assert sent() == ["attempt-2/compressed.ck", "attempt-2/uploaded.ckpt"], "it runs, and its worker may be back"
+    stands(state=TrialState.WAITING.value)
     with monkeypatch.context() as patched:
         patched.setattr("hpo.service.checkpoints.QUIET_SECONDS", 1e12)
         checkpoints.sweep(service)
         assert len(sent()) == 2, "a part came lately"
-    checkpoints.sweep(service)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "running_attempts", part_comes)
+        checkpoints.sweep(service)
+        assert len(sent()) == 2, "a part has just come"
+    for part in service.runs.rglob("*.part"):
+        os.utime(part, (0, 0))
+    monkeypatch.setattr("hpo.service.jobs.SWEEP_SECONDS", 0.0)
+    jobs = Jobs(service)
+    jobs._sweep()
+    assert len(sent()) == 2, "the service has only begun"
+    with monkeypatch.context() as patched:
+        patched.setattr(service.runs.__class__, "glob", _is_away)
+        jobs._sweep()
+    jobs._sweep()
     assert (sent(), another.exists()) == ([], True)
+    stands(state=TrialState.RUNNING.value)
+    for name in ("trial-0000", "trial-0001"):
+        (service.runs / folder / name / "attempt-1").mkdir(parents=True, exist_ok=True)
+        (service.runs / folder / name / "attempt-1" / another.name).touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "_is_quiet", goes)
+        checkpoints.sweep(service)
     send(2, content)
     assert sent() == ["attempt-2/uploaded.ckpt"], "while nobody else has the trial, it is sent anew"
     post(client, f"/studies/{study_id}/trials/0/tell", attempt=2, state="complete", value=0.25)
     assert sent() == ["attempt-2/uploaded.ckpt"]
+
+
+def _is_away(*_: Any) -> Any:
+    raise OSError("Input/output error")
 
 
 def test_a_place_that_a_worker_tells_of_opens_no_file_of_the_server_but_a_checkpoint_in_a_shared_folder(
