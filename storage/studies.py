@@ -77,6 +77,7 @@ from storage.trial_rows import (
 SPACE_ATTRIBUTE = "hindsight:space"  # study system attribute: the declared search space
 LATE_RESULTS_ATTRIBUTE = "hindsight:late_results"  # trial system attribute: what refused attempts brought
 NOTES_ATTRIBUTE = "hindsight:notes"  # trial system attribute: how it ran, where that is not as asked
+STOPPED_ATTRIBUTE = "hindsight:stopped"  # study user attribute: why it ended early, with how many trials "started"
 MAX_ATTEMPTS = 3  # heuristic: a trial that took three workers with it is at fault itself
 MOST_LATE_RESULTS = 3  # of one attempt, from each who tells a service (heuristic: one is to be expected)
 
@@ -422,7 +423,10 @@ def finish_trial(
         trial = lock_trial(connection, claim.trial_id)
         if _is_repeated(trial, claim, state, value):
             return
-        _keep_late_result(store, connection, claim, state, value, trial=trial, at=call.at, teller=teller)
+        late = {"attempt": claim.attempt, "state": state.name, "value": value, "received_at": call.at}
+        beside = {name: columns[name] for name in TOLD_OF_LATE} | {"measured": measured, "notes": notes}
+        late |= {name: told for name, told in beside.items() if told not in (None, {}, [])}
+        _keep_late_result(store, connection, trial, late, teller=teller)
     raise _stale(trial, claim)
 
 
@@ -435,7 +439,8 @@ def refuse_outcome(
         trial = lock_trial(connection, claim.trial_id)
         is_kept = value is not None and not _is_repeated(trial, claim, state, value)
         if is_kept:
-            is_kept = _keep_late_result(store, connection, claim, state, value, trial=trial, at=call.at, teller=teller)
+            late = {"attempt": claim.attempt, "state": state.name, "value": value, "received_at": call.at}
+            is_kept = _keep_late_result(store, connection, trial, {**late, "is_strangers": True}, teller=teller)
     kept = "; the value that came for it is kept as late" if is_kept else ""
     raise StaleAttemptError(f"Trial {claim.number} is with a worker of somebody else{kept}.")
 
@@ -469,7 +474,8 @@ def count_running(store: Store, study_id: int) -> int:
 
 # How it is done
 
-TOLD_AT_THE_END = ("value", "finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint", "error")
+TOLD_OF_LATE = ("finished_at", "cost_seconds", "epochs", "peak_memory_bytes", "checkpoint")
+TOLD_AT_THE_END = ("value", *TOLD_OF_LATE, "error")
 
 _in_study = trials.c.study_id == bindparam("study_id")
 _is_running = trials.c.state == TrialState.RUNNING.value
@@ -649,38 +655,29 @@ def _requeue(
 
 
 def _keep_late_result(
-    store: Store,
-    connection: Connection,
-    claim: Claim,
-    state: TrialState,
-    value: float | None,
-    *,
-    trial: TrialRow,
-    at: float,
-    teller: str | None,
+    store: Store, connection: Connection, trial: TrialRow, late: Mapping[str, Any], *, teller: str | None
 ) -> bool:
     """Whether it is kept: not of an attempt that there never was, nor beside others of the same attempt and teller."""
-    if claim.attempt > trial.attempt:
+    if late["attempt"] > trial.attempt:
         return False
     known = connection.execute(
         select(trial_attributes.c.value).where(
-            trial_attributes.c.trial_id == claim.trial_id,
+            trial_attributes.c.trial_id == trial.id,
             trial_attributes.c.kind == "system",
             trial_attributes.c.key == LATE_RESULTS_ATTRIBUTE,
         )
     ).scalar()
     results = json.loads(known or "[]")
-    like = [late for late in results if (late["attempt"], late.get("teller")) == (claim.attempt, teller)]
-    if any((late["state"], late["value"]) == (state.name, value) for late in like):
+    like = [each for each in results if (each["attempt"], each.get("teller")) == (late["attempt"], teller)]
+    if any((each["state"], each["value"]) == (late["state"], late["value"]) for each in like):
         return True  # said again
     if teller is not None and len(like) >= MOST_LATE_RESULTS:
         return False
-    told_by = {} if teller is None else {"teller": teller}
-    results.append({"attempt": claim.attempt, "state": state.name, "value": value, "received_at": at, **told_by})
+    results.append({**late} if teller is None else {**late, "teller": teller})
     key = LATE_RESULTS_ATTRIBUTE
-    set_attribute(store, connection, trial_attributes, claim.trial_id, kind="system", key=key, value=results)
+    set_attribute(store, connection, trial_attributes, trial.id, kind="system", key=key, value=results)
     if trial.state not in UNFINISHED:
-        seal_trial(connection, claim.trial_id)
+        seal_trial(connection, trial.id)
     return True
 
 

@@ -555,10 +555,12 @@ def quarantine(
 def accept_late(
     study: Annotated[str, typer.Argument(help="A study.")],
     trial: Annotated[
-        int, typer.Argument(min=0, help="The number of a trial that has failed, or waits for another try.")
+        int,
+        typer.Argument(min=0, max=2**31 - 1, help="The number of a trial that has failed, or waits for another try."),
     ],
     result: Annotated[
-        int | None, typer.Option(min=1, help="Which of several late values, in the order in which they came.")
+        int | None,
+        typer.Option(min=1, max=1_000, help="Which of several late values, in the order in which they came."),
     ] = None,
     storage: Storage = None,
     server: Server = None,
@@ -568,6 +570,8 @@ def accept_late(
 
     Such a value is kept with its trial and used by nothing. A trial that waits to be tried again ends with it; one that
     has failed stays as it is, and the value counts as one more trial of the study. The audit log says who did it.
+    Which of several is to be said, and so it is for the only one that somebody told who never had the trial. A model
+    comes with it only where it had reached the service before the trial was lost.
     """
     from hpo.cli import history_show
     from hpo.cli.history_source import past

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.answers.history import (
@@ -496,15 +497,21 @@ def trusted(study: str, reason: str | None, *, as_json: bool) -> None:
 
 def accepted(study: str, trial: int, counts: TrialRecord, *, as_json: bool) -> None:
     """`hpo history accept-late`. counts: the trial by which the value does."""
-    state = counts.state.name.lower()
+    from storage.late_results import teller_of
+
+    state, teller = counts.state.name.lower(), teller_of(counts.number, counts.system_attrs)
     if as_json:
         print_json({
             "study": study, "trial": trial, "counts_as": counts.number, "state": state, "value": counts.value,
+            "teller": teller, "checkpoint": counts.checkpoint,
         })  # fmt: skip
         return
     value = "" if counts.value is None else f", {number(counts.value)}"
-    told = f"{visible(study)}: the late value of trial {trial}{value} ({state}), counts"
-    print(told + ("" if counts.number == trial else f" as trial {counts.number}; trial {trial} stays failed"))
+    by = "" if teller is None else f", told by {visible(teller)}"
+    told = f"{visible(study)}: the late value of trial {trial}{value} ({state}){by}, counts"
+    told += "" if counts.number == trial else f" as trial {counts.number}; trial {trial} stays failed"
+    has_model = counts.checkpoint is not None and Path(counts.checkpoint).is_absolute()  # else it is with the worker
+    print(told + ("" if has_model else "; no model came with it"))
 
 
 def quarantined(study: str, reason: str, before: str | None, *, as_json: bool) -> None:

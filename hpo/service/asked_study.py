@@ -108,6 +108,8 @@ class AskedStudy:
         """Why no trial need be started any more, as far as is known before one is asked for."""
         if is_out_of_time(self.spec.budget, self._spent):
             return f"its {self.spec.budget.hours:g} hours are spent"
+        if self._failed is not None:
+            self.look_at_failures()  # a late value of one may count by now
         if self._failed is None and self.spec.stop.rule != "none" and self._deciding.acquire(blocking=False):
             try:  # while one thread thinks, the others go by what was known before
                 self._is_stopped = self._stopper.is_done()

@@ -34,6 +34,7 @@ from storage.launches import ACTIVE, Launch
 from storage.optuna_storage import HistoryStorage
 from storage.privacy import OWN_WORKER
 from storage.studies import Claim
+from storage.trial_pages import trial_numbered
 
 PROPOSAL_SECONDS = 20.0  # that somebody waits for a proposal, before he is asked to come again
 KNOWN_SECONDS = 5.0  # after which a study's file is looked at again
@@ -273,7 +274,11 @@ class Desk:
         is_anothers = self._is_anothers(claim, owner)
         if not is_anothers:
             study.work_goes_on()
-        ending, told, reason = self._ending(study, claim, state, values, error)
+        if values is None and state == "pruned":
+            ending, reason = TrialState.PRUNED, error
+            told = [] if is_anothers else self._last_report(study, claim)
+        else:
+            ending, told, reason = _ending(study, state, values, error)
         if is_anothers and owner is not None:
             studies.refuse_outcome(self._store, claim, state=ending, value=told[0] if told else None, teller=owner)
         studies.finish_trial(
@@ -316,6 +321,11 @@ class Desk:
         if not is_tried_again:
             self._heard_of_end(study, has_failed=True)
         return is_tried_again
+
+    def hear_of_late_result(self, study_id: int) -> None:
+        """A value that had come too late counts: propose with it, and let a study end whose last trial has it."""
+        with suppress(SpecError):  # of another program, whose trials are not asked for here
+            self._heard_of_end(self._study(study_id), has_failed=False)
 
     def look_after(self) -> None:
         """Let the studies end that are over, but for trials whose workers are gone: nobody asks for these any more.
@@ -458,29 +468,13 @@ class Desk:
             raise StaleAttemptError(f"Attempt {claim.attempt} at trial {claim.number} ended before it began.")
         return dict(proposed.params)
 
-    def _ending(
-        self, study: AskedStudy, claim: Claim, state: Told, values: Sequence[float] | None, error: str | None
-    ) -> tuple[TrialState, list[float], str | None]:
-        """The state, the values and the error that a trial ends with."""
-        metrics = study.spec.task.metrics
-        if state == "fail":
-            return TrialState.FAIL, [], error or "it failed; no reason was told"
-        if values is None and state == "pruned":
-            last = self._storage.get_trial(claim.trial_id)
-            step = last.last_step
-            values = [] if step is None or len(metrics) > 1 else [last.intermediate_values[step]]
-            values = [value for value in values if math.isfinite(value)]
-            return TrialState.PRUNED, list(values), error
-        if values is None or len(values) != len(metrics):
-            told = 0 if values is None else len(values)
-            wanted = (
-                f"a value of {metrics[0]}" if len(metrics) == 1 else f"values of {', '.join(metrics)}, in this order"
-            )
-            raise SettingsError(f"value: study {study.name!r} wants {wanted}, and {told} were told")
-        for name, value in zip(metrics, values, strict=True):
-            if not math.isfinite(value):
-                return TrialState.FAIL, [], f"nan: {name} is {value}, which is no finite number"
-        return TrialState.PRUNED if state == "pruned" else TrialState.COMPLETE, list(values), error
+    def _last_report(self, study: AskedStudy, claim: Claim) -> list[float]:
+        """What an attempt reported last, where that is known and a number: reports are those of the latest attempt."""
+        trial = trial_numbered(self._store, study.study_id, claim.number)
+        if trial.attempt != claim.attempt or not trial.intermediate_values or len(study.spec.task.metrics) > 1:
+            return []
+        last = trial.intermediate_values[max(trial.intermediate_values)]
+        return [last] if math.isfinite(last) else []
 
     def _heard_of_end(self, study: AskedStudy, *, has_failed: bool, study_error: str | None = None) -> None:
         """A trial has come to its end, or its worker has."""
@@ -565,6 +559,23 @@ class Desk:
             self._ids[study_id, claim.number] = claim.trial_id
             if len(self._ids) > IDS_KEPT:
                 self._ids.pop(next(iter(self._ids)))
+
+
+def _ending(
+    study: AskedStudy, state: Told, values: Sequence[float] | None, error: str | None
+) -> tuple[TrialState, list[float], str | None]:
+    """The state, the values and the error that a trial ends with. Raises SettingsError."""
+    metrics = study.spec.task.metrics
+    if state == "fail":
+        return TrialState.FAIL, [], error or "it failed; no reason was told"
+    if values is None or len(values) != len(metrics):
+        told = 0 if values is None else len(values)
+        wanted = f"a value of {metrics[0]}" if len(metrics) == 1 else f"values of {', '.join(metrics)}, in this order"
+        raise SettingsError(f"value: study {study.name!r} wants {wanted}, and {told} were told")
+    for name, value in zip(metrics, values, strict=True):
+        if not math.isfinite(value):
+            return TrialState.FAIL, [], f"nan: {name} is {value}, which is no finite number"
+    return TrialState.PRUNED if state == "pruned" else TrialState.COMPLETE, list(values), error
 
 
 def _refuse_where_not_wanted(study: AskedStudy, launch: Launch | None) -> None:

@@ -33,8 +33,8 @@ from hpo.tuning.evidence import encode_trials, losses_of
 from hpo.tuning.receipts import RECEIPT
 from storage.database import Store
 from storage.optuna_storage import HistoryStorage
+from storage.studies import STOPPED_ATTRIBUTE
 
-STOPPED = "hindsight:stopped"  # the study attribute that says why
 FIRST_CHECK = 6  # finished trials before anything is judged
 CHECKS = 3  # in a row, after as many trials
 THRIFT = 0.05  # of what a trial has gained so far: less is not worth its time, where nobody names a price (heuristic)
@@ -159,7 +159,7 @@ def _perfect(
 
 def kept_reason(attributes: Mapping[str, Any]) -> Stopped | None:
     """Why a study was stopped, from its attributes; None where it was not, or where they say something else."""
-    kept = attributes.get(STOPPED)
+    kept = attributes.get(STOPPED_ATTRIBUTE)
     try:
         return Stopped(**kept) if isinstance(kept, Mapping) else None
     except TypeError:
@@ -209,7 +209,7 @@ class StopWhenDone:
 
 def keep_reason(study: Study, stopped: Stopped) -> None:
     """Note with the study why it was stopped."""
-    study.set_user_attr(STOPPED, asdict(stopped))
+    study.set_user_attr(STOPPED_ATTRIBUTE, asdict(stopped))
 
 
 # What is known

@@ -170,9 +170,9 @@ def test_a_late_value_counts_there_as_here(hpo: Hpo, served_here: tuple[str, str
     there = json.loads(hpo(*accept, "0", "--json", "--server", url)[0])
     value = {"state": "complete", "value": 0.5, "teller": "box", "checkpoint": None}
     assert there == {"study": "slow machines", "trial": 0, "counts_as": 2, **value}
-    said = "trial 1, 0.25 (complete), told by box, counts as trial 3; trial 1 stays failed; no model of it was kept"
+    said = "trial 1, 0.25 (complete), told by box, counts as trial 3; trial 1 stays failed; no model came with it"
     assert said in hpo(*accept, "1")[0]
-    assert "is not in the range" in hpo(*accept, "9" * 20, code=2)[1]
+    assert "less than or equal to 2147483647" in hpo(*accept, "9" * 20, code=2)[1]
     for wrong, said in ((("1",), "counts already, as trial 3"), (("2",), "no late value"), (("9",), "no trial 9")):
         assert said in hpo(*accept, *wrong, "--server", url, code=2)[1]
         assert said in hpo(*accept, *wrong, code=2)[1]

@@ -16,11 +16,11 @@ from hpo.decisions.forecast import forecast
 from hpo.decisions.past_progress import past_tasks
 from hpo.studies.study_file import parse_spec
 from hpo.tuning.sampler import HistorySampler
-from hpo.tuning.stopping import STOPPED, Stopped
+from hpo.tuning.stopping import Stopped
 from storage.database import Store
 from storage.importers.table import import_table
 from storage.optuna_storage import HistoryStorage
-from storage.studies import claim_trial, create_study, finish_trial, start_trial
+from storage.studies import STOPPED_ATTRIBUTE, claim_trial, create_study, finish_trial, start_trial
 
 LR = {"type": "float", "low": 1e-5, "high": 0.1, "log": True}
 SPACE = {"lr": LR}
@@ -118,7 +118,7 @@ def test_a_study_in_which_nothing_was_left_counts_to_the_end(sqlite_store, rule,
         threshold=0.1,
         reason="enough",
     )
-    HistoryStorage(sqlite_store).set_study_user_attr(study_id, STOPPED, stopped.__dict__)
+    HistoryStorage(sqlite_store).set_study_user_attr(study_id, STOPPED_ATTRIBUTE, stopped.__dict__)
     add_study(sqlite_store, "cut", [0.3, 0.25])
     assert [stage.tasks for stage in forecast(sqlite_store, spec_of()).stages] == [2, 2, *[beyond] * 6]
 

@@ -12,15 +12,18 @@ import warnings
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy import update
 
 from hpo.errors import MlflowUnavailableError
 from hpo.running.deletion import delete_study
 from storage import outbox
-from storage.errors import SenderBusyError
-from storage.mlflow_runs import StudyRuns
+from storage.errors import SenderBusyError, StaleAttemptError
+from storage.late_results import accept_late_result
+from storage.mlflow_runs import StudyRuns, known_run
 from storage.models import mlflow_runs, studies
+from storage.optuna_storage import HistoryStorage
 from storage.outbox import deliver, pending
 from storage.schema import open_store
 from storage.studies import claim_trial, create_study, finish_trial, release_trial, report, set_mlflow_uri, start_trial
@@ -121,15 +124,26 @@ def test_what_was_measured_and_noted_is_in_mlflow_too(store, study_id, client, r
 def test_each_attempt_is_a_run(store, study_id, client, request):
     release_trial(store, claim(store, study_id), reason="interrupted")
     failed = claim(store, study_id)
+    HistoryStorage(store).set_trial_param(failed.trial_id, "lr", 0.1, FloatDistribution(0.0, 1.0))
+    report(store, failed, step=4, value=0.7)
     finish_trial(store, failed, state=TrialState.FAIL, value=None, error="out of memory")
     pruned = claim(store, study_id)
     finish_trial(store, pruned, state=TrialState.PRUNED, value=3.0)
+    with pytest.raises(StaleAttemptError):
+        finish_trial(store, failed, state=TrialState.COMPLETE, value=0.5, cost_seconds=2.0, measured={"auc": 0.9})
+    assert accept_late_result(store, study_id, 0) == 2
     deliver(store)
     runs = runs_of(client, request.node.name)
     statuses = {name: run.info.status for name, run in runs.items() if name != request.node.name}
-    assert statuses == {"0": "KILLED", "0 (attempt 2)": "FAILED", "1": "FINISHED"}
+    assert statuses == {"0": "KILLED", "0 (attempt 2)": "FAILED", "1": "FINISHED", "2": "FINISHED"}
     assert runs["1"].data.tags["hindsight.state"] == "PRUNED"
     assert runs["0 (attempt 2)"].data.tags["hindsight.error"] == "out of memory"
+    assert "best_val_loss" not in runs["0 (attempt 2)"].data.metrics
+    added = runs["2"]  # that has the late value
+    assert (added.data.params, added.data.tags["hindsight.seed"]) == ({"lr": "0.1"}, "7")
+    assert added.data.metrics == {"val_loss": 0.7, "cost_seconds": 2.0, "auc": 0.9, "best_val_loss": 0.5}
+    assert added.info.end_time - added.info.start_time == pytest.approx(2_000, abs=1)
+    assert known_run(store, study_id, 2, 1, mlflow_uri=client.tracking_uri) == added.info.run_id
 
 
 def test_the_study_runs_as_long_as_a_trial_is_open(store, study_id, client, request):

@@ -134,15 +134,18 @@ def get_trial(who: Reader, service: ServiceState, study_id: StudyId, number: Tri
 
 @router.post("/studies/{study_id}/trials/{number}/accept-late")
 def accept_late(
-    who: Operator, service: ServiceState, study_id: StudyId, number: TrialNumber, body: LateResultToAccept
+    who: Operator, service: ServiceState, study_id: StudyId, number: TrialNumber, body: LateResultToAccept | None = None
 ) -> Trial:
     """Let a value count that came when its attempt had lost the trial, and no other came; the trial that has it.
 
     A trial that waits to be tried again ends with it. For one that has failed, which stays as it is, it is one more
-    trial. 422 `storage` where another value counts, or it is not said which of several is meant.
+    trial. 422 `storage` where another value counts, or it is not said which of several is meant: say it for the only
+    one, too, where somebody told it who never had the trial.
     """
     doer = Doer(who=who.owner, action="trial.accept-late")
-    counts_as = accept_late_result(service.store, study_id, number, place=body.result, doer=doer)
+    place = None if body is None else body.result
+    counts_as = accept_late_result(service.store, study_id, number, place=place, doer=doer)
+    service.desk.hear_of_late_result(study_id)
     return trial_of(trial_numbered(service.store, study_id, counts_as, known=service.known_sets))
 
 

@@ -35,6 +35,7 @@ from storage.database import Store
 from storage.errors import StaleAttemptError, StudyNotFoundError
 from storage.history import TrialRecord
 from storage.integrity import verify
+from storage.late_results import accept_late_result
 from storage.launches import Launch
 from storage.optuna_storage import HistoryStorage
 from storage.schema import open_store
@@ -158,10 +159,13 @@ def test_a_trial_whose_lease_ends_is_given_to_another_with_its_parameters(desk: 
         desk.should_prune(held(lost))
     with pytest.raises(StaleAttemptError):
         desk.tell(held(lost), state="complete", values=[0.1])
+    desk.report(held(again), step=0, value=0.9)
+    with pytest.raises(StaleAttemptError):
+        desk.tell(held(lost), state="pruned")
     assert desk.extend([held(lost), held(again)], worker="slow", lease_seconds=60.0) == [held(again)]
     assert desk.extend([held(again)], worker="somebody else", lease_seconds=60.0) == []
     (trial,) = trials_of(store, study_id)
-    assert [late["value"] for late in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]] == [0.1]
+    assert [late["value"] for late in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]] == [0.1, None]
 
 
 def test_a_trial_that_is_given_again_has_its_lease_anew(desk: Desk, store: Store) -> None:
@@ -256,6 +260,9 @@ def test_a_value_that_comes_under_another_owner_is_kept_as_late_before_it_is_ref
     for _ in range(2):  # said again it is kept once
         with pytest.raises(StaleAttemptError, match="somebody else; the value that came for it is kept"):
             desk.tell(held(given), state="complete", values=[0.25], owner="bob")
+    desk.report(held(given), step=0, value=0.9, owner="ann")
+    with pytest.raises(StaleAttemptError):
+        desk.tell(held(given), state="pruned", owner="bob")  # hers is not his
     (trial,) = trials_of(store, study_id)
     assert trial.state == TrialState.RUNNING
     assert [late["value"] for late in trial.system_attrs[studies.LATE_RESULTS_ATTRIBUTE]] == [0.25]
@@ -400,9 +407,14 @@ def test_a_trial_that_is_behind_is_pruned_and_its_value_is_its_last_report(desk:
 def test_a_study_whose_first_trials_all_fail_hands_out_no_more(desk: Desk, store: Store) -> None:
     study_id = create(store, budget={"trials": 30})
     for _ in range(5):
-        desk.tell(held(ask(desk, study_id)), state="fail", error="the sensor is unplugged")
+        given = ask(desk, study_id)
+        desk.tell(held(given), state="fail", error="the sensor is unplugged")
     with pytest.raises(StudyOverError, match="the first 5 trials failed and none succeeded"):
         ask(desk, study_id)
+    with pytest.raises(StaleAttemptError):
+        desk.tell(held(given), state="complete", values=[0.5])
+    accept_late_result(store, study_id, given.trial)  # by another process
+    assert ask(desk, study_id).trial == 6
 
 
 def test_a_stop_rule_ends_it_and_says_why(desk: Desk, store: Store) -> None:

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from hpo.studies.spec import Budget, Stop
 from hpo.tuning.receipts import RECEIPT
-from hpo.tuning.stopping import CHECKS, FIRST_CHECK, STOPPED, Stopper, StopWhenDone, kept_reason, noise_of, stop_reason
+from hpo.tuning.stopping import CHECKS, FIRST_CHECK, Stopper, StopWhenDone, kept_reason, noise_of, stop_reason
+from storage.studies import STOPPED_ATTRIBUTE
 from tests.memory_history import MemoryHistory
 from tests.unit.hpo.tuning.test_sampler import SPACE, history_of, loss, study_on
 
@@ -206,8 +207,8 @@ def test_the_callback_is_for_one_objective():
 
 def test_a_kept_reason_that_is_damaged_is_none():
     assert kept_reason({}) is None
-    assert kept_reason({STOPPED: "because"}) is None
-    assert kept_reason({STOPPED: {"rule": "gain"}}) is None
+    assert kept_reason({STOPPED_ATTRIBUTE: "because"}) is None
+    assert kept_reason({STOPPED_ATTRIBUTE: {"rule": "gain"}}) is None
 
 
 def stopper(study, budget, said, rule=GAIN):
@@ -278,7 +279,7 @@ def test_a_budget_of_trials_and_hours_grows_by_either(budget, grew):
 def test_a_reason_kept_without_its_budget_is_still_understood(budget, grew):
     study, said = study_of([NOTHING_LEFT] * 12), []
     kept = stop_reason(study, GAIN, 8).__dict__
-    study.set_user_attr(STOPPED, {name: kept[name] for name in kept if not name.startswith("budget_")})
+    study.set_user_attr(STOPPED_ATTRIBUTE, {name: kept[name] for name in kept if not name.startswith("budget_")})
     assert with_budget(study, 50, said, **budget).is_done() != grew
     assert grew or said[-1].endswith("Go on with --trials of more than 20, or with --stop none")
 
@@ -288,7 +289,7 @@ def test_what_another_process_has_decided_holds():
     running = stopper(study, 20, said)
     assert not running.is_done()
     other = stop_reason(study_of([NOTHING_LEFT] * 12), GAIN, 8)
-    study.set_user_attr(STOPPED, other.__dict__)
+    study.set_user_attr(STOPPED_ATTRIBUTE, other.__dict__)
     study.add_trial(study.get_trials()[0])
     assert running.is_done()
     assert said == [other.reason]
