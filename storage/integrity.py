@@ -39,6 +39,7 @@ from storage import schema
 from storage.database import Store, unavailable
 from storage.errors import StoreUnavailableError
 from storage.families import family_of, undeclared_spaces
+from storage.late_results import COUNTS_AS, LATE_RESULT_OF
 from storage.models import (
     distributions,
     families,
@@ -409,14 +410,27 @@ def _attributes(_store: Store, connection: Connection) -> Iterator[Problem]:
 
 def _late_results(_store: Store, connection: Connection) -> Iterator[Problem]:
     query = (
-        _described_trials(trials.c.attempt, trial_attributes.c.value.label("late"))
+        _described_trials(trials.c.study_id, trials.c.attempt, trials.c.value, trial_attributes.c.value.label("told"))
         .join(trial_attributes, trial_attributes.c.trial_id == trials.c.id)
-        .where(trial_attributes.c.kind == "system", trial_attributes.c.key == LATE_RESULTS_ATTRIBUTE)
+        .where(trial_attributes.c.kind == "system")
     )
-    for row in _streamed(connection, query):
-        late = _parsed(row.late)
+    having: dict[tuple[int, int], tuple[Any, ...]] = {}  # by study and number, whose late value a trial has
+    for row in _streamed(connection, query.where(trial_attributes.c.key == LATE_RESULT_OF)):
+        mark = _parsed(row.told)
+        if not isinstance(mark, dict) or not all(type(mark.get(name)) is int for name in ("trial", "attempt")):
+            yield _subject(row), "whose late value it has is not told as it is told"
+        else:
+            having[row.study_id, row.number] = (mark["trial"], mark["attempt"], row.value)
+    for row in _streamed(connection, query.where(trial_attributes.c.key == LATE_RESULTS_ATTRIBUTE)):
+        late = _parsed(row.told)
         if not isinstance(late, list) or not all(_is_late_result(each, row.attempt) for each in late):
             yield _subject(row), "its late results are not what late results are"
+            continue
+        for each in late:
+            number = each.get(COUNTS_AS)
+            has_it = having.get((row.study_id, number)) == (row.number, each["attempt"], each["value"])
+            if number is not None and not has_it and (number, each["value"]) != (row.number, row.value):
+                yield _subject(row), f"a late result counts as trial {number}, which does not have it"
 
 
 def _outbox(_store: Store, connection: Connection) -> Iterator[Problem]:
@@ -513,6 +527,10 @@ def _is_late_result(late: Any, attempts: int) -> bool:
         and (late.get("value") is None or _is_number(late["value"]))
         and _is_number(late.get("received_at"))
         and isinstance(late.get("teller", ""), str)
+        and type(late.get(COUNTS_AS, 0)) is int
+        and isinstance(late.get("measured", {}), dict)
+        and isinstance(late.get("checkpoint", ""), str)
+        and all(_is_number(late.get(name, 0)) for name in ("finished_at", "cost_seconds", "epochs"))
     )
 
 

@@ -66,6 +66,7 @@ def test_nothing_is_wrong_with_a_history_of_before_that_was_upgraded(store_url):
 
 
 LATE = json.dumps([{"attempt": 9, "state": "COMPLETE", "value": 1.0, "received_at": 1.0}])
+COUNTS = LATE.replace("9", "1").replace("}", ', "counts_as": 3}')
 WRONG = {
     "directions": (
         "UPDATE studies SET directions = '[\"up\"]' WHERE id = 1",
@@ -223,6 +224,12 @@ WRONG = {
         "late results",
         f"trial 4 of {OWN}",
         "its late results are not what late results are",
+    ),
+    "late result that counts": (
+        f"UPDATE trial_attributes SET value = '{COUNTS}' WHERE key = 'hindsight:late_results'".replace(":", "\\:"),
+        "late results",
+        f"trial 4 of {OWN}",
+        "a late result counts as trial 3, which does not have it",
     ),
     "message about nothing": (
         "UPDATE outbox SET trial_id = 1000 WHERE id = 2",
