@@ -111,7 +111,7 @@ def replicates_of(store: Store, study: StudySummary) -> list[TrialRecord]:
     for trial in _own(store, study, trials):
         told = trial.user_attrs[REPLICATE]
         key = told["trial"], told["seed"]
-        if key not in known or LATE_RESULT_OF in trial.system_attrs:
+        if key not in known or (LATE_RESULT_OF in trial.system_attrs and known[key].state == TrialState.FAIL):
             known[key] = trial
     return list(known.values())
 

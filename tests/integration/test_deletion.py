@@ -143,3 +143,5 @@ def test_replicates_of_an_earlier_study_of_that_name_are_not_its_own(store: Stor
     marks = mark_of(second, 0, 0, {}) | {"note": "the first one failed, and its late value counts"}
     own.add_trial(create_trial(value=0.3, user_attrs=marks, system_attrs={LATE_RESULT_OF: {"trial": 2, "attempt": 1}}))
     assert [trial.value for trial in replicates_of(store, second)][:1] == [0.3]
+    own.add_trial(create_trial(value=0.9, user_attrs=marks, system_attrs={LATE_RESULT_OF: {"trial": 2, "attempt": 1}}))
+    assert [trial.value for trial in replicates_of(store, second)][:1] == [0.3], "one that is complete stays"
