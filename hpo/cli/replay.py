@@ -77,7 +77,9 @@ def replay(
     server: Server = None,
     job: Annotated[
         int | None,
-        typer.Option(min=1, help="With --server: no new replay, but the one that it does, or did, as this job."),
+        typer.Option(
+            min=1, max=2**31 - 1, help="With --server: no new replay, but the one that it does, or did, as this job."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
