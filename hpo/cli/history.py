@@ -570,8 +570,8 @@ def accept_late(
 
     Such a value is kept with its trial and used by nothing. A trial that waits to be tried again ends with it; one that
     has failed stays as it is, and the value counts as one more trial of the study. The audit log says who did it.
-    Which of several is to be said, and so it is for the only one that somebody told who never had the trial. A model
-    comes with it only where it had reached the service before the trial was lost.
+    Say which where there are several, or where somebody told it who never had the trial. A model comes with it only
+    where that had reached the service before the trial was lost; else it cannot be promoted.
     """
     from hpo.cli import history_show
     from hpo.cli.history_source import past
