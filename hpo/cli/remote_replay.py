@@ -71,8 +71,9 @@ def _runs(client: Client, number: int, files: ReplayFiles) -> list[Run]:
     except ServiceError as error:
         if error.code != "not-done":
             raise
-        stays = f"; {files.runs.name} and a picture of it stay as they were" if files.runs.exists() else ""
-        typer.echo(f"the runs are gone there, and without them no picture is drawn: {error}{stays}", err=True)
+        there = [path.name for path in (files.runs, files.picture) if path.exists()]
+        left = f"; left as it was: {', '.join(there)}" if there else ""
+        typer.echo(f"the runs are gone there, and without them no picture is drawn: {error}{left}", err=True)
         files.runs.touch()  # by which the others are known as a replay's
         return []
     return read_runs(files.runs)

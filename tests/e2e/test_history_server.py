@@ -140,7 +140,7 @@ def test_what_is_replayed_there_is_what_is_replayed_here(
     assert "race.png" in hpo(*shlex.split(hint))[1]
     begun_before.unlink()  # as a week later
     err = hpo(*shlex.split(hint))[1]
-    assert "race.runs.jsonl and a picture of it stay as they were" in err and err.endswith("race.json, race.md\n")
+    assert "left as it was: race.runs.jsonl, race.png" in err and err.endswith("race.json, race.md\n")
     assert len((tmp_path / "race.runs.jsonl").read_text().splitlines()) == 8
     for fresh in ((), ("--fresh",)):
         assert "the runs are gone there" in hpo(*again[:3], "--out", "late", "--server", url, *fresh)[1]
