@@ -181,7 +181,8 @@ def test_a_value_that_is_no_number_is_a_failure(client: TestClient, store: Store
 
 
 def test_trials_and_leases_are_the_workers_own(client: TestClient, service: Service, store: Store) -> None:
-    study_id = create(store)
+    study_id = create(store, budget={"trials": 1})
+    launches.request_launch(store, study_id, owner="ann", place="workers")
     given = ask(client, study_id)
     claim = {"study": study_id, "trial": given["trial"], "attempt": 1}
     gone = {"study": study_id, "trial": 55, "attempt": 1}
@@ -202,6 +203,8 @@ def test_trials_and_leases_are_the_workers_own(client: TestClient, service: Serv
         assert post(operator, f"{trial}/release", attempt=2).status_code == 200
         counts = operator.post(f"/api/v1{trial}/accept-late").json()  # without a body
         assert (counts["number"], counts["state"], counts["value"], counts["cost_seconds"]) == (0, "complete", 0.5, 4.0)
+        launch = launches.find_launch(store, study_id)
+        assert launch is not None and launch.message == "its 1 trials are finished"
 
 
 def test_no_worker_of_a_service_is_named_as_if_no_service_knew_it(client: TestClient, store: Store) -> None:
