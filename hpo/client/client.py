@@ -192,7 +192,8 @@ class Client:
     def accept_late(self, study: Study, number: int, *, result: int | None = None) -> TrialRecord:
         """Let a value count that came too late for a trial, where no other came; the trial that has it.
 
-        result: which of several, from 1. Raises TrialNotFoundError, StorageError where none may count.
+        result: which of several, from 1; said for the only one, too, where somebody told it who never had the trial.
+        Raises TrialNotFoundError, StorageError where none may count.
         """
         from hpo.client.records import trial_of
 
