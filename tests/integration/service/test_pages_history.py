@@ -239,13 +239,12 @@ def test_an_import_is_started_and_told_and_a_wrong_one_comes_back_as_it_was_writ
 
 def test_what_became_of_jobs_is_told(service: Service) -> None:
     viewer = client(service, "viewer")
+    background_jobs.add_job(service.store, kind="promotion", owner="ann", settings={})
     while (job := background_jobs.begin_job(service.store, worker="a test", lease_seconds=60.0)) is not None:
         result = _RESULTS[job.kind]
         background_jobs.end_job(service.store, job, "done", result=result)
         html = page(viewer, f"/imports/{job.job_id}")
-        assert {"import": "no usable value", "replay": "tpe", "verify": "fits together", "export": "7"}[
-            job.kind
-        ] in html
+        assert _TOLD[job.kind] in html
         if job.kind == "replay":
             figure(viewer, f"/imports/{job.job_id}/figures/regret", kind="median")
             figure(viewer, f"/imports/{job.job_id}/figures/differences")
@@ -254,6 +253,13 @@ def test_what_became_of_jobs_is_told(service: Service) -> None:
             assert viewer.get(f"/imports/{job.job_id}/figures/regret").status_code == 404
 
 
+_TOLD = {
+    "import": "no usable value",
+    "replay": "tpe",
+    "verify": "fits together",
+    "export": "7",
+    "promotion": "Trial 3: the best value; 6 could, or replicates.",
+}
 _REGRET = {kind: {"1": 0.5, "3": 0.2} for kind in ("minmax", "median")}
 _RESULTS: dict[str, Any] = {
     "import": {
@@ -290,6 +296,11 @@ _RESULTS: dict[str, Any] = {
     },
     "verify": {"findings": [], "quarantine": {EVIL: EVIL}},
     "export": {"target": EVIL, "file": "tables.zip", "bytes": 7, "notes": [EVIL]},
+    "promotion": {
+        "study": EVIL, "trial": 3, "why": "the best value; 6 could, or --replicates", "objectives": {EVIL: 0.5},
+        "expected": None, "name": EVIL, "version": "1", "alias": "champion", "serialization": "pt2", "note": EVIL,
+        "metrics": {EVIL: 0.5}, "largest_difference": 0.0,
+    },
 }  # fmt: skip
 
 
