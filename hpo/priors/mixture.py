@@ -6,17 +6,18 @@ counts by its evidence times its prior weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_expit, logit, logsumexp, ndtr, ndtri
+from scipy.special import log_expit, logit, logsumexp, ndtri
 
 from hpo.arrays import Array, Mask, best_and_some
 from hpo.priors.beliefs import DEVIATIONS, RELATED, UNRELATED, Shares
 from hpo.priors.history import Belief, History, HistoryProcess, Outlook, candidate_scales
+from hpo.priors.next_loss import NextLoss
 from hpo.statistics.loss_scale import LossScale, LossScales
 from hpo.surrogates.acquisition import log_expected_improvement
 from hpo.surrogates.gaussian_process import GaussianProcess, Kernel, fit_kernel, sample_kernels
@@ -27,7 +28,6 @@ MOSTLY_NOISE = 0.5  # variance of a kernel from which there is nothing to learn
 MOST_TRUST = 0.7  # in history: what a few trials say for it may be chance (measured: see the decisions)
 FITTED_TRIALS = 100  # that weigh the models and choose the kernels
 KEPT_WEIGHT = 0.98  # of all models together with their scales, that is kept ...
-PRECISION = 1e-6  # of a quantile, in standardised units
 MOST_KEPT = 64  # ... by no more of them than these
 Process: TypeAlias = GaussianProcess | HistoryProcess
 
@@ -114,45 +114,27 @@ class Mixture:
             losses[draw] = scale.restore((means[column] + deviates[draw] * std)[:, None])[:, 0]
         return losses
 
-    def quantiles(self, point: Array, levels: Sequence[float], *, noise: bool = True) -> list[float]:
-        """Of the next raw loss at a point (d,), or, without noise, of what it would be on average."""
-        below, low, high = self._next_loss(point, noise=noise)
-        least = PRECISION * min(float(model.scales.units.min()) for model in self.models)
-        return [_bisect(below, level, low, high, least) for level in levels]
-
-    def probability_below(self, point: Array, loss: float) -> float:
-        """That the next raw loss at a point (d,) is smaller, noise included."""
-        below, _, _ = self._next_loss(point)
-        return below(loss)
-
-    def credit(self, point: Array) -> Array:
-        """Every past task's share in what is expected at a point (d,), shape (t,): sums to the history's weight."""
-        credit = np.zeros(self.past_tasks)
-        if self.history is None:
-            return credit
-        outlook = self.history.look(point[None, :])
-        for model in self.models:
-            if isinstance(model.process, HistoryProcess):
-                precisions = outlook.precisions(model.process.belief.deviation)[:, 0]
-                credit += model.weights.sum() * precisions / precisions.sum()
-        return credit
-
-    def _next_loss(self, point: Array, *, noise: bool = True) -> tuple[Callable[[float], float], float, float]:
-        """Its distribution function, and between what it surely is."""
+    def next_loss(self, point: Array) -> NextLoss:
+        """What the next raw loss at a point (d,) will be."""
         outlook = self._look(point[None, :])
-        parts: list[tuple[float, float, float]] = []
+        credit = np.zeros(self.past_tasks)
+        parts: list[tuple[float, float, float, float]] = []
         for model in self.models:
             means, std = model.predict(point[None, :], outlook)
-            width = float(np.hypot(std[0], np.sqrt(model.noise) if noise else 0.0))
-            parts += [(weight, mean[0], width) for weight, mean in zip(model.weights, means, strict=True)]
-        weights, mean, width = np.array(parts).T
-        scales = LossScales.together([model.scales for model in self.models])
-        ends = scales.restore(np.array([mean - 5 * width, mean + 5 * width]))
-
-        def below(loss: float) -> float:
-            return float(weights @ ndtr((scales.standardise(np.array([loss])) - mean) / width))
-
-        return below, float(ends.min()), float(ends.max())
+            parts += [(weight, mean[0], std[0], model.noise) for weight, mean in zip(model.weights, means, strict=True)]
+            if isinstance(model.process, HistoryProcess):
+                assert outlook is not None
+                precisions = outlook.precisions(model.process.belief.deviation)[:, 0]
+                credit += model.weights.sum() * precisions / precisions.sum()
+        weights, means, deviations, noises = np.array(parts).T
+        return NextLoss(
+            weights=weights,
+            means=means,
+            deviations=deviations,
+            noises=noises,
+            scales=LossScales.together([model.scales for model in self.models]),
+            credit=credit,
+        )
 
     def _look(self, points: Array) -> Outlook | None:
         return None if self.history is None else self.history.look(points)
@@ -314,13 +296,3 @@ def _process_believing(process: Process, pending: Array, outlook: Outlook | None
         assert outlook is not None
         return process.believing(pending, outlook)
     return process.believing_its_mean(pending)
-
-
-def _bisect(below: Callable[[float], float], level: float, low: float, high: float, least: float) -> float:
-    """Where a distribution function reaches a level, to within `least`, however far apart the ends are."""
-    while high - low > least:
-        middle = 0.5 * (low + high)
-        if not low < middle < high:
-            break
-        low, high = (low, middle) if below(middle) >= level else (middle, high)
-    return 0.5 * (low + high)

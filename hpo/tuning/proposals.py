@@ -234,19 +234,20 @@ def _from_model(  # noqa: PLR0917
         without = best_by(models.alone, None)
         is_safe = models.history_weight == 0.0 or (evidence.position - LISTED_POINTS) % SAFE_EVERY == 0
         point = without if is_safe else best_by(models, past)
-    low, middle, high = models.quantiles(point, (INTERVAL[0], 0.5, INTERVAL[1]))
+    expected = models.next_loss(point)
+    low, middle, high = expected.quantiles((INTERVAL[0], 0.5, INTERVAL[1]))
     best = float(evidence.losses[evidence.feasible].min()) if evidence.feasible.any() else None
     return Proposal(
         point=point,
         role=_role(point, without, middle, best),
         predicted=middle,
         interval90=(low, high),
-        best_case=models.quantiles(point, INTERVAL[:1], noise=False)[0],
+        best_case=expected.quantiles(INTERVAL[:1], noise=False)[0],
         incumbent=best,
-        improvement_probability=None if best is None else models.probability_below(point, best),
+        improvement_probability=None if best is None else expected.probability_below(best),
         history_weight=models.history_weight,
         pending=len(evidence.pending),
-        credit=None if past is None or point is without else models.credit(point),
+        credit=None if past is None or point is without else expected.credit,
         without_history=without,
         why=_reason(n, models, past) if of_the_start is None else MISLED_SENTENCE,
     )

@@ -138,7 +138,7 @@ def _believed(past, X, losses, points):
         history=history.history,
         shares=history.shares,
     )
-    return models.history_weight, np.array([models.quantiles(point, (0.05, 0.5, 0.95)) for point in points])
+    return models.history_weight, np.array([models.next_loss(point).quantiles((0.05, 0.5, 0.95)) for point in points])
 
 
 def test_four_portfolio_points_beat_four_random_ones():

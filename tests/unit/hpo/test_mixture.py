@@ -37,7 +37,7 @@ def _mixture(history, n=8, pending=NOBODY, shift=0.0):
 def test_weights_sum_to_one():
     models = _mixture(_history())
     assert sum(model.weights.sum() for model in models.models) == pytest.approx(1.0)
-    assert models.credit(GRID[0]).sum() == pytest.approx(models.history_weight)
+    assert models.next_loss(GRID[0]).credit.sum() == pytest.approx(models.history_weight)
 
 
 def test_a_history_that_is_right_counts_and_a_reversed_one_does_not():
@@ -47,12 +47,13 @@ def test_a_history_that_is_right_counts_and_a_reversed_one_does_not():
 
 
 def test_quantiles_are_in_order_and_move_with_the_losses():
-    low, middle, high = _mixture(None).quantiles(GRID[0], [0.05, 0.5, 0.95])
+    expected = _mixture(None).next_loss(GRID[0])
+    low, middle, high = expected.quantiles([0.05, 0.5, 0.95])
     assert low < middle < high
-    assert _mixture(None).probability_below(GRID[0], low) == pytest.approx(0.05, abs=1e-6)
-    without_noise = _mixture(None).quantiles(GRID[0], [0.05, 0.95], noise=False)
+    assert expected.probability_below(low) == pytest.approx(0.05, abs=1e-6)
+    without_noise = expected.quantiles([0.05, 0.95], noise=False)
     assert low < without_noise[0] < middle < without_noise[1] < high
-    moved = _mixture(None, shift=100.0).quantiles(GRID[0], [0.5])[0]
+    moved = _mixture(None, shift=100.0).next_loss(GRID[0]).quantiles([0.5])[0]
     assert moved == pytest.approx(middle + 100.0, abs=1e-4)
 
 
@@ -64,5 +65,5 @@ def test_a_running_evaluation_is_left_alone():
 
 def test_many_past_tasks_and_many_trials_are_no_obstacle():
     models = _mixture(_history(tasks=12, trials=6), n=130)
-    assert len(models.credit(GRID[0])) == 12
+    assert len(models.next_loss(GRID[0]).credit) == 12
     assert np.isfinite(models.log_expected_improvement(GRID)).all()
