@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,11 @@ class ReplayFiles:
             name: base.parent / f"{base.name}{ending}"
             for name, ending in (("json", ".json"), ("text", ".md"), ("picture", ".png"), ("runs", ".runs.jsonl"))
         })  # fmt: skip
-        if not base.absolute().parent.is_dir():
-            raise SettingsError(f"--out {out}: there is no folder {base.absolute().parent}")
+        folder = base.absolute().parent
+        if not folder.is_dir():
+            raise SettingsError(f"--out {out}: there is no folder {folder}")
+        if not os.access(folder, os.W_OK):
+            raise SettingsError(f"--out {out}: nothing can be written to {folder}")
         for path in (files.json, files.text, files.picture):
             if path.exists() and not files.runs.exists():
                 raise SettingsError(f"--out {out}: {path} is there already, and no replay's; name another")
