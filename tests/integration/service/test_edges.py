@@ -128,7 +128,7 @@ def test_a_request_that_breaks_off_is_not_answered_for_good(service: Service, me
     scope: dict[str, Any] = {
         "type": "http",
         "method": "POST",
-        "path": "/api/v1/count",
+        "path": "/api/v1/studies",
         "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "app": create_app(service),
